@@ -1,0 +1,17 @@
+//! The team's Supabase backend: session, tables, edge functions, over one HTTP client.
+//!
+//! Each call is one attempt (a 401 triggers one refresh and one repeat); callers decide about
+//! repeating by [`BackendError`] and [`retry`].
+
+mod api;
+mod error;
+mod http;
+mod pairing;
+pub mod retry;
+mod session;
+
+pub use api::{Api, Claim, Completion, Confirmation, ControlState, GatewayEvent, PageKey};
+pub use error::BackendError;
+pub use http::{Endpoint, Http};
+pub use pairing::{Pairing, exchange_pairing_code};
+pub use session::{Session, SessionState, TokenStore, Tokens};

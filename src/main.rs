@@ -1,0 +1,11 @@
+//! Entry point: hands over to the run shim or to the command line, and sets the exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The shim must start in about a millisecond: it is told apart before anything else is set up.
+    if std::env::args_os().nth(1).is_some_and(|word| word == panorama_gateway::process::SHIM_WORD) {
+        return panorama_gateway::process::shim_main();
+    }
+    panorama_gateway::cli::main()
+}

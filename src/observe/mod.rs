@@ -1,0 +1,5 @@
+//! Logging and redaction.
+
+mod redact;
+
+pub use redact::Redactor;

@@ -1,0 +1,3 @@
+//! `start`: wiring, supervisors, shutdown order, status socket.
+
+pub mod status;

@@ -1,0 +1,103 @@
+//! What the status socket answers; a stable schema that `status --json` passes on.
+
+use serde::{Deserialize, Serialize};
+
+/// How far a gateway is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Not yet accepted by the backend.
+    Starting,
+    /// A `ready` heartbeat was accepted.
+    Up,
+    /// Takes no more jobs; finishes what runs.
+    Draining,
+    /// Over.
+    Stopped,
+}
+
+/// An exchange with the backend: when it last worked, and how it last failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// Wire time of the last success.
+    pub last_ok_at: Option<String>,
+    /// The last failure since then, one line.
+    pub error: Option<String>,
+}
+
+/// A job in hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActiveJob {
+    /// `gateway_jobs.id`.
+    pub id: String,
+    /// `job_type`.
+    #[serde(rename = "type")]
+    pub job_type: String,
+    /// Wire time of the claim.
+    pub started_at: String,
+}
+
+/// A supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupervisorState {
+    /// Its name.
+    pub name: String,
+    /// `running`, `waiting` (to be started again) or `stopped`.
+    pub state: String,
+    /// How often it was started again.
+    pub restarts: u32,
+}
+
+/// A provider, in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderState {
+    /// `claude_code`, `codex` or `gemini`.
+    pub id: String,
+    /// Can be asked for.
+    pub available: bool,
+    /// Its version.
+    pub version: Option<String>,
+    /// Why not.
+    pub error: Option<String>,
+}
+
+/// The answer to `{"request":"status"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveStatus {
+    /// Process id.
+    pub pid: u32,
+    /// Version of the running binary.
+    pub version: String,
+    /// Wire time of the start.
+    pub started_at: String,
+    /// Milliseconds since.
+    pub uptime_ms: u64,
+    /// How far it is.
+    pub phase: Phase,
+    /// Why it waits while it starts, or what it drains for; one line.
+    pub detail: Option<String>,
+    /// Last heartbeat's status word.
+    pub reported_status: Option<String>,
+    /// Heartbeats.
+    pub heartbeat: Contact,
+    /// Polls.
+    pub poll: Contact,
+    /// `polling` (realtime comes later).
+    pub ingress: String,
+    /// `unchecked`, `valid`, `retrying` or `ended`.
+    pub session: String,
+    /// The host toggle as last read.
+    pub full_control_enabled: bool,
+    /// Most jobs at a time.
+    pub concurrency: usize,
+    /// Waiting in the queue.
+    pub queued_jobs: usize,
+    /// In hand.
+    pub active_jobs: Vec<ActiveJob>,
+    /// Jobs ended since the start.
+    pub finished_jobs: u64,
+    /// The three CLIs.
+    pub providers: Vec<ProviderState>,
+    /// The supervisors.
+    pub supervisors: Vec<SupervisorState>,
+}

@@ -1,0 +1,21 @@
+//! Who asks.
+
+use crate::model::{GatewayId, TeamId};
+
+/// The identity behind a request, proven by its token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// Only the anon key.
+    Anonymous,
+    /// A paired gateway's access token.
+    Gateway {
+        /// `sub` of the token.
+        user_id: String,
+        /// `session_id` of the token.
+        session_id: String,
+        /// Its gateway row.
+        gateway_id: GatewayId,
+        /// Its team.
+        team_id: TeamId,
+    },
+}
