@@ -1,1 +1,19 @@
-//! Jobs.
+//! Jobs: queue, claim, handlers, completion.
+//!
+//! [`Queue`] is pure and decides what may run. The [`Controller`] task owns it, spawns one task a
+//! job and learns of each end. A job's own life (claim, duplicate check, handler, report) is in
+//! [`life`]. Shutdown: the controller first stops accepting, then waits for its jobs, or cancels
+//! them.
+
+mod controller;
+mod handlers;
+mod life;
+mod machine_control;
+mod queue;
+mod report;
+mod stop;
+
+pub use controller::{ActiveJob, Activity, Controller, Level, Offer};
+pub use handlers::Host;
+pub use queue::{Entry, Offered, Queue, Work};
+pub use stop::{JobStop, StopReason};

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::jobs::ActiveJob;
+
 /// How far a gateway is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -23,18 +25,6 @@ pub struct Contact {
     pub last_ok_at: Option<String>,
     /// The last failure since then, one line.
     pub error: Option<String>,
-}
-
-/// A job in hand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ActiveJob {
-    /// `gateway_jobs.id`.
-    pub id: String,
-    /// `job_type`.
-    #[serde(rename = "type")]
-    pub job_type: String,
-    /// Wire time of the claim.
-    pub started_at: String,
 }
 
 /// A supervisor.

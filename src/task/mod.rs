@@ -4,7 +4,10 @@
 //! ended, panics included. Dropping a group aborts what is left of it.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
@@ -101,6 +104,18 @@ fn ending_of(error: JoinError) -> Ending {
     }
 }
 
+/// Runs a future to its end; a panic inside becomes the text of the panic. The future is not polled
+/// again after it, so broken state inside it is never seen.
+pub async fn catch_panic<F: Future>(future: F) -> Result<F::Output, String> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(panic) => Poll::Ready(Err(panic_text(panic.as_ref()))),
+    })
+    .await
+}
+
 /// The text that a panic carried.
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     panic
@@ -121,6 +136,14 @@ mod tests {
         let ended = group.next().await.unwrap();
         assert_eq!(ended, Ended { name: "bad".into(), ending: Ending::Panicked("broken".into()) });
         assert!(group.is_empty());
+    }
+
+    #[tokio::test]
+    async fn catch_panic_gives_the_text_or_the_value() {
+        assert_eq!(catch_panic(async { 7 }).await, Ok(7));
+        let name = "job";
+        let broken = catch_panic(async { panic!("{name} broke") }).await;
+        assert_eq!(broken.map(|(): ()| 0), Err("job broke".to_owned()));
     }
 
     #[tokio::test(start_paused = true)]

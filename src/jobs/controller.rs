@@ -1,0 +1,245 @@
+//! The task that owns the queue: takes offers, starts jobs, learns of their ends.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::handlers::Host;
+use super::life;
+use super::machine_control::HEARTBEAT_FRESH;
+use super::queue::{Entry, Offered, Queue, Work};
+use super::stop::{JobStop, StopReason};
+use crate::model::{Job, JobId, JobStatus};
+use crate::task::{Ending, Group};
+
+/// Rows that came with one page of a poll.
+#[derive(Debug)]
+pub struct Offer {
+    /// Raw rows: one that does not decode must not hide the others.
+    pub rows: Vec<Value>,
+    /// When the poll began.
+    pub seen_at: Instant,
+}
+
+/// How much the gateway still does. Only ever goes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Takes jobs.
+    Accepting,
+    /// Takes cancel jobs only; finishes what runs.
+    Draining,
+    /// Cancels what runs.
+    Cancelling,
+}
+
+/// A job in hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActiveJob {
+    /// `gateway_jobs.id`.
+    pub id: String,
+    /// `job_type`.
+    #[serde(rename = "type")]
+    pub job_type: String,
+    /// Wire time of the claim.
+    pub started_at: String,
+}
+
+/// What the controller is doing, for status and for shutdown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Wait in the queue.
+    pub queued: usize,
+    /// Started (being claimed, running, or being reported).
+    pub active: usize,
+    /// Those of them that are claimed.
+    pub jobs: Vec<ActiveJob>,
+    /// Ended since the start.
+    pub finished: u64,
+    /// The level that the controller has taken over.
+    pub draining: bool,
+}
+
+/// See the module.
+pub struct Controller {
+    host: Arc<Host>,
+    queue: Queue,
+    jobs: Group,
+    stops: HashMap<JobId, JobStop>,
+    claimed: BTreeMap<JobId, ActiveJob>,
+    claims: (mpsc::Sender<life::Claimed>, mpsc::Receiver<life::Claimed>),
+    finished: u64,
+    level: watch::Receiver<Level>,
+    heard: watch::Receiver<Option<Instant>>,
+    activity: watch::Sender<Activity>,
+    refused: HashSet<String>,
+}
+
+/// Most ids of refused rows that are remembered so that each is logged once.
+const REFUSED_REMEMBERED: usize = 1_000;
+
+impl Controller {
+    /// `heard` is when the backend last accepted a heartbeat: nothing is claimed without a recent
+    /// one. `activity` is told of every change.
+    pub fn new(
+        host: Arc<Host>,
+        concurrency: usize,
+        level: watch::Receiver<Level>,
+        heard: watch::Receiver<Option<Instant>>,
+        activity: watch::Sender<Activity>,
+    ) -> Self {
+        Self {
+            host,
+            queue: Queue::new(concurrency),
+            jobs: Group::new(CancellationToken::new()),
+            stops: HashMap::new(),
+            claimed: BTreeMap::new(),
+            claims: mpsc::channel(concurrency.max(1) * 2),
+            finished: 0,
+            level,
+            heard,
+            activity,
+            refused: HashSet::new(),
+        }
+    }
+
+    /// Runs until `stop`; jobs that are still running then are aborted with the group (their
+    /// processes end with them), so cancel or drain first.
+    pub async fn run(mut self, mut offers: mpsc::Receiver<Offer>, stop: CancellationToken) {
+        loop {
+            self.start_jobs();
+            self.tell();
+            tokio::select! {
+                // Cancel safe, each arm: channel receives, watch changes, join of a group.
+                () = stop.cancelled() => return,
+                offer = offers.recv() => match offer {
+                    Some(offer) => self.take(&offer),
+                    None => return,
+                },
+                Some(ended) = self.jobs.next(), if !self.jobs.is_empty() => self.ended(&ended),
+                Some(claimed) = self.claims.1.recv() => self.claimed(claimed),
+                Ok(()) = self.level.changed() => self.change_level(),
+                Ok(()) = self.heard.changed() => {}
+            }
+        }
+    }
+
+    fn take(&mut self, offer: &Offer) {
+        for row in &offer.rows {
+            let entry = match Job::decode(row) {
+                Ok(job) if !self.is_ours(&job) => continue,
+                Ok(job) => Entry { id: job.id.clone(), work: Work::Run(Box::new(job)) },
+                Err(error) => {
+                    self.log_refused(error.id.as_ref(), &error.reason);
+                    let Some(id) = error.id else { continue };
+                    Entry { id, work: Work::Refuse(error.reason) }
+                }
+            };
+            if self.queue.offer(entry, offer.seen_at) == Offered::Full {
+                tracing::debug!("the queue is full; the rest comes with a later poll");
+                return;
+            }
+        }
+    }
+
+    fn is_ours(&self, job: &Job) -> bool {
+        job.status == JobStatus::Queued
+            && job.gateway_id == *self.host.api.gateway()
+            && job.team_id == *self.host.api.team()
+    }
+
+    fn log_refused(&mut self, id: Option<&JobId>, reason: &str) {
+        let key = id.map_or_else(String::new, ToString::to_string);
+        if self.refused.len() >= REFUSED_REMEMBERED {
+            self.refused.clear();
+        }
+        if self.refused.insert(key.clone()) {
+            tracing::warn!(job_id = %key, reason, "a job's row cannot be read");
+        }
+    }
+
+    fn start_jobs(&mut self) {
+        while let Some(entry) = self.queue.start_next(self.may_claim()) {
+            let id = entry.id.clone();
+            let stop = JobStop::default();
+            self.stops.insert(id.clone(), stop.clone());
+            let host = Arc::clone(&self.host);
+            let claims = self.claims.0.clone();
+            let job_type = match &entry.work {
+                Work::Run(job) => job.job_type.clone(),
+                Work::Refuse(_) => String::new(),
+            };
+            let span = tracing::info_span!("job", id = %id, r#type = %job_type);
+            self.jobs.spawn(id.as_str(), move |_| {
+                let claimed = async move |claimed| {
+                    // The controller is gone only when the whole process goes.
+                    let _ = claims.send(claimed).await;
+                };
+                life::live(host, entry, stop, claimed).instrument(span)
+            });
+        }
+    }
+
+    fn may_claim(&self) -> bool {
+        let heard = *self.heard.borrow();
+        heard.is_some_and(|at| at.elapsed() <= HEARTBEAT_FRESH)
+    }
+
+    fn claimed(&mut self, claimed: life::Claimed) {
+        // A short job may have ended before its claim was read here.
+        if self.stops.contains_key(&claimed.id) {
+            let life::Claimed { id, job_type, started_at } = claimed;
+            let job = ActiveJob { id: id.to_string(), job_type, started_at };
+            self.claimed.insert(id, job);
+        }
+    }
+
+    fn ended(&mut self, ended: &crate::task::Ended) {
+        if let Ending::Panicked(text) = &ended.ending {
+            tracing::error!(job_id = %ended.name, panic = %text, "a job's task panicked");
+        }
+        let id = JobId::new(ended.name.as_str());
+        self.queue.ended(&id, Instant::now());
+        self.stops.remove(&id);
+        self.claimed.remove(&id);
+        self.finished += 1;
+    }
+
+    fn change_level(&mut self) {
+        let level = *self.level.borrow_and_update();
+        if level >= Level::Draining {
+            self.queue.stop_accepting();
+        }
+        if level >= Level::Cancelling {
+            for stop in self.stops.values() {
+                stop.stop(StopReason::Shutdown);
+            }
+        }
+    }
+
+    fn tell(&self) {
+        let now = Activity {
+            queued: self.queue.waiting(),
+            active: self.queue.active(),
+            jobs: self.claimed.values().cloned().collect(),
+            finished: self.finished,
+            draining: !self.queue.is_accepting(),
+        };
+        self.activity.send_if_modified(|activity| {
+            let changed = *activity != now;
+            *activity = now;
+            changed
+        });
+    }
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").field("queue", &self.queue).finish_non_exhaustive()
+    }
+}

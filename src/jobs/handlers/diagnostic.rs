@@ -1,0 +1,89 @@
+//! `diagnostic`: does the host's Claude Code answer?
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Finished, Host, signal_name};
+use crate::jobs::stop::JobStop;
+use crate::process::{
+    Background, Ended, Exit, Outcome, Run, RunSpec, StopSequence, child_environment,
+};
+
+const LIMIT: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(2);
+/// Far above what any `--version` prints.
+const CAPTURE_LIMIT: usize = 64 * 1024;
+
+pub(super) async fn run(host: &Host, stop: &JobStop) -> Finished {
+    let Some(claude) = &host.claude else {
+        let message = "Claude Code was not found on this host";
+        return Finished::failed(json!({
+            "message": message, "command": "claude --version", "stdout": "", "stderr": "",
+            "exit_code": null, "duration_ms": 0, "version": null, "error": message,
+        }));
+    };
+    let command = format!("{} --version", claude.display());
+    let run = match Run::spawn(spec(host, claude)).await {
+        Ok(run) => run.wait(Some(LIMIT), stop.token()).await,
+        Err(error) => Err(error),
+    };
+    let outcome = match run {
+        Ok(outcome) if outcome.ended == Ended::Cancelled => {
+            return Finished::cancelled_by_shutdown();
+        }
+        Ok(outcome) => outcome,
+        Err(error) => {
+            let message = format!("{:#}", anyhow::Error::new(error));
+            return Finished::failed(json!({
+                "message": message, "command": command, "stdout": "", "stderr": "",
+                "exit_code": null, "duration_ms": 0, "version": null, "error": message,
+            }));
+        }
+    };
+    finish(host, &command, &outcome)
+}
+
+fn spec(host: &Host, claude: &Path) -> RunSpec {
+    RunSpec {
+        program: claude.into(),
+        args: vec!["--version".into()],
+        env: child_environment(&host.environment, &host.config.paths().tmp()),
+        cwd: "/".into(),
+        umask: host.caller_umask,
+        stop: StopSequence::Shell { grace: GRACE },
+        background: Background::Swept,
+        capture_limit: CAPTURE_LIMIT,
+        shim: host.shim.clone(),
+    }
+}
+
+fn finish(host: &Host, command: &str, outcome: &Outcome) -> Finished {
+    let stdout = outcome.stdout.text();
+    let version = Some(stdout.trim()).filter(|version| !version.is_empty());
+    let problem = match (outcome.ended, outcome.exit) {
+        (Ended::TimeLimit, _) => Some(format!("{command} did not end within 10 seconds")),
+        (_, Exit::Code(0)) => None,
+        (_, Exit::Code(code)) => Some(format!("{command} ended with exit code {code}")),
+        (_, Exit::Signal(signal)) => {
+            Some(format!("{command} was ended by {}", signal_name(signal)))
+        }
+    };
+    let mut result = json!({
+        "command": command,
+        "stdout": host.redactor.text(&stdout),
+        "stderr": host.redactor.text(&outcome.stderr.text()),
+        "exit_code": match outcome.exit { Exit::Code(code) => Some(code), Exit::Signal(_) => None },
+        "duration_ms": outcome.duration.as_millis(),
+        "version": if problem.is_none() { version } else { None },
+    });
+    match problem {
+        None => Finished::completed(result),
+        Some(problem) => {
+            result["message"] = Value::from(problem.clone());
+            result["error"] = Value::from(problem);
+            Finished::failed(result)
+        }
+    }
+}

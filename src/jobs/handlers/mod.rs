@@ -1,0 +1,84 @@
+//! What each job type does. A handler takes a claimed job and gives back how it ends; it never
+//! writes to the row itself.
+
+mod diagnostic;
+mod shell_exec;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::stop::JobStop;
+use crate::backend::Api;
+use crate::config::{ConfigStore, Environment};
+use crate::model::{Job, JobStatus};
+use crate::observe::Redactor;
+use crate::process::ShimCommand;
+
+/// What handlers need of the host they run on.
+#[derive(Debug)]
+pub struct Host {
+    /// The backend.
+    pub api: Api,
+    /// `gateway.json`, read again before every job that needs the host toggle.
+    pub config: ConfigStore,
+    /// What children's environments start from.
+    pub environment: Environment,
+    /// Takes secrets out of what people read.
+    pub redactor: Redactor,
+    /// The umask of whoever started the gateway.
+    pub caller_umask: u32,
+    /// How runs are started.
+    pub shim: ShimCommand,
+    /// The Claude Code command, when there is one.
+    pub claude: Option<PathBuf>,
+}
+
+/// How a handler ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Finished {
+    pub(super) status: JobStatus,
+    pub(super) result: Value,
+    /// Null on success, a text otherwise.
+    pub(super) error: Option<String>,
+}
+
+impl Finished {
+    pub(super) fn completed(result: Value) -> Self {
+        Self { status: JobStatus::Completed, result, error: None }
+    }
+
+    /// `result.message` is the error's text too.
+    pub(super) fn failed(result: Value) -> Self {
+        let error = result.get("message").and_then(Value::as_str).unwrap_or("failed").to_owned();
+        Self { status: JobStatus::Failed, result, error: Some(error) }
+    }
+
+    pub(super) fn cancelled_by_shutdown() -> Self {
+        let message = "The gateway was shut down before the job was done";
+        Self {
+            status: JobStatus::Cancelled,
+            result: json!({"message": message, "cancelled": true}),
+            error: Some(message.to_owned()),
+        }
+    }
+}
+
+/// Runs the handler of the job's type.
+pub(super) async fn run(host: &Arc<Host>, job: &Job, stop: &JobStop) -> Finished {
+    match job.job_type.as_str() {
+        "shell_exec" => shell_exec::run(host, job, stop).await,
+        "diagnostic" => diagnostic::run(host, stop).await,
+        other => Finished::failed(json!({
+            "message": format!("This gateway does not know the job type {other:?}"),
+            "job_type": other,
+        })),
+    }
+}
+
+/// `SIGTERM` for 15; the number itself for one that has no name here.
+fn signal_name(signal: i32) -> String {
+    nix::sys::signal::Signal::try_from(signal)
+        .map_or_else(|_| signal.to_string(), |signal| signal.as_str().to_owned())
+}

@@ -1,0 +1,272 @@
+//! `shell_exec`: one command of the team on this host, behind three toggles.
+//!
+//! The checks run in a fixed order and each refusal is a failed job with a reason. What the command
+//! does is its own business: a command that fails or runs into its time limit is a completed job.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{Finished, Host, signal_name};
+use crate::backend::{BackendError, ControlState, retry};
+use crate::jobs::machine_control::{machine_control, remote_shell_resource};
+use crate::jobs::stop::JobStop;
+use crate::model::{Job, JobStatus, ResourceId};
+use crate::process::{
+    Background, Ended, Exit, Outcome, Run, RunSpec, StopSequence, child_environment,
+};
+
+const DEFAULT_LIMIT_MS: u64 = 30_000;
+const MAX_LIMIT_MS: u64 = 600_000;
+const GRACE: Duration = Duration::from_secs(2);
+/// Bytes kept of each stream.
+const CAPTURE_LIMIT: usize = 5_000_000;
+const CWD: &str = "/";
+
+/// A command that passed every check.
+struct Checked {
+    resource_id: String,
+    command: String,
+    limit: Duration,
+}
+
+pub(super) async fn run(host: &Host, job: &Job, stop: &JobStop) -> Finished {
+    let checked = tokio::select! {
+        // Cancel safe: checks only read.
+        checked = check(host, job) => checked,
+        () = stop.token().cancelled() => return Finished::cancelled_by_shutdown(),
+    };
+    let checked = match checked {
+        Ok(checked) => checked,
+        Err(refusal) => return refusal,
+    };
+    let shell = shell(host);
+    let run = match Run::spawn(spec(host, &shell, &checked.command)).await {
+        Ok(run) => run.wait(Some(checked.limit), stop.token()).await,
+        Err(error) => Err(error),
+    };
+    match run {
+        Ok(outcome) if outcome.ended == Ended::Cancelled => Finished::cancelled_by_shutdown(),
+        Ok(outcome) => Finished::completed(result(host, &checked, &shell, &outcome)),
+        Err(error) => refuse(
+            Some(&checked.resource_id),
+            &format!("The command could not be run: {:#}", anyhow::Error::new(error)),
+        ),
+    }
+}
+
+fn refuse(resource_id: Option<&str>, message: &str) -> Finished {
+    let mut result = json!({ "message": message });
+    if let Some(id) = resource_id {
+        result["resource_id"] = Value::from(id);
+    }
+    Finished::failed(result)
+}
+
+async fn check(host: &Host, job: &Job) -> Result<Checked, Finished> {
+    let resource_id =
+        job.payload.get("resource_id").and_then(Value::as_str).filter(|id| !id.trim().is_empty());
+    let unread = |what: &str, error: BackendError| {
+        let why = format!("{:#}", anyhow::Error::new(error));
+        refuse(resource_id, &format!("Could not read {what}: {}", host.redactor.text(&why)))
+    };
+
+    let status = retry::read(|| host.api.job_status(&job.id))
+        .await
+        .map_err(|error| unread("the job", error))?;
+    if status != Some(JobStatus::Running) {
+        let message = "The job was cancelled before it started";
+        let mut refusal = refuse(resource_id, message);
+        refusal.result["cancelled"] = Value::from(true);
+        return Err(refusal);
+    }
+
+    let row = retry::read(|| host.api.control_state())
+        .await
+        .map_err(|error| unread("this gateway's row", error))?;
+    let toggle = host_toggle(host).await.map_err(|message| refuse(resource_id, &message))?;
+    machine_control(row.as_ref(), toggle)
+        .map_err(|reason| refuse(resource_id, &format!("Machine control is off: {reason}")))?;
+
+    let id = resource_id.ok_or_else(|| refuse(None, "resource_id is missing"))?;
+    check_resource(host, job, id, row.as_ref()).await?;
+
+    let command = job
+        .payload
+        .get("command")
+        .and_then(Value::as_str)
+        .filter(|command| !command.trim().is_empty())
+        .ok_or_else(|| refuse(resource_id, "command is missing"))?;
+    if command.contains('\0') {
+        return Err(refuse(resource_id, "command holds a NUL character, which no shell can take"));
+    }
+    refuse_secrets(&job.payload).map_err(|reason| refuse(resource_id, reason))?;
+    Ok(Checked {
+        resource_id: id.to_owned(),
+        command: command.to_owned(),
+        limit: limit(job.payload.get("timeout_ms")),
+    })
+}
+
+async fn check_resource(
+    host: &Host,
+    job: &Job,
+    id: &str,
+    row: Option<&ControlState>,
+) -> Result<(), Finished> {
+    let resource_id = ResourceId::new(id);
+    let resource = match retry::read(|| host.api.resource(&resource_id)).await {
+        Ok(resource) => resource,
+        // An id that the backend cannot even read names no resource.
+        Err(error) if error.is_permanent_refusal() => None,
+        Err(error) => {
+            let why = format!("{:#}", anyhow::Error::new(error));
+            let message = format!("Could not read the resource: {}", host.redactor.text(&why));
+            return Err(refuse(Some(id), &message));
+        }
+    };
+    let vm_id = row.and_then(|row| row.vm_id.as_deref());
+    remote_shell_resource(resource.as_ref(), &job.team_id, &job.gateway_id, vm_id)
+        .map_err(|reason| refuse(Some(id), &format!("The resource cannot be used: {reason}")))
+}
+
+/// The host toggle as `gateway.json` has it now.
+async fn host_toggle(host: &Host) -> Result<bool, String> {
+    let config = host.config.clone();
+    match tokio::task::spawn_blocking(move || config.load()).await {
+        Ok(Ok(saved)) => Ok(saved.full_control()),
+        Ok(Err(error)) => Err(format!("The host toggle could not be read: {error}")),
+        Err(_) => Err("The host toggle could not be read".to_owned()),
+    }
+}
+
+/// Placeholders for secrets exist in managed guests only.
+fn refuse_secrets(payload: &Map<String, Value>) -> Result<(), &'static str> {
+    match payload.get("secret_env") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Object(wanted)) if wanted.is_empty() => Ok(()),
+        Some(_) => Err("secret_env is only allowed in managed VM guests"),
+    }
+}
+
+/// 1 ms to 10 min; a number or a numeric text, anything else is the default.
+fn limit(value: Option<&Value>) -> Duration {
+    let number = match value {
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.trim().parse::<f64>().ok(),
+        _ => None,
+    };
+    let millis = number.filter(|number| number.is_finite()).map_or(DEFAULT_LIMIT_MS, |number| {
+        // The clamp makes the conversion exact and free of overflow.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let millis = number.clamp(1.0, 600_000.0) as u64;
+        millis.min(MAX_LIMIT_MS)
+    });
+    Duration::from_millis(millis)
+}
+
+fn shell(host: &Host) -> OsString {
+    ["/bin/bash", "/bin/sh"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .or_else(|| host.environment.get("SHELL"))
+        .unwrap_or("/bin/sh")
+        .into()
+}
+
+fn spec(host: &Host, shell: &OsString, command: &str) -> RunSpec {
+    RunSpec {
+        program: shell.clone(),
+        args: vec!["-lc".into(), command.into()],
+        env: child_environment(&host.environment, &host.config.paths().tmp()),
+        cwd: CWD.into(),
+        umask: host.caller_umask,
+        stop: StopSequence::Shell { grace: GRACE },
+        background: Background::Allowed,
+        capture_limit: CAPTURE_LIMIT,
+        shim: host.shim.clone(),
+    }
+}
+
+fn result(host: &Host, checked: &Checked, shell: &OsString, outcome: &Outcome) -> Value {
+    let timed_out = outcome.ended == Ended::TimeLimit;
+    let (exit_code, signal) = match outcome.exit {
+        Exit::Code(code) => (Some(code), None),
+        Exit::Signal(signal) => (None, Some(signal_name(signal))),
+    };
+    // A command that ends itself while it is being stopped was still stopped by us.
+    let exit_code = exit_code.filter(|_| !timed_out);
+    let success = !timed_out && exit_code == Some(0);
+    let problem = if timed_out {
+        Some(format!("The command did not end within {} ms", checked.limit.as_millis()))
+    } else if let Some(signal) = &signal {
+        Some(format!("The command was ended by {signal}"))
+    } else {
+        exit_code
+            .filter(|code| *code != 0)
+            .map(|code| format!("The command ended with exit code {code}"))
+    };
+    let mut result = json!({
+        "message": problem.clone().unwrap_or_else(|| "The command ended".to_owned()),
+        "resource_id": checked.resource_id,
+        "command": host.redactor.own_secrets(&checked.command),
+        "shell": shell.to_string_lossy(),
+        "cwd": CWD,
+        "stdout": host.redactor.own_secrets(&outcome.stdout.text()),
+        "stderr": host.redactor.own_secrets(&outcome.stderr.text()),
+        "exit_code": exit_code,
+        "duration_ms": outcome.duration.as_millis(),
+        "timed_out": timed_out,
+        "success": success,
+        "stdout_truncated": outcome.stdout.truncated,
+        "stderr_truncated": outcome.stderr.truncated,
+        "output_truncated": outcome.stdout.truncated || outcome.stderr.truncated,
+        "error": problem,
+        "exec_user": null,
+        "workload_id": null,
+        "cgroup": null,
+        "cgroup_termination_error": null,
+        "readiness_evidence": null,
+        "process_tree_contained": false,
+    });
+    if let Some(signal) = signal {
+        result["signal"] = Value::from(signal);
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_limits_are_clamped() {
+        let cases = [
+            (None, 30_000),
+            (Some(json!(null)), 30_000),
+            (Some(json!("soon")), 30_000),
+            (Some(json!(true)), 30_000),
+            (Some(json!(0)), 1),
+            (Some(json!(-5)), 1),
+            (Some(json!(1500)), 1_500),
+            (Some(json!(" 250 ")), 250),
+            (Some(json!("NaN")), 30_000),
+            (Some(json!(1e300)), 600_000),
+            (Some(json!("600001")), 600_000),
+        ];
+        for (value, millis) in cases {
+            assert_eq!(limit(value.as_ref()), Duration::from_millis(millis), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_refused_outside_guests() {
+        let payload = |value: Value| Map::from_iter([("secret_env".to_owned(), value)]);
+        assert!(refuse_secrets(&Map::new()).is_ok());
+        assert!(refuse_secrets(&payload(json!({}))).is_ok());
+        assert!(refuse_secrets(&payload(json!({"TOKEN": "name"}))).is_err());
+        assert!(refuse_secrets(&payload(json!("TOKEN"))).is_err());
+    }
+}

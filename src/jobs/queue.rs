@@ -1,0 +1,324 @@
+//! The queue: what waits, what runs, what may start next. Pure; time is passed in.
+//!
+//! Invariants: a job id is known at most once (waiting or active); at most `concurrency` slots are
+//! in use; two `subagent_run` jobs of one subagent never run together; a `subagent_cancel` needs no
+//! slot and starts even while the queue does not accept.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::{Job, JobId};
+
+/// Most jobs that wait in memory; the rest stay `queued` at the backend and come with a later poll.
+const MAX_WAITING: usize = 1_000;
+
+/// How long an ended job is remembered, so that a poll that was already under way when it ended
+/// does not bring it back. Longer than any poll may take.
+const REMEMBER_ENDED: Duration = Duration::from_mins(1);
+
+/// What is to be done with a row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// A job.
+    Run(Box<Job>),
+    /// A row with a readable id that does not decode: it is claimed and failed with this reason,
+    /// not left `queued` for ever.
+    Refuse(String),
+}
+
+/// One row in the queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The row's id.
+    pub id: JobId,
+    /// What to do with it.
+    pub work: Work,
+}
+
+impl Entry {
+    fn job_type(&self) -> &str {
+        match &self.work {
+            Work::Run(job) => &job.job_type,
+            Work::Refuse(_) => "",
+        }
+    }
+
+    /// Cancel jobs pass by the queue.
+    fn is_cancel(&self) -> bool {
+        self.job_type() == "subagent_cancel"
+    }
+
+    /// The subagent that must not run twice at a time.
+    fn subagent(&self) -> Option<&str> {
+        match &self.work {
+            Work::Run(job) if job.job_type == "subagent_run" => job
+                .payload
+                .get("subagent_id")
+                .or_else(|| job.payload.get("subagentId"))
+                .and_then(serde_json::Value::as_str),
+            Work::Run(_) | Work::Refuse(_) => None,
+        }
+    }
+}
+
+/// What became of an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// Waits now.
+    Queued,
+    /// Waits, runs, or ended after the poll that brought it began.
+    Known,
+    /// No room; it comes again with a later poll.
+    Full,
+}
+
+#[derive(Debug)]
+struct Slot {
+    uses_slot: bool,
+    subagent: Option<String>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Queue {
+    concurrency: usize,
+    accepting: bool,
+    waiting: VecDeque<Entry>,
+    waiting_ids: HashSet<JobId>,
+    active: HashMap<JobId, Slot>,
+    ended: VecDeque<(JobId, Instant)>,
+}
+
+impl Queue {
+    /// An empty queue that accepts, with this many slots (at least one).
+    pub fn new(concurrency: usize) -> Self {
+        Self {
+            concurrency: concurrency.max(1),
+            accepting: true,
+            waiting: VecDeque::new(),
+            waiting_ids: HashSet::new(),
+            active: HashMap::new(),
+            ended: VecDeque::new(),
+        }
+    }
+
+    /// Offers a row that a poll which began at `seen_at` brought.
+    pub fn offer(&mut self, entry: Entry, seen_at: Instant) -> Offered {
+        let ended_since =
+            self.ended.iter().any(|(id, ended_at)| *id == entry.id && *ended_at >= seen_at);
+        if self.waiting_ids.contains(&entry.id)
+            || self.active.contains_key(&entry.id)
+            || ended_since
+        {
+            return Offered::Known;
+        }
+        if self.waiting.len() >= MAX_WAITING && !entry.is_cancel() {
+            return Offered::Full;
+        }
+        self.waiting_ids.insert(entry.id.clone());
+        self.waiting.push_back(entry);
+        Offered::Queued
+    }
+
+    /// Takes the next row that may start now and makes it active. `may_claim` is false while the
+    /// backend has not heard of us lately; cancel jobs are exempt from that too.
+    pub fn start_next(&mut self, may_claim: bool) -> Option<Entry> {
+        let slot_free = self.accepting
+            && may_claim
+            && self.active.values().filter(|slot| slot.uses_slot).count() < self.concurrency;
+        let index =
+            self.waiting.iter().position(Entry::is_cancel).or_else(|| {
+                self.waiting.iter().position(|entry| slot_free && self.is_free(entry))
+            })?;
+        let entry = self.waiting.remove(index)?;
+        self.waiting_ids.remove(&entry.id);
+        let slot =
+            Slot { uses_slot: !entry.is_cancel(), subagent: entry.subagent().map(str::to_owned) };
+        self.active.insert(entry.id.clone(), slot);
+        Some(entry)
+    }
+
+    fn is_free(&self, entry: &Entry) -> bool {
+        entry.subagent().is_none_or(|subagent| {
+            !self.active.values().any(|slot| slot.subagent.as_deref() == Some(subagent))
+        })
+    }
+
+    /// An active row ended (or was not ours to claim).
+    pub fn ended(&mut self, id: &JobId, now: Instant) {
+        if self.active.remove(id).is_some() {
+            while self.ended.front().is_some_and(|(_, at)| now.duration_since(*at) > REMEMBER_ENDED)
+            {
+                self.ended.pop_front();
+            }
+            self.ended.push_back((id.clone(), now));
+        }
+    }
+
+    /// Drops what waits and takes nothing but cancel jobs from now on. What was dropped is still
+    /// `queued` at the backend.
+    pub fn stop_accepting(&mut self) {
+        self.accepting = false;
+        let (cancels, dropped): (VecDeque<_>, VecDeque<_>) =
+            self.waiting.drain(..).partition(Entry::is_cancel);
+        self.waiting = cancels;
+        for entry in dropped {
+            self.waiting_ids.remove(&entry.id);
+        }
+    }
+
+    /// False once draining.
+    pub fn is_accepting(&self) -> bool {
+        self.accepting
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many run.
+    pub fn active(&self) -> usize {
+        self.active.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn entry(id: &str, job_type: &str, subagent: Option<&str>) -> Entry {
+        let row = json!({"id": id, "team_id": "t", "gateway_id": "g", "job_type": job_type,
+            "status": "queued", "created_at": "2025-11-03T09:32:55Z",
+            "payload": subagent.map(|s| json!({"subagent_id": s}))});
+        Entry { id: JobId::new(id), work: Work::Run(Box::new(Job::decode(&row).unwrap())) }
+    }
+
+    fn start(queue: &mut Queue) -> Option<String> {
+        queue.start_next(true).map(|entry| entry.id.to_string())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_in_first_out_within_the_slots() {
+        let now = Instant::now();
+        let mut queue = Queue::new(2);
+        for id in ["a", "b", "c"] {
+            assert_eq!(queue.offer(entry(id, "shell_exec", None), now), Offered::Queued);
+        }
+        assert_eq!(queue.offer(entry("a", "shell_exec", None), now), Offered::Known);
+        assert_eq!(start(&mut queue).as_deref(), Some("a"));
+        assert_eq!(start(&mut queue).as_deref(), Some("b"));
+        assert_eq!(start(&mut queue), None);
+        queue.ended(&JobId::new("a"), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("c"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_subagent_runs_once_and_others_overtake() {
+        let now = Instant::now();
+        let mut queue = Queue::new(10);
+        queue.offer(entry("a", "subagent_run", Some("s1")), now);
+        queue.offer(entry("b", "subagent_run", Some("s1")), now);
+        queue.offer(entry("c", "subagent_run", Some("s2")), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("a"));
+        assert_eq!(start(&mut queue).as_deref(), Some("c"));
+        assert_eq!(start(&mut queue), None);
+        queue.ended(&JobId::new("a"), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("b"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cancel_jobs_pass_by_slots_gate_and_drain() {
+        let now = Instant::now();
+        let mut queue = Queue::new(1);
+        queue.offer(entry("a", "shell_exec", None), now);
+        queue.offer(entry("b", "shell_exec", None), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("a"));
+        queue.offer(entry("x", "subagent_cancel", None), now);
+        assert_eq!(queue.start_next(false).map(|e| e.id.to_string()).as_deref(), Some("x"));
+        queue.stop_accepting();
+        queue.ended(&JobId::new("a"), now);
+        assert_eq!(start(&mut queue), None, "b was dropped");
+        queue.offer(entry("y", "subagent_cancel", None), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("y"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_starts_while_the_backend_has_not_heard_of_us() {
+        let now = Instant::now();
+        let mut queue = Queue::new(1);
+        queue.offer(entry("a", "shell_exec", None), now);
+        assert_eq!(queue.start_next(false), None);
+        assert_eq!(start(&mut queue).as_deref(), Some("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_that_began_before_the_end_does_not_bring_a_job_back() {
+        let poll_began = Instant::now();
+        let mut queue = Queue::new(1);
+        queue.offer(entry("a", "shell_exec", None), poll_began);
+        start(&mut queue);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        queue.ended(&JobId::new("a"), Instant::now());
+        assert_eq!(queue.offer(entry("a", "shell_exec", None), poll_began), Offered::Known);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // Put back to `queued` by somebody: a later poll may bring it again.
+        assert_eq!(queue.offer(entry("a", "shell_exec", None), Instant::now()), Offered::Queued);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_still_takes_cancel_jobs() {
+        let now = Instant::now();
+        let mut queue = Queue::new(1);
+        for n in 0..MAX_WAITING {
+            queue.offer(entry(&n.to_string(), "shell_exec", None), now);
+        }
+        assert_eq!(queue.offer(entry("late", "shell_exec", None), now), Offered::Full);
+        assert_eq!(queue.offer(entry("x", "subagent_cancel", None), now), Offered::Queued);
+        assert_eq!(start(&mut queue).as_deref(), Some("x"));
+    }
+
+    proptest! {
+        #[test]
+        fn slots_and_exclusion_hold_whatever_comes(
+            steps in proptest::collection::vec((0u8..4, 0u8..20, 0u8..3), 1..200),
+            concurrency in 1usize..5,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let _entered = runtime.enter();
+            let now = Instant::now();
+            let mut queue = Queue::new(concurrency);
+            let mut active: Vec<Entry> = Vec::new();
+            for (step, id, subagent) in steps {
+                let kind = ["shell_exec", "subagent_run", "subagent_cancel"][usize::from(id) % 3];
+                match step {
+                    0 | 1 => {
+                        queue.offer(
+                            entry(&id.to_string(), kind, Some(&subagent.to_string())),
+                            now + Duration::from_secs(1),
+                        );
+                    }
+                    2 => active.extend(queue.start_next(true)),
+                    _ => if let Some(entry) = active.pop() { queue.ended(&entry.id, now); }
+                }
+                let slots = active.iter().filter(|entry| !entry.is_cancel()).count();
+                prop_assert!(slots <= concurrency);
+                let mut subagents: Vec<_> = active.iter().filter_map(Entry::subagent).collect();
+                subagents.sort_unstable();
+                let all = subagents.len();
+                subagents.dedup();
+                prop_assert_eq!(all, subagents.len());
+                let mut ids: Vec<_> = active.iter().map(|entry| &entry.id).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                prop_assert_eq!(ids.len(), active.len());
+                prop_assert_eq!(queue.active(), active.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Watches `gateway.json`: the host toggle counts within a second, a new pairing is adopted.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::shared::Shared;
+use crate::config::{ConfigStore, SavedConfig};
+use crate::observe::Redactor;
+
+/// The file is looked at this often even when no event came: watches can be exhausted.
+const AUDIT_EVERY: Duration = Duration::from_secs(30);
+/// Several events of one rename become one reading.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Runs until `stop`.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    config: ConfigStore,
+    redactor: Redactor,
+    stop: CancellationToken,
+) {
+    let changed = Arc::new(Notify::new());
+    let watcher = watch(&config.paths().config_file, Arc::clone(&changed));
+    if let Err(error) = &watcher {
+        tracing::warn!(%error, "gateway.json cannot be watched; it is read every 30 s");
+    }
+    let mut reload = shared.reload.subscribe();
+    loop {
+        read(&shared, &config, &redactor).await;
+        tokio::select! {
+            // Cancel safe, each arm: notifications and timers.
+            () = changed.notified() => {}
+            () = tokio::time::sleep(AUDIT_EVERY) => {}
+            _ = reload.changed() => {}
+            () = stop.cancelled() => return,
+        }
+        tokio::time::sleep(SETTLE).await;
+    }
+}
+
+/// Watches the directory: the file itself is replaced by each write.
+fn watch(file: &Path, changed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+    let name = file.file_name().map(PathBuf::from);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let concerns_us = match &event {
+            // Lost events and errors mean: look.
+            Err(_) => true,
+            Ok(event) => {
+                event.need_rescan()
+                    || (!event.kind.is_access()
+                        && event
+                            .paths
+                            .iter()
+                            .any(|path| path.file_name() == name.as_deref().map(Path::as_os_str)))
+            }
+        };
+        if concerns_us {
+            changed.notify_one();
+        }
+    })?;
+    let dir = file.parent().unwrap_or(Path::new("/"));
+    watcher.watch(dir, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+async fn read(shared: &Shared, config: &ConfigStore, redactor: &Redactor) {
+    let store = config.clone();
+    match tokio::task::spawn_blocking(move || store.load()).await {
+        Ok(Ok(saved)) => take(shared, &saved, redactor),
+        // What was read last stands; a job that needs the toggle reads it again and is refused.
+        Ok(Err(error)) => tracing::warn!(%error, "gateway.json cannot be read"),
+        Err(error) => tracing::error!(%error, "reading gateway.json failed"),
+    }
+}
+
+fn take(shared: &Shared, saved: &SavedConfig, redactor: &Redactor) {
+    for secret in ["accessToken", "refreshToken", "supabaseAnonKey"] {
+        if let Some(secret) = saved.text(secret) {
+            redactor.add_secret(secret);
+        }
+    }
+    let toggle = saved.full_control();
+    shared.toggle.send_if_modified(|now| {
+        let changed = *now != toggle;
+        if changed {
+            tracing::info!(enabled = toggle, "full control of this host was changed");
+        }
+        *now = toggle;
+        changed
+    });
+    let identity = saved.is_paired().then(|| saved.text("gatewayId").map(str::to_owned)).flatten();
+    shared.identity.send_if_modified(|now| {
+        let changed = *now != identity;
+        *now = identity;
+        changed
+    });
+}

@@ -1,0 +1,446 @@
+//! A gateway from lock to exit.
+
+use std::os::unix::net::UnixListener as StdListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use secrecy::ExposeSecret;
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::identity::Identity;
+use super::shared::{Login, Shared};
+use super::status::Phase;
+use super::{config_watch, heartbeat, ingress, session, status_socket, supervisor};
+use crate::backend::{Api, Endpoint, GatewayEvent, Http, Session};
+use crate::config::{
+    ConfigError, ConfigStore, FileLock, LockError, PidFile, PidRecord, Purpose, SavedConfig,
+    Settings,
+};
+use crate::jobs::{Activity, Controller, Host, Level};
+use crate::model::{GatewayId, TeamId};
+use crate::observe::Redactor;
+use crate::process::ShimCommand;
+use crate::task::Group;
+
+/// A probe may hold the instance lock for a moment; a gateway holds it for life.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Offers under way between ingress and controller: a page each.
+const OFFERS: usize = 4;
+/// How long jobs that were cancelled may take to end and to be reported.
+const CANCEL_BUDGET: Duration = Duration::from_secs(30);
+/// How long supervisors may take to stop.
+const SUPERVISOR_BUDGET: Duration = Duration::from_secs(5);
+
+/// What a gateway is started with.
+#[derive(Debug)]
+pub struct GatewayOptions {
+    /// The merged settings.
+    pub settings: Settings,
+    /// Shared with logging.
+    pub redactor: Redactor,
+    /// The umask of whoever started the gateway; children get it.
+    pub caller_umask: u32,
+}
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another one holds the lock, or a foreign panorama-gateway runs.
+    #[error("a gateway is running already")]
+    AlreadyRunning {
+        /// Its pid, when it is known.
+        pid: Option<i32>,
+    },
+    /// No identity in `gateway.json`.
+    #[error("this machine is not paired")]
+    NotPaired,
+    /// Bad configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Anything else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// Why a gateway ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExitReason {
+    /// It was asked to.
+    Stopped,
+    /// The backend refuses the pairing for good; the terminal code.
+    PairingRevoked(String),
+    /// The pairing was taken away on this machine.
+    Unpaired,
+}
+
+/// Steers a gateway from outside. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct GatewayHandle {
+    shared: Arc<Shared>,
+}
+
+impl GatewayHandle {
+    /// One request to stop: the first drains, the second cancels the work, the third goes at once.
+    /// Requests within a second count once.
+    pub fn stop(&self) {
+        self.shared.request_stop();
+    }
+
+    /// Reads `gateway.json` again.
+    pub fn reload(&self) {
+        self.shared.reload.send_modify(|reloads| *reloads += 1);
+    }
+
+    /// Checks the session, beats and polls now.
+    pub fn wake(&self) {
+        self.shared.wake.send_modify(|wakes| *wakes += 1);
+    }
+
+    /// How far the gateway is.
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.shared.phase.subscribe()
+    }
+
+    /// What waits, runs and has ended.
+    pub fn activity(&self) -> watch::Receiver<Activity> {
+        self.shared.activity.subscribe()
+    }
+}
+
+/// A gateway that holds the instance lock.
+#[derive(Debug)]
+pub struct Gateway {
+    options: GatewayOptions,
+    config: ConfigStore,
+    shared: Arc<Shared>,
+    socket: Option<Arc<StdListener>>,
+    pid_file: PidFile,
+    _lock: FileLock,
+}
+
+/// Why one identity's life ended.
+enum IdentityEnd {
+    Exit(ExitReason),
+    NewIdentity,
+}
+
+impl Gateway {
+    /// Everything that needs no network: lock, pid file, status socket, config. Blocks for
+    /// milliseconds (for a second when another gateway holds the lock).
+    pub fn prepare(options: GatewayOptions) -> Result<Self, StartError> {
+        let config = ConfigStore::new(options.settings.paths.clone());
+        let paths = config.paths();
+        crate::fs::ensure_private_dir(&paths.dir).map_err(ConfigError::from)?;
+        let lock = claim_instance(&config)?;
+        let saved = config.load()?;
+        if !saved.is_paired() {
+            return Err(StartError::NotPaired);
+        }
+        let (url, key) = options.settings.backend(Purpose::Start)?;
+        save_backend(&config, &saved, &url, key.expose_secret())?;
+        crate::fs::ensure_private_dir(&paths.tmp()).map_err(ConfigError::from)?;
+        let pid_file = PidFile::write(&paths.pid_file).map_err(ConfigError::from)?;
+        let socket = status_socket::bind(&paths.socket())
+            .inspect_err(|error| {
+                tracing::warn!(path = %paths.socket().display(), %error,
+                    "no status socket: `status` and `stop --wait` will know less");
+            })
+            .ok()
+            .map(Arc::new);
+        let shared = Arc::new(Shared::new(
+            options.settings.concurrency.value,
+            saved.full_control(),
+            saved.text("gatewayId").map(str::to_owned),
+        ));
+        Ok(Self { options, config, shared, socket, pid_file, _lock: lock })
+    }
+
+    /// Steers it.
+    pub fn handle(&self) -> GatewayHandle {
+        GatewayHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Lives until it is stopped. A pairing that replaces the identity meanwhile is adopted: the
+    /// work in hand is finished first.
+    pub async fn run(self) -> Result<ExitReason, StartError> {
+        let stop = CancellationToken::new();
+        let mut house = Group::new(stop.clone());
+        let (shared, config) = (Arc::clone(&self.shared), self.config.clone());
+        let redactor = self.options.redactor.clone();
+        supervisor::spawn(&mut house, &self.shared, "config watch", move |stop| {
+            config_watch::run(Arc::clone(&shared), config.clone(), redactor.clone(), stop)
+        });
+        if let Some(socket) = self.socket.clone() {
+            let shared = Arc::clone(&self.shared);
+            supervisor::spawn(&mut house, &self.shared, "status socket", move |stop| {
+                status_socket::run(Arc::clone(&shared), Arc::clone(&socket), stop)
+            });
+        }
+        let result = loop {
+            match self.live_identity().await {
+                Ok(IdentityEnd::NewIdentity) => self.shared.begin_identity(),
+                Ok(IdentityEnd::Exit(reason)) => break Ok(reason),
+                Err(error) => break Err(error),
+            }
+        };
+        house.stop(SUPERVISOR_BUDGET).await;
+        self.shared.phase.send_replace(Phase::Stopped);
+        if self.socket.is_some() {
+            // Under the lock still, so it is ours.
+            let _ = std::fs::remove_file(self.config.paths().socket());
+        }
+        self.pid_file.remove();
+        result
+    }
+
+    async fn live_identity(&self) -> Result<IdentityEnd, StartError> {
+        let identity = Arc::new(self.identity()?);
+        let mut group = Group::new(CancellationToken::new());
+        self.start_supervisors(&mut group, &identity);
+        let end = self.watch_identity(&identity).await;
+        let gone_at_once = *self.shared.stops.borrow() >= 3;
+        if !gone_at_once && matches!(end, IdentityEnd::Exit(ExitReason::Stopped)) {
+            // The heartbeat supervisor has been told to drain; its part ends before this one.
+            group.stop(SUPERVISOR_BUDGET).await;
+            heartbeat::say_offline(&identity).await;
+        } else {
+            group.stop(if gone_at_once { Duration::ZERO } else { SUPERVISOR_BUDGET }).await;
+        }
+        Ok(end)
+    }
+
+    /// The identity that `gateway.json` holds now.
+    fn identity(&self) -> Result<Identity, StartError> {
+        let settings = &self.options.settings;
+        let saved = self.config.load()?;
+        if !saved.is_paired() {
+            return Err(StartError::NotPaired);
+        }
+        let text = |name: &str| saved.text(name).unwrap_or_default().to_owned();
+        let (url, anon_key) = settings.backend(Purpose::Start)?;
+        for name in ["accessToken", "refreshToken"] {
+            self.options.redactor.add_secret(&text(name));
+        }
+        self.options.redactor.add_secret(anon_key.expose_secret());
+        let endpoint = Endpoint { url, anon_key };
+        let http = Http::new(&endpoint).context("make the HTTP client")?;
+        let session = Session::new(http.clone(), endpoint.clone(), Arc::new(self.config.clone()))
+            .context("load the session")?;
+        let (gateway, team) = (GatewayId::new(text("gatewayId")), TeamId::new(text("teamId")));
+        let api = Api::new(http, endpoint, Arc::new(session), gateway, team);
+        let host = Arc::new(Host {
+            api: api.clone(),
+            config: self.config.clone(),
+            environment: settings.environment.clone(),
+            redactor: self.options.redactor.clone(),
+            caller_umask: self.options.caller_umask,
+            shim: ShimCommand::default(),
+            claude: crate::providers::find_claude(settings),
+        });
+        Ok(Identity {
+            shared: Arc::clone(&self.shared),
+            api,
+            host,
+            device_name: settings.device_name.value.clone(),
+            image_reference: settings
+                .environment
+                .get("PANORAMA_VM_IMAGE_REFERENCE")
+                .map(str::to_owned),
+        })
+    }
+
+    fn start_supervisors(&self, group: &mut Group, identity: &Arc<Identity>) {
+        let shared = &self.shared;
+        let own = Arc::clone(identity);
+        supervisor::spawn(group, shared, "session", move |stop| {
+            session::run(Arc::clone(&own), stop)
+        });
+        let own = Arc::clone(identity);
+        supervisor::spawn(group, shared, "heartbeat", move |stop| {
+            heartbeat::run(Arc::clone(&own), stop)
+        });
+        // Ingress and controller share a channel, so they are one supervisor.
+        let own = Arc::clone(identity);
+        let concurrency = self.options.settings.concurrency.value;
+        supervisor::spawn(group, shared, "jobs", move |stop| {
+            jobs(Arc::clone(&own), concurrency, stop)
+        });
+        let own = Arc::clone(identity);
+        let fallback = self.options.settings.dir_fallback.clone();
+        group.spawn("first events", move |stop| async move {
+            tokio::select! {
+                // Cancel safe: an event that was not recorded is one line less at the backend.
+                () = first_events(&own, fallback) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// Follows signals, session and config until this identity's work is over.
+    async fn watch_identity(&self, identity: &Identity) -> IdentityEnd {
+        let shared = &self.shared;
+        let mut stops = shared.stops.subscribe();
+        let mut login = shared.login.subscribe();
+        let mut config_identity = shared.identity.subscribe();
+        let mut activity = shared.activity.subscribe();
+        let drain_limit = self.options.settings.drain_timeout.value;
+        let mut deadline: Option<tokio::time::Instant> = None;
+        let mut end: Option<IdentityEnd> = None;
+        loop {
+            let requests = *stops.borrow_and_update();
+            if requests >= 3 {
+                tracing::warn!("going at once, as asked");
+                return IdentityEnd::Exit(ExitReason::Stopped);
+            }
+            if requests >= 1 {
+                end = Some(IdentityEnd::Exit(ExitReason::Stopped));
+            }
+            if end.is_none() {
+                end = reason_to_end(identity, &login, &config_identity);
+            }
+            if end.is_some() && *shared.level.borrow() == Level::Accepting {
+                self.begin_drain(requests);
+                deadline = drain_limit.map(|limit| tokio::time::Instant::now() + limit);
+            }
+            let expired = deadline.is_some_and(|at| at <= tokio::time::Instant::now());
+            if (requests >= 2 || (expired && end.is_some()))
+                && *shared.level.borrow() < Level::Cancelling
+            {
+                tracing::warn!("cancelling the work in hand");
+                shared.raise(Level::Cancelling);
+                deadline = Some(tokio::time::Instant::now() + CANCEL_BUDGET);
+            } else if expired && *shared.level.borrow() == Level::Cancelling {
+                tracing::error!("cancelled jobs did not end in time; going anyway");
+                return end.unwrap_or(IdentityEnd::Exit(ExitReason::Stopped));
+            }
+            let idle = {
+                let activity = activity.borrow_and_update();
+                activity.draining && activity.active == 0
+            };
+            if idle && let Some(end) = end.take() {
+                return end;
+            }
+            tokio::select! {
+                // Cancel safe, each arm: watches and a timer.
+                _ = stops.changed() => {}
+                _ = login.changed() => {}
+                _ = config_identity.changed() => {}
+                _ = activity.changed() => {}
+                () = at(deadline) => {}
+            }
+        }
+    }
+
+    fn begin_drain(&self, requests: u32) {
+        let active = self.shared.activity.borrow().active;
+        tracing::info!(active, requests, "draining");
+        self.shared.notes().detail = Some(format!("waiting for {active} jobs to end"));
+        self.shared.phase.send_replace(Phase::Draining);
+        self.shared.raise(Level::Draining);
+    }
+}
+
+/// What, other than a request to stop, ends this identity's work.
+fn reason_to_end(
+    identity: &Identity,
+    login: &watch::Receiver<Login>,
+    config_identity: &watch::Receiver<Option<String>>,
+) -> Option<IdentityEnd> {
+    if let Login::Ended(code) = &*login.borrow() {
+        return Some(IdentityEnd::Exit(ExitReason::PairingRevoked(code.clone())));
+    }
+    match &*config_identity.borrow() {
+        None => {
+            tracing::warn!("the pairing was removed from this machine");
+            Some(IdentityEnd::Exit(ExitReason::Unpaired))
+        }
+        Some(id) if id != identity.api.gateway().as_str() => {
+            tracing::info!(gateway_id = %id, "paired anew; finishing the work in hand first");
+            Some(IdentityEnd::NewIdentity)
+        }
+        Some(_) => None,
+    }
+}
+
+async fn at(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ingress and controller until `stop`.
+async fn jobs(identity: Arc<Identity>, concurrency: usize, stop: CancellationToken) {
+    let shared = Arc::clone(&identity.shared);
+    let (offer, offers) = mpsc::channel(OFFERS);
+    let controller = Controller::new(
+        Arc::clone(&identity.host),
+        concurrency,
+        shared.level.subscribe(),
+        shared.heard.subscribe(),
+        shared.activity.clone(),
+    );
+    tokio::join!(ingress::run(identity, offer, stop.clone()), controller.run(offers, stop),);
+}
+
+fn claim_instance(config: &ConfigStore) -> Result<FileLock, StartError> {
+    let paths = config.paths();
+    let running = PidFile::inspect(&paths.pid_file);
+    let pid = match running {
+        PidRecord::Gateway(pid) => Some(pid),
+        PidRecord::None | PidRecord::Stale(_) => None,
+    };
+    match FileLock::acquire(&paths.instance_lock(), LOCK_PATIENCE) {
+        // A live gateway without our lock is a foreign one: it would race us for the session.
+        Ok(_) if pid.is_some() => Err(StartError::AlreadyRunning { pid }),
+        Ok(lock) => Ok(lock),
+        Err(LockError::Held) => Err(StartError::AlreadyRunning { pid }),
+        Err(LockError::Fs(error)) => Err(ConfigError::from(error).into()),
+    }
+}
+
+/// `start` saves what it resolved.
+fn save_backend(
+    config: &ConfigStore,
+    saved: &SavedConfig,
+    url: &str,
+    key: &str,
+) -> Result<(), ConfigError> {
+    if saved.text("supabaseUrl") == Some(url) && saved.text("supabaseAnonKey") == Some(key) {
+        return Ok(());
+    }
+    config.update(|saved| {
+        saved.set("supabaseUrl", url);
+        saved.set("supabaseAnonKey", key);
+    })?;
+    Ok(())
+}
+
+/// What the backend is told once, when it has heard of us.
+async fn first_events(
+    identity: &Identity,
+    fallback: Option<(std::path::PathBuf, std::path::PathBuf)>,
+) {
+    let Some((previous, current)) = fallback else { return };
+    let mut heard = identity.shared.heard.subscribe();
+    if heard.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
+    let path = |path: std::path::PathBuf| Value::from(path.display().to_string());
+    let event = GatewayEvent {
+        provider: None,
+        level: "warn",
+        code: Some("config_dir_fallback"),
+        message: "The default config dir cannot be written; another one is used".to_owned(),
+        details: Map::from_iter([
+            ("previous".to_owned(), path(previous)),
+            ("current".to_owned(), path(current)),
+        ]),
+    };
+    if let Err(error) = crate::backend::retry::read(|| identity.api.record_event(&event)).await {
+        tracing::warn!(%error, "an event could not be recorded");
+    }
+}

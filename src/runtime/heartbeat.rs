@@ -1,0 +1,163 @@
+//! The heartbeat supervisor: every 30 s, and at once when status or capabilities change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::identity::Identity;
+use super::shared::{Login, Shared};
+use super::status::Phase;
+use super::{contact, session};
+use crate::backend::BackendError;
+use crate::backend::retry::Backoff;
+use crate::model::{Capabilities, GatewayStatus, time};
+
+const INTERVAL: Duration = Duration::from_secs(30);
+/// The last heartbeat of a gateway that goes is not waited for any longer.
+const OFFLINE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Beats until `stop`. One heartbeat is in flight at a time.
+pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
+    let shared = &identity.shared;
+    let mut login = shared.login.subscribe();
+    tokio::select! {
+        // Cancel safe: a watch.
+        _ = login.wait_for(|login| *login == Login::Proven) => {}
+        () = stop.cancelled() => return,
+    }
+    let mut backoff = Backoff::new();
+    let mut changes = Changes::new(shared);
+    loop {
+        // Marked before the facts are read: a change in between is seen twice rather than never.
+        changes.seen();
+        let (status, _) = shared.status_now();
+        let capabilities = identity.capabilities();
+        let next = match beat(&identity, status, &capabilities).await {
+            Ok(()) => {
+                backoff.reset();
+                Instant::now() + INTERVAL
+            }
+            Err(error) => {
+                session::note_ended(shared, &error);
+                Instant::now() + contact::pause(&mut backoff, &error).min(INTERVAL)
+            }
+        };
+        if !wait(&identity, &mut changes, &stop, next, status, &capabilities).await {
+            return;
+        }
+    }
+}
+
+/// Waits until the next heartbeat is due: by time, by a wake, or because what it would say changed.
+/// False when the task must stop.
+async fn wait(
+    identity: &Identity,
+    changes: &mut Changes,
+    stop: &CancellationToken,
+    next: Instant,
+    status: GatewayStatus,
+    capabilities: &Capabilities,
+) -> bool {
+    loop {
+        let wake_at = identity.shared.status_now().1.map_or(next, |stale_at| stale_at.min(next));
+        let woken = tokio::select! {
+            // Cancel safe, each arm: timers and watches.
+            () = stop.cancelled() => return false,
+            () = sleep_until(wake_at) => false,
+            woken = changes.next() => woken,
+        };
+        let differs =
+            identity.shared.status_now().0 != status || identity.capabilities() != *capabilities;
+        // After a failed heartbeat a change does not hurry the next one: the backend is away.
+        let accepted = *identity.shared.reported.borrow() == Some(status);
+        if woken || Instant::now() >= next || (differs && accepted) {
+            return true;
+        }
+    }
+}
+
+async fn beat(
+    identity: &Identity,
+    status: GatewayStatus,
+    capabilities: &Capabilities,
+) -> Result<(), BackendError> {
+    let shared = &identity.shared;
+    let result = identity.api.heartbeat(status, capabilities, &identity.device_name).await;
+    match &result {
+        Ok(()) => {
+            shared.heard.send_replace(Some(Instant::now()));
+            let before = shared.reported.send_replace(Some(status));
+            if before != Some(status) {
+                tracing::info!(status = status.as_str(), "the backend knows our status");
+            }
+            let mut notes = shared.notes();
+            notes.heartbeat.last_ok_at = Some(time::now_wire());
+            notes.heartbeat.error = None;
+            drop(notes);
+            if status == GatewayStatus::Ready {
+                shared.phase.send_if_modified(|phase| {
+                    let came_up = *phase == Phase::Starting;
+                    if came_up {
+                        *phase = Phase::Up;
+                    }
+                    came_up
+                });
+            }
+        }
+        Err(error) => {
+            let text = identity.host.redactor.text(&error.to_string());
+            let mut notes = shared.notes();
+            if notes.heartbeat.error.as_ref() != Some(&text) {
+                tracing::warn!(error = %text, "heartbeat failed");
+            }
+            notes.heartbeat.error = Some(text);
+        }
+    }
+    result
+}
+
+/// The last heartbeat; a backend that is away is not waited for.
+pub(super) async fn say_offline(identity: &Identity) {
+    let capabilities = identity.capabilities();
+    let offline = beat(identity, GatewayStatus::Offline, &capabilities);
+    if tokio::time::timeout(OFFLINE_LIMIT, offline).await.is_err() {
+        tracing::warn!("the backend was not told that the gateway is offline");
+    }
+}
+
+/// Everything that a heartbeat depends on.
+struct Changes {
+    level: tokio::sync::watch::Receiver<crate::jobs::Level>,
+    polled: tokio::sync::watch::Receiver<Option<Instant>>,
+    toggle: tokio::sync::watch::Receiver<bool>,
+    wake: tokio::sync::watch::Receiver<u64>,
+}
+
+impl Changes {
+    fn new(shared: &Shared) -> Self {
+        Self {
+            level: shared.level.subscribe(),
+            polled: shared.polled.subscribe(),
+            toggle: shared.toggle.subscribe(),
+            wake: shared.wake.subscribe(),
+        }
+    }
+
+    fn seen(&mut self) {
+        self.level.mark_unchanged();
+        self.polled.mark_unchanged();
+        self.toggle.mark_unchanged();
+    }
+
+    /// The next change; true when it was a wake. Cancel safe.
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            _ = self.level.changed() => false,
+            _ = self.polled.changed() => false,
+            _ = self.toggle.changed() => false,
+            _ = self.wake.changed() => true,
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! One paired identity at work: its backend, its host, what it reports.
+
+use std::sync::Arc;
+
+use super::capabilities;
+use super::shared::Shared;
+use crate::backend::Api;
+use crate::jobs::Host;
+use crate::model::Capabilities;
+
+/// What the supervisors of one identity share. A new pairing makes a new one.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) shared: Arc<Shared>,
+    pub(super) api: Api,
+    pub(super) host: Arc<Host>,
+    pub(super) device_name: String,
+    pub(super) image_reference: Option<String>,
+}
+
+impl Identity {
+    /// The capabilities now.
+    pub(super) fn capabilities(&self) -> Capabilities {
+        let toggle = *self.shared.toggle.borrow();
+        capabilities::build(&self.device_name, toggle, self.image_reference.as_deref())
+    }
+}

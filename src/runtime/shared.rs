@@ -1,0 +1,223 @@
+//! What the supervisors of one gateway tell each other. Watches and short locks only.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::status::{Contact, LiveStatus, Phase, SupervisorState};
+use super::status_rule::{self, Facts};
+use crate::jobs::{Activity, Level};
+use crate::model::{GatewayStatus, time};
+
+/// How often the backend is asked for jobs.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How the session is, as far as the rest of the gateway minds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Login {
+    /// Not proven to the backend yet.
+    Unknown,
+    /// Proven.
+    Proven,
+    /// Over for good; the terminal code.
+    Ended(String),
+}
+
+/// Text facts for `status`.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    pub(super) heartbeat: Contact,
+    pub(super) poll: Contact,
+    pub(super) session_error: Option<String>,
+    pub(super) detail: Option<String>,
+    pub(super) supervisors: BTreeMap<&'static str, SupervisorState>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// How much the gateway still does.
+    pub(super) level: watch::Sender<Level>,
+    /// When the backend last accepted a heartbeat.
+    pub(super) heard: watch::Sender<Option<Instant>>,
+    /// When the backend last answered a poll.
+    pub(super) polled: watch::Sender<Option<Instant>>,
+    /// What the controller does.
+    pub(super) activity: watch::Sender<Activity>,
+    /// How far the gateway is.
+    pub(super) phase: watch::Sender<Phase>,
+    /// The host toggle as last read.
+    pub(super) toggle: watch::Sender<bool>,
+    /// The session.
+    pub(super) login: watch::Sender<Login>,
+    /// The gateway id that `gateway.json` names now.
+    pub(super) identity: watch::Sender<Option<String>>,
+    /// Counts up at each wake: everybody tries again at once.
+    pub(super) wake: watch::Sender<u64>,
+    /// Counts up at each SIGHUP.
+    pub(super) reload: watch::Sender<u64>,
+    /// Requests to stop: 1 drains, 2 cancels, 3 goes at once.
+    pub(super) stops: watch::Sender<u32>,
+    /// The last status that the backend accepted.
+    pub(super) reported: watch::Sender<Option<GatewayStatus>>,
+    notes: Mutex<Notes>,
+    last_stop: Mutex<Option<Instant>>,
+    started_at: String,
+    started: Instant,
+    concurrency: usize,
+}
+
+/// Signals within this time count once: a terminal sends ^C to a whole group.
+const STOPS_COUNT_ONCE: Duration = Duration::from_secs(1);
+
+impl Shared {
+    pub(super) fn new(concurrency: usize, toggle: bool, identity: Option<String>) -> Self {
+        Self {
+            level: watch::Sender::new(Level::Accepting),
+            heard: watch::Sender::new(None),
+            polled: watch::Sender::new(None),
+            activity: watch::Sender::new(Activity::default()),
+            phase: watch::Sender::new(Phase::Starting),
+            toggle: watch::Sender::new(toggle),
+            login: watch::Sender::new(Login::Unknown),
+            identity: watch::Sender::new(identity),
+            wake: watch::Sender::new(0),
+            reload: watch::Sender::new(0),
+            stops: watch::Sender::new(0),
+            reported: watch::Sender::new(None),
+            notes: Mutex::default(),
+            last_stop: Mutex::default(),
+            started_at: time::now_wire(),
+            started: Instant::now(),
+            concurrency,
+        }
+    }
+
+    /// A fresh start under a new identity: all but the requests to stop is forgotten.
+    pub(super) fn begin_identity(&self) {
+        self.level.send_replace(Level::Accepting);
+        self.heard.send_replace(None);
+        self.polled.send_replace(None);
+        self.reported.send_replace(None);
+        self.activity.send_replace(Activity::default());
+        self.login.send_replace(Login::Unknown);
+        self.phase.send_replace(Phase::Starting);
+        let mut notes = self.notes();
+        (notes.heartbeat, notes.poll) = (Contact::default(), Contact::default());
+        (notes.session_error, notes.detail) = (None, None);
+    }
+
+    pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One request to stop; see [`STOPS_COUNT_ONCE`].
+    pub(super) fn request_stop(&self) {
+        let now = Instant::now();
+        let mut last = self.last_stop.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|at| now.duration_since(at) >= STOPS_COUNT_ONCE) {
+            *last = Some(now);
+            self.stops.send_modify(|stops| *stops += 1);
+        }
+    }
+
+    /// Cancels the work in hand at once: what a second request to stop does.
+    pub(super) fn request_cancel(&self) {
+        self.stops.send_modify(|stops| *stops = (*stops).max(2));
+    }
+
+    /// Raises the level; it never falls within one identity.
+    pub(super) fn raise(&self, level: Level) {
+        self.level.send_if_modified(|now| {
+            let higher = level > *now;
+            *now = level.max(*now);
+            higher
+        });
+    }
+
+    /// The status for a heartbeat now, and when it would change by the mere passing of time.
+    pub(super) fn status_now(&self) -> (GatewayStatus, Option<Instant>) {
+        let polled = *self.polled.borrow();
+        let facts = Facts {
+            host_available: true,
+            accepting: *self.level.borrow() == Level::Accepting,
+            last_good_poll: polled.map(|at| at.elapsed()),
+            poll_interval: POLL_INTERVAL,
+        };
+        let status = status_rule::status(facts);
+        let stale_at = polled
+            .filter(|_| status == GatewayStatus::Ready)
+            .map(|at| at + POLL_INTERVAL * 3 + Duration::from_millis(1));
+        (status, stale_at)
+    }
+
+    /// Everything that the status socket answers.
+    pub(super) fn live_status(&self) -> LiveStatus {
+        let activity = self.activity.borrow().clone();
+        let session = match (&*self.login.borrow(), &self.notes().session_error) {
+            (Login::Ended(_), _) => "ended",
+            (_, Some(_)) => "retrying",
+            (Login::Unknown, None) => "unchecked",
+            (Login::Proven, None) => "valid",
+        };
+        let notes = self.notes();
+        LiveStatus {
+            pid: std::process::id(),
+            version: crate::VERSION.to_owned(),
+            started_at: self.started_at.clone(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            phase: *self.phase.borrow(),
+            detail: notes.detail.clone(),
+            reported_status: self.reported.borrow().map(|status| status.as_str().to_owned()),
+            heartbeat: notes.heartbeat.clone(),
+            poll: notes.poll.clone(),
+            ingress: "polling".to_owned(),
+            session: session.to_owned(),
+            full_control_enabled: *self.toggle.borrow(),
+            concurrency: self.concurrency,
+            queued_jobs: activity.queued,
+            active_jobs: activity.jobs,
+            finished_jobs: activity.finished,
+            providers: super::capabilities::provider_states(),
+            supervisors: notes.supervisors.values().cloned().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn stops_within_a_second_count_once() {
+        let shared = Shared::new(1, false, None);
+        for (wait, expected) in [(0, 1), (900, 1), (100, 2), (999, 2), (1, 3)] {
+            tokio::time::advance(Duration::from_millis(wait)).await;
+            shared.request_stop();
+            assert_eq!(*shared.stops.borrow(), expected, "after {wait} ms");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_whose_polls_stop_turns_to_error_by_itself() {
+        let shared = Shared::new(1, false, None);
+        assert_eq!(shared.status_now(), (GatewayStatus::Pending, None));
+        shared.polled.send_replace(Some(Instant::now()));
+        let (status, stale_at) = shared.status_now();
+        assert_eq!(status, GatewayStatus::Ready);
+        tokio::time::sleep_until(stale_at.unwrap()).await;
+        assert_eq!(shared.status_now(), (GatewayStatus::Error, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_level_never_falls() {
+        let shared = Shared::new(1, false, None);
+        shared.raise(Level::Cancelling);
+        shared.raise(Level::Draining);
+        assert_eq!(*shared.level.borrow(), Level::Cancelling);
+        assert_eq!(shared.status_now().0, GatewayStatus::Pending);
+    }
+}
