@@ -1,0 +1,179 @@
+//! A backend that misbehaves: forwards to a real control plane, or does what it is told instead.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+/// What a path answers instead of being forwarded.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// This status and body.
+    Answer(u16, &'static str, String),
+    /// So many bytes of blanks, slowly made, as JSON.
+    Huge(u64),
+    /// Nothing for this long, then forwarded.
+    Slow(Duration),
+    /// The first half of what a longer body would be, then the connection is cut.
+    Half(&'static str),
+    /// Forwarded, but the answer is lost.
+    LostAnswer,
+}
+
+#[derive(Clone)]
+struct Shared {
+    upstream: String,
+    client: reqwest::Client,
+    faults: Arc<Mutex<HashMap<String, Fault>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+/// A request that came.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub method: String,
+    pub path: String,
+    pub query: String,
+    pub authorization: Option<String>,
+    pub body: Vec<u8>,
+}
+
+/// A server between a gateway and its control plane.
+pub struct Middleman {
+    shared: Shared,
+    pub url: String,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Middleman {
+    pub async fn before(upstream: &str) -> Self {
+        let shared = Shared {
+            upstream: upstream.to_owned(),
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            faults: Arc::default(),
+            seen: Arc::default(),
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(handle).with_state(shared.clone());
+        #[expect(clippy::disallowed_methods, reason = "ended by the handle when dropped")]
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { shared, url, task }
+    }
+
+    /// From now on requests whose path ends like this meet the fault: `/user`, or with a method
+    /// `PATCH /gateway_jobs`.
+    pub fn fault(&self, which: &str, fault: Fault) {
+        self.shared.faults.lock().unwrap().insert(which.to_owned(), fault);
+    }
+
+    pub fn heal(&self) {
+        self.shared.faults.lock().unwrap().clear();
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().unwrap().clone()
+    }
+
+    pub fn forget(&self) {
+        self.shared.seen.lock().unwrap().clear();
+    }
+}
+
+impl Drop for Middleman {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn handle(State(shared): State<Shared>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 100 * 1024 * 1024).await.unwrap_or_default();
+    let path = parts.uri.path().to_owned();
+    shared.seen.lock().unwrap().push(Seen {
+        method: parts.method.to_string(),
+        path: path.clone(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        authorization: parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned),
+        body: body.to_vec(),
+    });
+    let fault = {
+        let faults = shared.faults.lock().unwrap();
+        let meets = |which: &str| match which.split_once(' ') {
+            Some((method, end)) => parts.method == method && path.ends_with(end),
+            None => path.ends_with(which),
+        };
+        faults.iter().find(|(which, _)| meets(which)).map(|(_, fault)| fault.clone())
+    };
+    match fault {
+        None => forward(&shared, &parts, body).await,
+        Some(Fault::Slow(pause)) => {
+            tokio::time::sleep(pause).await;
+            forward(&shared, &parts, body).await
+        }
+        Some(Fault::Answer(status, content_type, text)) => {
+            let status = StatusCode::from_u16(status).unwrap();
+            (status, [(header::CONTENT_TYPE, content_type)], text).into_response()
+        }
+        Some(Fault::Huge(bytes)) => {
+            let chunk = Bytes::from(vec![b' '; 64 * 1024]);
+            let chunks = bytes / 65_536;
+            let stream = futures_util::stream::iter((0..chunks).map(move |_| {
+                Ok::<_, std::io::Error>(chunk.clone())
+            }));
+            json_response(Body::from_stream(stream))
+        }
+        Some(Fault::Half(text)) => {
+            let parts = [Ok(Bytes::from(text)), Err(std::io::Error::other("cut"))];
+            json_response(Body::from_stream(futures_util::stream::iter(parts)))
+        }
+        Some(Fault::LostAnswer) => {
+            forward(&shared, &parts, body).await;
+            json_response(Body::from_stream(futures_util::stream::iter([Err::<Bytes, _>(
+                std::io::Error::other("lost"),
+            )])))
+        }
+    }
+}
+
+fn json_response(body: Body) -> Response {
+    let mut response = Response::new(body);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+async fn forward(shared: &Shared, parts: &axum::http::request::Parts, body: Bytes) -> Response {
+    let target = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut headers = parts.headers.clone();
+    headers.remove(header::HOST);
+    headers.remove(header::CONTENT_LENGTH);
+    let answer = shared
+        .client
+        .request(parts.method.clone(), format!("{}{target}", shared.upstream))
+        .headers(headers)
+        .body(body)
+        .send()
+        .await;
+    let Ok(answer) = answer else {
+        return StatusCode::BAD_GATEWAY.into_response();
+    };
+    let (status, mut headers) = (answer.status(), answer.headers().clone());
+    headers.remove(header::TRANSFER_ENCODING);
+    headers.remove(header::CONTENT_LENGTH);
+    let bytes = answer.bytes().await.unwrap_or_default();
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
