@@ -23,6 +23,8 @@ pub enum Fault {
     Half(&'static str),
     /// Forwarded, but the answer is lost.
     LostAnswer,
+    /// Forwarded, and these rows stand before those of the answer.
+    RowsBefore(Vec<serde_json::Value>),
 }
 
 #[derive(Clone)]
@@ -135,6 +137,12 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
         Some(Fault::Half(text)) => {
             let parts = [Ok(Bytes::from(text)), Err(std::io::Error::other("cut"))];
             json_response(Body::from_stream(futures_util::stream::iter(parts)))
+        }
+        Some(Fault::RowsBefore(mut rows)) => {
+            let answer = forward(&shared, &parts, body).await;
+            let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+            rows.extend(serde_json::from_slice::<Vec<_>>(&bytes).unwrap_or_default());
+            json_response(Body::from(serde_json::to_vec(&rows).unwrap()))
         }
         Some(Fault::LostAnswer) => {
             forward(&shared, &parts, body).await;

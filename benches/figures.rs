@@ -1,0 +1,228 @@
+//! The figures that this gateway wants to reach, measured and printed; nothing here passes or
+//! fails. `cargo bench --bench figures`. An argument picks sections by name.
+//!
+//! The control plane runs in this process, the gateway is the real binary with an empty HOME and
+//! no provider installed.
+#![allow(clippy::print_stdout, reason = "printing is its purpose")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use common::{BINARY, ControlPlane, Machine, Paired};
+
+const PEAK_OF: &str = "--peak-of";
+
+#[tokio::main]
+async fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if args.first().is_some_and(|arg| arg == PEAK_OF) {
+        return print_peak(&args[1..]);
+    }
+    let wanted = |name: &str| args.is_empty() || args.iter().any(|arg| arg == name);
+    println!("{:<44} {:>14}   goal", "figure", "measured");
+    binary();
+    if wanted("status") {
+        status().await;
+    }
+    if wanted("start") {
+        start().await;
+    }
+    if wanted("idle") {
+        idle().await;
+    }
+    if wanted("share") {
+        own_share().await;
+    }
+    if wanted("throughput") {
+        throughput().await;
+    }
+    if wanted("output") {
+        big_output().await;
+    }
+}
+
+fn row(figure: &str, measured: &str, goal: &str) {
+    println!("{figure:<44} {measured:>14}   {goal}");
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1e3)
+}
+
+fn median(mut durations: Vec<Duration>) -> Duration {
+    durations.sort_unstable();
+    durations[durations.len() / 2]
+}
+
+fn binary() {
+    let bytes = std::fs::metadata(BINARY).unwrap().len();
+    row("binary", &format!("{:.1} MB", mb(bytes)), "< 20 MB");
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for printing")]
+fn mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// Runs a command and prints the peak RSS of it, kB: `getrusage` of waited children, so it needs a
+/// process of its own.
+fn print_peak(command: &[String]) {
+    let status = Command::new(&command[0]).args(&command[1..]).stdout(Stdio::null()).status();
+    assert!(status.unwrap().success());
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN);
+    println!("{}", usage.unwrap().max_rss());
+}
+
+async fn status() {
+    let control = ControlPlane::start().await;
+    let machine = Machine::new();
+    machine.pair(&control).await;
+    let _gateway = machine.start().await;
+    let mut runs = Vec::new();
+    for _ in 0..50 {
+        let began = Instant::now();
+        let mut command = machine.command(&["status", "--json"]);
+        assert!(command.stdout(Stdio::null()).status().unwrap().success());
+        runs.push(began.elapsed());
+    }
+    row("status, wall, p50 of 50", &millis(median(runs)), "< 10 ms");
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([PEAK_OF, BINARY, "status", "--json"])
+        .env_clear()
+        .env("HOME", machine.home())
+        .output()
+        .unwrap();
+    let kb: u64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    row("status, peak RSS", &format!("{:.1} MB", mb(kb * 1024)), "< 10 MB");
+}
+
+async fn start() {
+    let control = ControlPlane::start().await;
+    let machine = Machine::new();
+    machine.pair(&control).await;
+    let mut runs = Vec::new();
+    for _ in 0..20 {
+        let began = Instant::now();
+        let mut gateway = machine.spawn(&[]);
+        loop {
+            if machine.status().await.is_some_and(|status| status["phase"] == "up") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        runs.push(began.elapsed());
+        gateway.signal(nix::sys::signal::Signal::SIGTERM);
+        gateway.ended().await;
+    }
+    row("start to up, p50 of 20", &millis(median(runs)), "< 150 ms");
+}
+
+async fn idle() {
+    const WATCHED: Duration = Duration::from_secs(60);
+    let control = ControlPlane::start().await;
+    let machine = Machine::new();
+    machine.pair(&control).await;
+    let gateway = machine.start().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = cpu_ticks(gateway.pid());
+    tokio::time::sleep(WATCHED).await;
+    let ticks = cpu_ticks(gateway.pid()) - before;
+    row("idle RSS", &format!("{:.1} MB", mb(memory(gateway.pid(), "VmRSS"))), "< 16 MB");
+    // 100 ticks a second on every Linux that this runs on.
+    #[allow(clippy::cast_precision_loss, reason = "for printing")]
+    let share = ticks as f64 / WATCHED.as_secs_f64();
+    row("idle CPU over 60 s", &format!("{share:.3} %"), "< 0.1 %");
+}
+
+fn cpu_ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Bytes of a line of `/proc/<pid>/status`.
+fn memory(pid: i32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+fn at(row: &Value, field: &str) -> Timestamp {
+    row[field].as_str().unwrap().parse().unwrap()
+}
+
+async fn own_share() {
+    const JOBS: usize = 200;
+    let control = ControlPlane::start().await;
+    let machine = Machine::new().with("PANORAMA_GATEWAY_CONCURRENCY", "1");
+    let paired = Paired::start_on(machine, &control).await;
+    let mut jobs = Vec::new();
+    for _ in 0..JOBS {
+        jobs.push(paired.submit_shell(&control, "true", json!({})).await);
+    }
+    let mut runs = Vec::new();
+    for id in jobs {
+        let row = control.ended(&id).await;
+        // `started_at` is ours, just before the claim; `updated_at` the server's, at the end.
+        let took = at(&row, "updated_at").duration_since(at(&row, "started_at"));
+        runs.push(took.unsigned_abs());
+    }
+    let mut bare = Vec::new();
+    for _ in 0..JOBS {
+        let began = Instant::now();
+        let mut command = Command::new("/bin/bash");
+        command.args(["-lc", "true"]).env_clear().env("HOME", paired.machine.home());
+        assert!(command.stdin(Stdio::null()).status().unwrap().success());
+        bare.push(began.elapsed());
+    }
+    let (job, bare) = (median(runs), median(bare));
+    row("shell_exec true, claim to end, p50", &millis(job), "");
+    row("bash -lc true, bare, p50", &millis(bare), "");
+    row("the gateway's own share, p50", &millis(job.saturating_sub(bare)), "<= 8 ms");
+}
+
+async fn throughput() {
+    const JOBS: usize = 500;
+    let control = ControlPlane::start().await;
+    let machine = Machine::new();
+    let gateway_id = machine.pair(&control).await;
+    machine.allow_control().await;
+    let resource_id = control.allow_shell(&gateway_id).await;
+    let payload = json!({"command": "true", "resource_id": resource_id});
+    let mut jobs = Vec::new();
+    for _ in 0..JOBS {
+        jobs.push(control.submit(&gateway_id, "shell_exec", payload.clone()).await);
+    }
+    let _gateway = machine.start().await;
+    let mut rows = Vec::new();
+    for id in jobs {
+        let row = control.ended(&id).await;
+        assert_eq!(row["status"], "completed", "{row}");
+        rows.push(row);
+    }
+    let first = rows.iter().map(|row| at(row, "started_at")).min().unwrap();
+    let last = rows.iter().map(|row| at(row, "updated_at")).max().unwrap();
+    let seconds = last.duration_since(first).as_secs_f64();
+    #[allow(clippy::cast_precision_loss, reason = "for printing")]
+    let rate = JOBS as f64 / seconds;
+    row("500 queued shell_exec true", &format!("{rate:.0} jobs/s"), ">= 200 jobs/s");
+}
+
+async fn big_output() {
+    let control = ControlPlane::start().await;
+    let paired = Paired::start(&control).await;
+    paired.shell(&control, "true").await;
+    let before = memory(paired.gateway.pid(), "VmHWM");
+    let ended = paired.shell(&control, "head -c 200000000 /dev/zero | tr '\\0' x").await;
+    assert_eq!(ended["result"]["stdout_truncated"], true, "{}", ended["status"]);
+    let after = memory(paired.gateway.pid(), "VmHWM");
+    row("VmHWM before 200 MB of output", &format!("{:.1} MB", mb(before)), "");
+    row("VmHWM after", &format!("{:.1} MB", mb(after)), "");
+    row("difference", &format!("{:.1} MB", mb(after - before)), "< 16 MB");
+}
