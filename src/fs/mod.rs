@@ -17,6 +17,8 @@ use rustix::fs::{Access, OFlags};
 use tempfile::NamedTempFile;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 const DIR_MODE: u32 = 0o700;
@@ -169,13 +171,11 @@ pub fn read_unrepaired(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FsErr
 pub fn append_private(path: &Path) -> Result<File, FsError> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
-    let opened = match open_private(path, &options)? {
-        Some(opened) => Some(opened),
-        None => {
-            create_dirs(parent_of(path))?;
-            open_private(path, &options)?
-        }
-    };
+    let mut opened = open_private(path, &options)?;
+    if opened.is_none() {
+        create_dirs(parent_of(path))?;
+        opened = open_private(path, &options)?;
+    }
     match opened {
         Some((file, _)) => Ok(file),
         None => Err(FsError::io("create", path, ErrorKind::NotFound.into())),

@@ -3,6 +3,7 @@ use std::os::unix::net::UnixListener;
 
 use tempfile::TempDir;
 
+use super::testing::{SOMEBODY_ELSE, as_ordinary_user, is_root};
 use super::*;
 
 /// A directory of ours (0700) that is gone after the test.
@@ -20,19 +21,19 @@ fn chmod(path: &Path, mode: u32) {
 
 /// Gives `path` to another user; false (and a word about it) where only root could.
 fn give_away(path: &Path) -> bool {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can give files to another user");
+    if !is_root() {
+        writeln!(io::stderr(), "skipped: only root can give files to another user").unwrap();
         return false;
     }
-    std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+    std::os::unix::fs::chown(path, Some(SOMEBODY_ELSE), Some(SOMEBODY_ELSE)).unwrap();
     true
 }
 
-fn wrong_kind(error: FsError) -> &'static str {
-    match error {
-        FsError::WrongKind { found, .. } => found,
-        other => panic!("expected a refusal of the kind, got {other:?}"),
-    }
+fn wrong_kind(error: &FsError) -> &'static str {
+    let FsError::WrongKind { found, .. } = error else {
+        panic!("expected a refusal of the kind, got {error:?}");
+    };
+    found
 }
 
 #[test]
@@ -105,9 +106,9 @@ fn what_is_no_directory_is_refused_by_name() {
     let dangling = scratch.path().join("dangling");
     std::fs::write(&file, "").unwrap();
     symlink(scratch.path().join("nothing"), &dangling).unwrap();
-    assert_eq!(wrong_kind(ensure_private_dir(&file).unwrap_err()), "a regular file");
+    assert_eq!(wrong_kind(&ensure_private_dir(&file).unwrap_err()), "a regular file");
     assert_eq!(
-        wrong_kind(ensure_private_dir(&dangling).unwrap_err()),
+        wrong_kind(&ensure_private_dir(&dangling).unwrap_err()),
         "a symbolic link to nothing"
     );
     assert!(matches!(
@@ -123,7 +124,7 @@ fn shared_directories_are_never_taken_over() {
     std::fs::create_dir(&shared).unwrap();
     chmod(&shared, 0o1777);
     assert_eq!(
-        wrong_kind(ensure_private_dir(&shared).unwrap_err()),
+        wrong_kind(&ensure_private_dir(&shared).unwrap_err()),
         "a directory shared by all users"
     );
     assert_eq!(mode(&shared), 0o1777);
@@ -198,10 +199,10 @@ fn what_is_no_regular_file_is_refused_without_waiting() {
     ];
     for (name, found) in cases {
         let path = at(name);
-        assert_eq!(wrong_kind(check_private_file(&path).unwrap_err()), found, "check {name}");
-        assert_eq!(wrong_kind(read_private(&path, 10).unwrap_err()), found, "read {name}");
-        assert_eq!(wrong_kind(append_private(&path).unwrap_err()), found, "append {name}");
-        assert_eq!(wrong_kind(save(&path, b"x").unwrap_err()), found, "save {name}");
+        assert_eq!(wrong_kind(&check_private_file(&path).unwrap_err()), found, "check {name}");
+        assert_eq!(wrong_kind(&read_private(&path, 10).unwrap_err()), found, "read {name}");
+        assert_eq!(wrong_kind(&append_private(&path).unwrap_err()), found, "append {name}");
+        assert_eq!(wrong_kind(&save(&path, b"x").unwrap_err()), found, "save {name}");
     }
     assert_eq!(std::fs::read(at("target")).unwrap(), b"text");
     assert!(!at("nothing").exists(), "a link was written through");
@@ -213,8 +214,8 @@ fn a_fifo_with_a_writer_is_refused_too() {
     let path = scratch.path().join("fifo");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let _peer = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    assert_eq!(wrong_kind(read_private(&path, 10).unwrap_err()), "a named pipe");
-    assert_eq!(wrong_kind(append_private(&path).unwrap_err()), "a named pipe");
+    assert_eq!(wrong_kind(&read_private(&path, 10).unwrap_err()), "a named pipe");
+    assert_eq!(wrong_kind(&append_private(&path).unwrap_err()), "a named pipe");
 }
 
 #[test]
@@ -320,5 +321,51 @@ fn writable_is_asked_of_the_nearest_directory_that_exists() {
     let file = scratch.path().join("file");
     std::fs::write(&file, "").unwrap();
     assert!(check_writable_dir(&file.join("below")).is_err());
-    assert!(check_writable_dir(Path::new("/proc/self/nothing")).unwrap_err().is_denied());
+}
+
+#[test]
+fn what_the_system_forbids_is_told_apart() {
+    as_ordinary_user(|| {
+        let scratch = scratch();
+        let dir = scratch.path().join("dir");
+        std::fs::create_dir(&dir).unwrap();
+        chmod(&dir, 0o500);
+        let errors = [
+            check_writable_dir(&dir).unwrap_err(),
+            check_writable_dir(&dir.join("below")).unwrap_err(),
+            ensure_private_dir(&dir.join("below")).unwrap_err(),
+            save(&dir.join("file"), b"").unwrap_err(),
+            append_private(&dir.join("file")).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.is_denied(), "{error:?}");
+        }
+        chmod(&dir, 0o700);
+        save(&dir.join("file"), b"x").unwrap();
+        assert_eq!(mode(&dir.join("file")), 0o600);
+    });
+}
+
+#[test]
+fn what_cannot_be_opened_for_its_owner_is_called_foreign() {
+    let scratch = scratch();
+    chmod(scratch.path(), 0o755);
+    let path = scratch.path().join("theirs");
+    std::fs::write(&path, "").unwrap();
+    std::fs::create_dir(scratch.path().join("dir")).unwrap();
+    chmod(&path, 0o600);
+    chmod(&scratch.path().join("dir"), 0o700);
+    if !is_root() {
+        return;
+    }
+    as_ordinary_user(|| {
+        let errors = [
+            read_private(&path, 10).unwrap_err(),
+            append_private(&path).unwrap_err(),
+            ensure_private_dir(&scratch.path().join("dir")).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, FsError::ForeignOwner { .. }), "{error:?}");
+        }
+    });
 }
