@@ -1,12 +1,20 @@
 //! The process environment, read once at start and overlaid by an env file; nobody else reads it.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 /// Variables by name. Values that are not UTF-8 are kept for children and invisible to settings.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
+}
+
+/// Names only: values may be secrets.
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment").field("names", &self.variables.keys()).finish()
+    }
 }
 
 impl Environment {
@@ -24,17 +32,69 @@ impl Environment {
 
     /// A variable's trimmed text; empty means unset.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let value = self.variables.get(std::ffi::OsStr::new(name))?.to_str()?.trim();
+        let value = self.variables.get(OsStr::new(name))?.to_str()?.trim();
         (!value.is_empty()).then_some(value)
     }
 
-    /// Adds a variable unless it is set already: an env file never overrides.
-    pub fn add_missing(&mut self, name: &str, value: &str) {
-        self.variables.entry(name.into()).or_insert_with(|| value.into());
+    /// A variable that holds a path, which need not be UTF-8 and is not trimmed; empty means unset.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        let value = self.variables.get(OsStr::new(name))?;
+        (!value.is_empty()).then(|| value.into())
+    }
+
+    /// Adds a variable unless it is set already: an env file never overrides. Says whether it was
+    /// added.
+    pub fn add_missing(&mut self, name: &str, value: &str) -> bool {
+        let missing = !self.variables.contains_key(OsStr::new(name));
+        if missing {
+            self.variables.insert(name.into(), value.into());
+        }
+        missing
     }
 
     /// All variables, in order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&OsString, &OsString)> {
         self.variables.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn blank_is_unset_and_text_is_trimmed() {
+        let environment = Environment::from_pairs([("A", ""), ("B", "  "), ("C", " x ")]);
+        assert_eq!(environment.get("A"), None);
+        assert_eq!(environment.get("B"), None);
+        assert_eq!(environment.get("C"), Some("x"));
+        assert_eq!(environment.get("D"), None);
+        assert_eq!(environment.path("A"), None);
+    }
+
+    #[test]
+    fn a_path_need_not_be_utf8() {
+        let odd = OsString::from_vec(b"/home/\xff".to_vec());
+        let environment = Environment::from_pairs([("HOME", odd.clone())]);
+        assert_eq!(environment.get("HOME"), None);
+        assert_eq!(environment.path("HOME"), Some(odd.into()));
+    }
+
+    #[test]
+    fn what_is_set_is_never_overridden_even_when_empty() {
+        let mut environment = Environment::from_pairs([("A", "1"), ("B", "")]);
+        assert!(!environment.add_missing("A", "2"));
+        assert!(!environment.add_missing("B", "2"));
+        assert!(environment.add_missing("C", "2"));
+        assert_eq!(environment, Environment::from_pairs([("A", "1"), ("B", ""), ("C", "2")]));
+    }
+
+    #[test]
+    fn values_do_not_show_in_debug_output() {
+        let environment = Environment::from_pairs([("TOKEN", "hush")]);
+        let shown = format!("{environment:?}");
+        assert!(shown.contains("TOKEN") && !shown.contains("hush"), "{shown}");
     }
 }

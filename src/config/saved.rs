@@ -1,9 +1,11 @@
-//! `gateway.json`: identity, tokens, toggle. Unknown fields are kept; writers never lose each
-//! other's changes.
+//! The contents of `gateway.json`: identity, tokens, toggle. Unknown fields are kept.
 
 use serde_json::{Map, Value};
 
-use super::{ConfigError, Paths};
+/// The version of the file's format that this program writes. A file without one is as old as the
+/// first, and so is one that another implementation wrote.
+pub(super) const FORMAT: u64 = 1;
+const FORMAT_FIELD: &str = "configVersion";
 
 /// The contents of `gateway.json` (camelCase on disk). Fields that this version does not know stay
 /// where they are.
@@ -18,11 +20,25 @@ impl std::fmt::Debug for SavedConfig {
     }
 }
 
+/// Why bytes are no `gateway.json` of ours.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// It does not parse: where and why, without anything of its contents.
+    Damaged(String),
+    /// Its format is newer than this program.
+    Newer(u64),
+}
+
 impl SavedConfig {
     /// A text field (`supabaseUrl`, `supabaseAnonKey`, `accessToken`, `refreshToken`, `gatewayId`,
     /// `teamId`, `deviceName`); empty or of another type is absent.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
+    }
+
+    /// Any field, e.g. `vmGuest` or `providerHealth`.
+    pub fn value(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name)
     }
 
     /// `full_control_enabled`, false when absent.
@@ -33,6 +49,18 @@ impl SavedConfig {
     /// Sets a field.
     pub fn set(&mut self, name: &str, value: impl Into<Value>) {
         self.fields.insert(name.to_owned(), value.into());
+    }
+
+    /// Sets a field of an object field (`vmGuest`, `providerHealth`) and keeps the object's other
+    /// fields; the object is made when there is none.
+    pub fn set_within(&mut self, object: &str, name: &str, value: impl Into<Value>) {
+        let field = self.fields.entry(object).or_insert(Value::Null);
+        if !field.is_object() {
+            *field = Value::Object(Map::new());
+        }
+        if let Some(fields) = field.as_object_mut() {
+            fields.insert(name.to_owned(), value.into());
+        }
     }
 
     /// Removes a field.
@@ -46,47 +74,124 @@ impl SavedConfig {
             .iter()
             .all(|name| self.text(name).is_some())
     }
+
+    /// Reads the file's bytes: none and `null` are the empty config.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self::default());
+        }
+        // Only a position and a category: the text itself may be a token.
+        let value = serde_json::from_slice(bytes)
+            .map_err(|error| Unreadable::Damaged(format!("not JSON, {error}")))?;
+        let fields = match value {
+            Value::Null => Map::new(),
+            Value::Object(fields) => fields,
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                return Err(Unreadable::Damaged("not a JSON object at line 1 column 1".to_owned()));
+            }
+        };
+        match fields.get(FORMAT_FIELD).and_then(Value::as_u64) {
+            Some(format) if format > FORMAT => Err(Unreadable::Newer(format)),
+            Some(_) | None => Ok(Self { fields }),
+        }
+    }
+
+    /// The file's bytes, marked with the format.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut fields = self.fields.clone();
+        fields.insert(FORMAT_FIELD.to_owned(), FORMAT.into());
+        format!("{:#}\n", Value::Object(fields)).into_bytes()
+    }
 }
 
-/// Reads and writes `gateway.json`.
-#[derive(Debug, Clone)]
-pub struct ConfigStore {
-    paths: Paths,
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-impl ConfigStore {
-    /// For the files of `paths`.
-    pub fn new(paths: Paths) -> Self {
-        Self { paths }
+    use super::*;
+
+    fn parsed(value: &Value) -> SavedConfig {
+        SavedConfig::parse(value.to_string().as_bytes()).unwrap()
     }
 
-    /// The paths it works on.
-    pub fn paths(&self) -> &Paths {
-        &self.paths
+    #[test]
+    fn nothing_and_null_are_empty() {
+        for bytes in ["", " \n", "null", " null\n", "{}"] {
+            assert_eq!(
+                SavedConfig::parse(bytes.as_bytes()),
+                Ok(SavedConfig::default()),
+                "{bytes:?}"
+            );
+        }
     }
 
-    /// The config as it is on disk now; absent, empty or `null` is the empty config.
-    pub fn load(&self) -> Result<SavedConfig, ConfigError> {
-        unimplemented!()
+    #[test]
+    fn damage_is_named_by_its_place_and_never_quoted() {
+        let damaged: [&[u8]; 7] = [
+            b"{",
+            b"{\"accessToken\": \"hush",
+            b"{\"accessToken\": \"hush\"\n, hush}",
+            b"\"hush\"",
+            b"[1]",
+            b"\xff\xfe",
+            b"{\"a\": \"\xff hush\"}",
+        ];
+        for bytes in damaged {
+            let Err(Unreadable::Damaged(reason)) = SavedConfig::parse(bytes) else {
+                panic!("{:?} was read", String::from_utf8_lossy(bytes));
+            };
+            assert!(reason.contains("line") && reason.contains("column"), "{reason}");
+            assert!(!reason.contains("hush"), "{reason}");
+        }
     }
 
-    /// Under the config lock: re-reads, lets `change` edit, writes (only when something changed).
-    /// Returns what is on disk now. Blocks for milliseconds.
-    pub fn update(
-        &self,
-        change: impl FnOnce(&mut SavedConfig),
-    ) -> Result<SavedConfig, ConfigError> {
-        change(&mut SavedConfig::default());
-        unimplemented!()
+    #[test]
+    fn a_newer_format_is_refused_and_an_older_one_read() {
+        let newer = json!({ "configVersion": FORMAT + 1 }).to_string();
+        assert_eq!(SavedConfig::parse(newer.as_bytes()), Err(Unreadable::Newer(FORMAT + 1)));
+        assert_eq!(parsed(&json!({ "teamId": "t" })).text("teamId"), Some("t"));
     }
 
-    /// Like [`Self::update`] but a damaged file is set aside as `gateway.json.damaged-<time>` first.
-    /// Only pairing does this.
-    pub fn replace_damaged(
-        &self,
-        change: impl FnOnce(&mut SavedConfig),
-    ) -> Result<SavedConfig, ConfigError> {
-        change(&mut SavedConfig::default());
-        unimplemented!()
+    #[test]
+    fn fields_of_the_wrong_type_are_absent() {
+        let config = parsed(&json!({
+            "gatewayId": 7, "teamId": "", "full_control_enabled": "true"
+        }));
+        assert_eq!((config.text("gatewayId"), config.text("teamId")), (None, None));
+        assert!(!config.full_control());
+    }
+
+    #[test]
+    fn paired_takes_all_four() {
+        let mut config = SavedConfig::default();
+        for name in ["gatewayId", "teamId", "accessToken", "refreshToken"] {
+            assert!(!config.is_paired());
+            config.set(name, "x");
+        }
+        assert!(config.is_paired());
+        config.remove("refreshToken");
+        assert!(!config.is_paired());
+    }
+
+    #[test]
+    fn setting_within_keeps_the_rest() {
+        let mut config = parsed(&json!({ "vmGuest": { "vmId": "v", "egress": [1] } }));
+        config.set_within("vmGuest", "generation", 2);
+        config.set_within("providerHealth", "codex", json!({ "status": "healthy" }));
+        assert_eq!(
+            config.value("vmGuest"),
+            Some(&json!({ "vmId": "v", "egress": [1], "generation": 2 }))
+        );
+        assert_eq!(
+            config.value("providerHealth"),
+            Some(&json!({ "codex": { "status": "healthy" } }))
+        );
+    }
+
+    #[test]
+    fn debug_output_shows_no_value() {
+        let config = parsed(&json!({ "accessToken": "hush" }));
+        let shown = format!("{config:?}");
+        assert!(shown.contains("accessToken") && !shown.contains("hush"), "{shown}");
     }
 }
