@@ -18,7 +18,7 @@ use super::table;
 use super::wire::{Order, Report, Step};
 
 /// Over the grace: how long the shim may take to end a run. It reports what it cannot kill sooner.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(8);
 /// How long a shim may take to exit after its last report.
 const REAP: Duration = Duration::from_secs(1);
 
