@@ -1,15 +1,30 @@
 //! One run: spawn under the shim, capture, time limit, stop, result.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use tokio::process::Child;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Captured;
+use super::output::Output;
+use super::spawn::{self, Control, Shim};
+use super::sweep::{Lost, sweep_lost};
+use super::table;
+use super::wire::{Order, Report, Step};
+
+/// Over the grace: how long the shim may take to end a run. It reports what it cannot kill sooner.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a shim may take to exit after its last report.
+const REAP: Duration = Duration::from_secs(1);
 
 /// What happens to processes that a run leaves behind by its own normal exit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Background {
     /// They live on, their output drained (a plain `shell_exec` outside guests).
     Allowed,
@@ -18,7 +33,8 @@ pub enum Background {
 }
 
 /// How a run is stopped before everything of it is killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StopSequence {
     /// SIGTERM to every process of the run, the grace for all of them, then SIGKILL to all.
     Shell {
@@ -54,7 +70,8 @@ pub struct RunIds {
 }
 
 /// How the leader ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Exit {
     /// With this code.
     Code(i32),
@@ -106,26 +123,159 @@ pub enum RunError {
 /// A run under way. Dropping it ends its whole tree.
 #[derive(Debug)]
 pub struct Run {
-    _private: (),
+    ids: RunIds,
+    /// Pid and start time of the command's first process.
+    leader: (u32, u64),
+    shim: Shim,
+    started: Instant,
+    stop: StopSequence,
+    capture_limit: usize,
 }
 
 impl Run {
-    /// Starts the command under a shim.
+    /// Starts the command under a shim. Returns when it runs. Cancelled half-way, nothing of it is
+    /// left.
     pub async fn spawn(spec: RunSpec) -> Result<Self, RunError> {
-        unimplemented!("{spec:?}")
+        let failed = |source| RunError::Spawn {
+            program: spec.program.to_string_lossy().into_owned(),
+            source,
+        };
+        let run_id = uuid::Uuid::new_v4().to_string();
+        let mut shim = spawn::start(&spec, &run_id).await.map_err(failed)?;
+        let shim_pid = shim.child.id().unwrap_or_default();
+        let ids = RunIds { run_id, shim_pid, shim_start: table::start_of(shim_pid) };
+        let leader = match shim.control.report().await {
+            Ok(Some(Report::Started { pid, start })) => (pid, start),
+            Ok(Some(Report::Failed { step, errno })) => {
+                // It has nothing left to do; what is not awaited here is reaped by tokio.
+                timeout(REAP, shim.child.wait()).await.ok();
+                return Err(failed(start_error(step, errno, &spec)));
+            }
+            Ok(Some(Report::Exited(_)) | None) | Err(_) => {
+                return Err(lose(shim.child, Lost { ids, leader: None }).await);
+            }
+        };
+        Ok(Self {
+            ids,
+            leader,
+            shim,
+            started: Instant::now(),
+            stop: spec.stop,
+            capture_limit: spec.capture_limit,
+        })
     }
 
     /// Its processes' names.
     pub fn ids(&self) -> &RunIds {
-        unimplemented!()
+        &self.ids
     }
 
-    /// Waits for the end: by itself, by the limit, or by `cancel`.
+    /// Waits for the end: by itself, by the limit (counted from the start), or by `cancel`. Dropping
+    /// the future ends the run's whole tree.
     pub async fn wait(
         self,
         limit: Option<Duration>,
         cancel: &CancellationToken,
     ) -> Result<Outcome, RunError> {
-        unimplemented!("{limit:?} {cancel:?}")
+        let Self { ids, leader, shim, started, stop, capture_limit } = self;
+        let Shim { mut child, mut control, stdout, stderr } = shim;
+        let mut output = Output::new(stdout, stderr, capture_limit);
+        let limit = limit.and_then(|limit| started.checked_add(limit));
+        let StopSequence::Shell { grace } = stop;
+        let mut asked = Asked { ended: Ended::ByItself, patience: None };
+        let exited = loop {
+            tokio::select! {
+                // Cancel safe: what came in is kept by the control.
+                report = control.report() => match report {
+                    Ok(Some(Report::Exited(exited))) => break Some(exited),
+                    Ok(Some(Report::Started { .. } | Report::Failed { .. })) => {}
+                    Ok(None) | Err(_) => break None,
+                },
+                // Cancel safe: what was read is kept by the output.
+                () = output.read_some() => {}
+                // Cancel safe: a point in time, and a flag.
+                () = until(limit), if asked.patience.is_none() => {
+                    asked.stop(Ended::TimeLimit, grace, &control);
+                }
+                () = cancel.cancelled(), if asked.patience.is_none() => {
+                    asked.stop(Ended::Cancelled, grace, &control);
+                }
+                () = until(asked.patience) => break None,
+            }
+        };
+        let Some(exited) = exited else {
+            let leader = Some((leader.0.cast_signed(), leader.1));
+            return Err(lose(child, Lost { ids, leader }).await);
+        };
+        output.read_rest().await;
+        if exited.stuck {
+            tracing::warn!(run_id = %ids.run_id, "processes of a run cannot be killed");
+        }
+        if !exited.background && !exited.stuck {
+            // It is about to exit. A shim that stays is reaped by tokio when it has ended.
+            timeout(REAP, child.wait()).await.ok();
+        }
+        let (stdout, stderr) = output.finish();
+        Ok(Outcome {
+            exit: exited.exit,
+            ended: if exited.stopped { asked.ended } else { Ended::ByItself },
+            stdout,
+            stderr,
+            duration: Duration::from_nanos(exited.nanoseconds),
+            left_background: exited.background,
+        })
     }
+}
+
+/// Whether, and why, the shim was told to stop the run.
+#[derive(Debug)]
+struct Asked {
+    ended: Ended,
+    /// When to stop waiting for the shim to have done so.
+    patience: Option<Instant>,
+}
+
+impl Asked {
+    fn stop(&mut self, why: Ended, grace: Duration, control: &Control) {
+        control.order(Order::Stop);
+        self.ended = why;
+        self.patience = Instant::now().checked_add(grace + PATIENCE);
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Sweeps what a shim held that was killed, or that does not do its work.
+async fn lose(mut shim: Child, lost: Lost) -> RunError {
+    tracing::warn!(run_id = %lost.ids.run_id, "a run's shim was lost");
+    shim.start_kill().ok();
+    // Before it is reaped: until then its session's number is nobody else's.
+    if !sweep_lost(lost).await {
+        tracing::warn!("processes of a run whose shim was lost may be left");
+    }
+    timeout(REAP, shim.wait()).await.ok();
+    RunError::ShimLost
+}
+
+/// Why a command did not start, in words where the system's own do not name the thing.
+fn start_error(step: Step, errno: i32, spec: &RunSpec) -> io::Error {
+    let source = io::Error::from_raw_os_error(errno);
+    let what = match step {
+        Step::Program => return source,
+        Step::WorkDir => format!("could not enter the working directory {}", spec.cwd.display()),
+        Step::Prepare => "could not set up the run's supervisor".to_owned(),
+    };
+    io::Error::new(source.kind(), Described { what, source })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct Described {
+    what: String,
+    source: io::Error,
 }
