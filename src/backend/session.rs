@@ -104,7 +104,7 @@ impl Session {
         let tokens = store
             .load()
             .map_err(|error| BackendError::TokenStore(error.into()))?
-            .ok_or_else(|| BackendError::TokenStore("no tokens are saved: pair first".into()))?;
+            .ok_or_else(|| BackendError::Unsendable("no tokens are saved: pair first".into()))?;
         let held = Held {
             tokens,
             expires: None,
@@ -153,8 +153,9 @@ impl Session {
         let access = self.living_token()?;
         self.save_unsaved().await;
         let expires = self.held().expires;
-        match expires {
-            Some(expires) if left(expires) < MARGIN => self.refresh_if_current(&access).await,
+        let life = expires.map(left).or_else(|| self.life(&access));
+        match life {
+            Some(life) if life < MARGIN => self.refresh_if_current(&access).await,
             _ => Ok(()),
         }
     }
