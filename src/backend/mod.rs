@@ -3,15 +3,21 @@
 //! Each call is one attempt (a 401 triggers one refresh and one repeat); callers decide about
 //! repeating by [`BackendError`] and [`retry`].
 
+mod answer;
 mod api;
+mod clock;
 mod error;
 mod http;
+pub mod json;
 mod pairing;
+mod rest;
 pub mod retry;
 mod session;
+mod tokens;
 
 pub use api::{Api, Claim, Completion, Confirmation, ControlState, GatewayEvent, PageKey};
 pub use error::BackendError;
 pub use http::{Endpoint, Http};
 pub use pairing::{Pairing, exchange_pairing_code};
-pub use session::{Session, SessionState, TokenStore, Tokens};
+pub use session::{Session, SessionState};
+pub use tokens::{TokenStore, Tokens};

@@ -1,29 +1,44 @@
 //! The session: access and refresh token, rotated without loss.
+//!
+//! A refresh token works once, but the parent of the live token may be used again and returns the
+//! live pair. Hence: one refresher per process (`flight`) and per machine (the store's lock), the
+//! store is read again under the lock, a new pair is saved before it is used, and after a lost
+//! answer the same token is sent again. A kill at any point leaves a usable pair in the store.
+//!
+//! Only a handful of codes end a session; everything else is a reason to wait.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::{BackendError, Endpoint, Http};
+use super::answer::Answer;
+use super::clock::{left, lives};
+use super::http::{Call, Limits};
+use super::retry::{Backoff, jitter};
+use super::tokens::{Claims, same};
+use super::{BackendError, Endpoint, Http, TokenStore, Tokens};
+use crate::config::LockError;
 
-/// A token pair.
-#[derive(Debug, Clone)]
-pub struct Tokens {
-    /// Short-lived JWT.
-    pub access: SecretString,
-    /// Works once; its parent may be used again.
-    pub refresh: SecretString,
-}
-
-/// Where tokens are kept between runs. Blocking; implemented for `config::ConfigStore`.
-pub trait TokenStore: std::fmt::Debug + Send + Sync + 'static {
-    /// The saved pair now.
-    fn load(&self) -> anyhow::Result<Option<Tokens>>;
-    /// Saves a new pair durably before it is used.
-    fn save(&self, tokens: &Tokens) -> anyhow::Result<()>;
-    /// Takes the machine-wide refresh lock (held until dropped).
-    fn lock_refresh(&self) -> anyhow::Result<Box<dyn std::any::Any + Send>>;
-}
+/// A saved access token with less to live is refreshed at start.
+const MARGIN_AT_START: Duration = Duration::from_secs(90);
+/// While running, a token with less to live is refreshed.
+const MARGIN: Duration = Duration::from_mins(2);
+/// A token that is "issued in the future" by the server's own skew is tried again so often.
+const SKEW_ATTEMPTS: u32 = 3;
+/// Chosen token, our own when a chosen one was refused, and a newer one of the store.
+const REFRESH_ATTEMPTS: usize = 3;
+/// The refresh answers after which only pairing again helps.
+const TERMINAL: [&str; 6] = [
+    "refresh_token_not_found",
+    "refresh_token_already_used",
+    "session_not_found",
+    "session_expired",
+    "user_banned",
+    "validation_failed",
+];
 
 /// What `status` says of the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,41 +56,460 @@ pub enum SessionState {
 /// Cheap to clone through `Arc`; single flight.
 #[derive(Debug)]
 pub struct Session {
-    _private: (),
+    http: Http,
+    endpoint: Endpoint,
+    store: Arc<dyn TokenStore>,
+    held: Mutex<Held>,
+    /// Held over the whole of a refresh, so that there is one at a time.
+    flight: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Held {
+    tokens: Tokens,
+    /// When the access token expires; unknown for a loaded one until the server's time is known.
+    expires: Option<Instant>,
+    /// The store could not take `tokens`: what it holds instead is their parent.
+    unsaved_parent: Option<SecretString>,
+    state: SessionState,
+    backoff: Backoff,
+    /// The last refresh failed.
+    failure: Option<Failure>,
+    /// Counts refreshes that ended, well or not.
+    refreshes: u64,
+}
+
+#[derive(Debug)]
+struct Failure {
+    error: BackendError,
+    /// The backend is not asked again before.
+    until: Instant,
+}
+
+/// What to do after the store was read.
+enum Choice {
+    /// The store held a pair that is good for a while; it is in use now.
+    Adopted,
+    /// Refresh with this token.
+    Send(SecretString),
 }
 
 impl Session {
-    /// Loads the saved tokens; no network.
+    /// Loads the saved tokens; no network. Reads a file.
     pub fn new(
         http: Http,
         endpoint: Endpoint,
         store: Arc<dyn TokenStore>,
     ) -> Result<Self, BackendError> {
-        unimplemented!("{http:?} {endpoint:?} {store:?}")
+        let tokens = store
+            .load()
+            .map_err(|error| BackendError::TokenStore(error.into()))?
+            .ok_or_else(|| BackendError::Unsendable("no tokens are saved: pair first".into()))?;
+        let held = Held {
+            tokens,
+            expires: None,
+            unsaved_parent: None,
+            state: SessionState::Unchecked,
+            backoff: Backoff::new(),
+            failure: None,
+            refreshes: 0,
+        };
+        let flight = tokio::sync::Mutex::new(());
+        Ok(Self { http, endpoint, store, held: Mutex::new(held), flight })
     }
 
     /// At start: refreshes when less than 90 s are left, else checks with `GET /auth/v1/user`.
+    ///
+    /// A refused token is refreshed once, whose outcome decides. Transient errors are the caller's
+    /// to wait out: call again.
     pub async fn authenticate(&self) -> Result<(), BackendError> {
-        unimplemented!()
+        let access = self.living_token()?;
+        if self.life_at_start(&access).await?.is_some_and(|life| life < MARGIN_AT_START) {
+            return self.refresh_if_current(&access).await;
+        }
+        match self.check_user(&access).await {
+            Ok(()) => {}
+            Err(error) if is_refused(&error) => return self.refresh_if_current(&access).await,
+            Err(error) => return Err(error),
+        }
+        // The answer told the server's time: what looked alive may be about to end.
+        let life = self.life(&access);
+        {
+            let mut held = self.held();
+            if same(&held.tokens.access, &access) {
+                held.expires = life.map(|life| lives(Instant::now(), life));
+                held.state = SessionState::Valid;
+            }
+        }
+        match life {
+            Some(life) if life < MARGIN_AT_START => self.refresh_if_current(&access).await,
+            _ => Ok(()),
+        }
     }
 
-    /// Refreshes when less than 120 s are left; called every 30 s and after a wake.
+    /// Refreshes when less than 120 s are left, and saves what could not be saved before; called
+    /// every 30 s and after a wake.
     pub async fn keep_fresh(&self) -> Result<(), BackendError> {
-        unimplemented!()
+        let access = self.living_token()?;
+        self.save_unsaved().await;
+        let expires = self.held().expires;
+        let life = expires.map(left).or_else(|| self.life(&access));
+        match life {
+            Some(life) if life < MARGIN => self.refresh_if_current(&access).await,
+            _ => Ok(()),
+        }
     }
 
     /// Forces one refresh unless the current token is not `stale` any more (single flight).
+    ///
+    /// Callers that waited for a refresh share its outcome. After an error answer the backend is
+    /// left alone for a while, during which the same error is returned.
     pub async fn refresh_if_current(&self, stale: &SecretString) -> Result<(), BackendError> {
-        unimplemented!("{stale:?}")
+        let before = self.held().refreshes;
+        let _flight = self.flight.lock().await;
+        {
+            let held = self.held();
+            if !same(&held.tokens.access, stale) {
+                return Ok(());
+            }
+            if let SessionState::Ended(code) = &held.state {
+                return Err(BackendError::SessionEnded(code.clone()));
+            }
+            if let Some(failure) = &held.failure {
+                let wait = left(failure.until);
+                if held.refreshes != before || !wait.is_zero() {
+                    return Err(asking_for(wait, failure.error.clone()));
+                }
+            }
+        }
+        let result = self.rotate().await;
+        self.settle(result)
     }
 
     /// The access token to send now.
     pub fn access_token(&self) -> SecretString {
-        unimplemented!()
+        self.held().tokens.access.clone()
     }
 
     /// How it is.
     pub fn state(&self) -> SessionState {
-        unimplemented!()
+        self.held().state.clone()
     }
+
+    /// Sends a call with the access token. A 401 triggers one refresh and one repeat; a token that
+    /// is "issued in the future" is repeated as it is after a short wait. 2xx answers only.
+    pub(super) async fn send(&self, mut call: Call) -> Result<Answer, BackendError> {
+        let (mut skewed, mut refreshed) = (0, false);
+        loop {
+            let access = self.access_token();
+            call.authorize(&self.endpoint, &access)?;
+            let error = match self.http.send(&call).await?.success(&call) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if is_from_the_future(&error) && skewed < SKEW_ATTEMPTS {
+                skewed += 1;
+                wait_out_skew().await;
+            } else if error.status() == Some(401) && is_refused(&error) && !refreshed {
+                refreshed = true;
+                self.refresh_if_current(&access).await?;
+            } else {
+                return Err(error);
+            }
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn living_token(&self) -> Result<SecretString, BackendError> {
+        let held = self.held();
+        match &held.state {
+            SessionState::Ended(code) => Err(BackendError::SessionEnded(code.clone())),
+            SessionState::Unchecked | SessionState::Valid | SessionState::Retrying(_) => {
+                Ok(held.tokens.access.clone())
+            }
+        }
+    }
+
+    /// What an access token has left by the server's clock, or by ours while that is unknown.
+    fn life(&self, access: &SecretString) -> Option<Duration> {
+        let expires = Claims::of(access).expires?;
+        Some(left(self.http.clock().instant_of(expires)))
+    }
+
+    /// Like [`Self::life`]; but before a token is taken for dead the server is asked what time it
+    /// is, because a local clock that runs fast would have every start rotate the session.
+    async fn life_at_start(&self, access: &SecretString) -> Result<Option<Duration>, BackendError> {
+        let life = self.life(access);
+        let looks_dead = life.is_some_and(|life| life < MARGIN_AT_START);
+        if looks_dead && self.http.clock().heard().is_none() {
+            let mut call = self.auth_call("auth/v1/health", None)?;
+            call.authorize(&self.endpoint, &self.endpoint.anon_key)?;
+            // Whatever the answer is, its `Date` is what we came for.
+            self.http.send(&call).await?;
+            return Ok(self.life(access));
+        }
+        Ok(life)
+    }
+
+    async fn check_user(&self, access: &SecretString) -> Result<(), BackendError> {
+        let mut call = self.auth_call("auth/v1/user", None)?;
+        call.authorize(&self.endpoint, access)?;
+        for _ in 0..SKEW_ATTEMPTS {
+            match self.http.send(&call).await?.success(&call) {
+                Err(error) if is_from_the_future(&error) => wait_out_skew().await,
+                result => return is_object(&result?),
+            }
+        }
+        is_object(&self.http.send(&call).await?.success(&call)?)
+    }
+
+    fn auth_call(&self, path: &str, body: Option<String>) -> Result<Call, BackendError> {
+        let url = self.endpoint.join(path)?;
+        let mut call = match body {
+            Some(body) => Call::post(url, body, Limits::AUTH),
+            None => Call::get(url, Limits::AUTH),
+        };
+        let version = reqwest::header::HeaderValue::from_static("2024-01-01");
+        call.headers.insert("x-supabase-api-version", version);
+        Ok(call)
+    }
+
+    /// One refresh, under the machine's lock.
+    async fn rotate(&self) -> Result<(), BackendError> {
+        let _machine = self.lock_machine().await?;
+        let own = self.held().tokens.refresh.clone();
+        let mut tried: Vec<SecretString> = Vec::new();
+        let mut refusal = None;
+        while tried.len() < REFRESH_ATTEMPTS {
+            // Read again after every refusal too: somebody may have saved a newer token meanwhile.
+            let chosen = match self.choose().await {
+                Choice::Adopted => return Ok(()),
+                Choice::Send(token) => token,
+            };
+            let untried = |token: &&SecretString| !tried.iter().any(|old| same(old, token));
+            let Some(token) = [&chosen, &own].into_iter().find(untried).cloned() else { break };
+            match self.exchange(&token).await {
+                Ok((tokens, expires)) => {
+                    self.take(tokens, expires, token).await;
+                    return Ok(());
+                }
+                Err(error) => match terminal_code(&error) {
+                    Some(code) => refusal = Some(code),
+                    None => return Err(error),
+                },
+            }
+            tried.push(token);
+        }
+        Err(BackendError::SessionEnded(refusal.unwrap_or_default()))
+    }
+
+    /// Notes how a refresh ended.
+    fn settle(&self, result: Result<(), BackendError>) -> Result<(), BackendError> {
+        let mut held = self.held();
+        held.refreshes += 1;
+        let Err(error) = result else {
+            held.state = SessionState::Valid;
+            held.failure = None;
+            held.backoff.reset();
+            return Ok(());
+        };
+        if let BackendError::SessionEnded(code) = &error {
+            tracing::error!(code, "the pairing was revoked: pair this gateway again");
+            held.state = SessionState::Ended(code.clone());
+            return Err(error);
+        }
+        held.state = SessionState::Retrying(error.report());
+        // A backend that answers is spared; one that cannot be reached may be back any second.
+        let wait = match error.status() {
+            Some(_) => held.backoff.after(&error),
+            None => Duration::ZERO,
+        };
+        let error = asking_for(wait, error);
+        held.failure = Some(Failure { error: error.clone(), until: lives(Instant::now(), wait) });
+        Err(error)
+    }
+
+    /// Reads the store and decides which token to send.
+    async fn choose(&self) -> Choice {
+        let saved = match self.in_store(TokenStore::load).await {
+            Ok(saved) => saved,
+            Err(error) => {
+                // The identity in memory is good; a damaged file is no reason to lose it.
+                tracing::warn!(error = %format!("{error:#}"), "could not read the saved tokens");
+                None
+            }
+        };
+        let (held, unsaved_parent) = {
+            let held = self.held();
+            (held.tokens.clone(), held.unsaved_parent.clone())
+        };
+        let Some(saved) = saved.filter(|saved| !same(&saved.refresh, &held.refresh)) else {
+            return Choice::Send(held.refresh);
+        };
+        if let Some(parent) = unsaved_parent.filter(|parent| same(parent, &saved.refresh)) {
+            // Never refresh from a token that only memory knows: a kill would lose its child. The
+            // saved parent may be used again and returns the live pair.
+            let saved = self.save(&held, &parent).await;
+            return Choice::Send(if saved { held.refresh } else { parent });
+        }
+        if Claims::of(&saved.access).subject != Claims::of(&held.access).subject {
+            // Paired anew meanwhile: that identity is not ours to use or to touch.
+            return Choice::Send(held.refresh);
+        }
+        let life = self.life(&saved.access);
+        let mut now = self.held();
+        now.expires = life.map(|life| lives(Instant::now(), life));
+        now.tokens = saved.clone();
+        now.unsaved_parent = None;
+        if life.is_some_and(|life| life >= MARGIN) && !same(&saved.access, &held.access) {
+            tracing::debug!("took over tokens that another process had refreshed");
+            return Choice::Adopted;
+        }
+        Choice::Send(saved.refresh)
+    }
+
+    /// `POST /auth/v1/token`. The same token may be sent again after a lost answer.
+    async fn exchange(
+        &self,
+        refresh: &SecretString,
+    ) -> Result<(Tokens, Option<Instant>), BackendError> {
+        let body = json!({"refresh_token": refresh.expose_secret()}).to_string();
+        let mut call = self.auth_call("auth/v1/token?grant_type=refresh_token", Some(body))?;
+        call.repeatable = true;
+        call.secrets.push(refresh.clone());
+        call.authorize(&self.endpoint, &self.endpoint.anon_key)?;
+        let answer = self.http.send(&call).await?.success(&call)?;
+        let pair = answer.json()?;
+        let field = |name: &str| {
+            pair.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).ok_or_else(
+                || BackendError::Contract(format!("{name} is missing ({})", answer.describe())),
+            )
+        };
+        let tokens = Tokens {
+            access: field("access_token")?.into(),
+            refresh: field("refresh_token")?.into(),
+        };
+        // Refuses a token that no header can carry before it is saved.
+        call.authorize(&self.endpoint, &tokens.access)
+            .map_err(|error| BackendError::Contract(error.to_string()))?;
+        let life = pair.get("expires_in").and_then(Value::as_u64).map(Duration::from_secs);
+        let expires = match life {
+            Some(life) => Some(lives(answer.received, life)),
+            None => self.life(&tokens.access).map(|life| lives(Instant::now(), life)),
+        };
+        Ok((tokens, expires))
+    }
+
+    /// Saves a new pair, then uses it. A store that fails (a full disk) does not cost the session:
+    /// the parent that it holds may be used again.
+    async fn take(&self, tokens: Tokens, expires: Option<Instant>, sent: SecretString) {
+        let parent = self.held().unsaved_parent.clone().unwrap_or(sent);
+        let saved = self.save(&tokens, &parent).await;
+        let mut held = self.held();
+        held.tokens = tokens;
+        held.expires = expires;
+        held.unsaved_parent = (!saved).then_some(parent);
+    }
+
+    async fn save_unsaved(&self) {
+        let (tokens, parent) = {
+            let held = self.held();
+            (held.tokens.clone(), held.unsaved_parent.clone())
+        };
+        let Some(parent) = parent else { return };
+        if self.save(&tokens, &parent).await {
+            let mut held = self.held();
+            if same(&held.tokens.refresh, &tokens.refresh) {
+                held.unsaved_parent = None;
+                tracing::info!("the session's tokens are saved again");
+            }
+        }
+    }
+
+    /// False when the store could not take the pair; true when it did, or is somebody else's now.
+    async fn save(&self, tokens: &Tokens, parent: &SecretString) -> bool {
+        let (tokens, parent) = (tokens.clone(), parent.clone());
+        match self.in_store(move |store| store.save(&tokens, &parent)).await {
+            Ok(true) => true,
+            Ok(false) => {
+                tracing::info!("the saved identity was replaced; this session goes on unsaved");
+                true
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(error, "could not save the session's tokens; trying again later");
+                false
+            }
+        }
+    }
+
+    async fn lock_machine(&self) -> Result<Option<Box<dyn std::any::Any + Send>>, BackendError> {
+        match self.in_store(TokenStore::lock_refresh).await {
+            Ok(lock) => Ok(Some(lock)),
+            Err(error) if matches!(error.downcast_ref(), Some(LockError::Held)) => {
+                Err(BackendError::TokenStore(error.into()))
+            }
+            Err(error) => {
+                // A full or read-only disk: the reuse rule for parents makes this safe enough.
+                let error = format!("{error:#}");
+                tracing::warn!(error, "refreshing the session without the machine's lock");
+                Ok(None)
+            }
+        }
+    }
+
+    async fn in_store<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&dyn TokenStore) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || task(store.as_ref())).await?
+    }
+}
+
+async fn wait_out_skew() {
+    tokio::time::sleep(jitter(Duration::from_secs(1), Duration::from_secs(5))).await;
+}
+
+fn is_object(answer: &Answer) -> Result<(), BackendError> {
+    if answer.json()?.is_object() {
+        return Ok(());
+    }
+    Err(BackendError::Contract(format!("the user is not an object ({})", answer.describe())))
+}
+
+/// The token was not taken. A missing or wrong `apikey` is answered by 401 too, and no refresh
+/// helps against that.
+fn is_refused(error: &BackendError) -> bool {
+    let BackendError::Status { status: 401 | 403, message, .. } = error else { return false };
+    let message = message.to_ascii_lowercase();
+    !message.contains("invalid api key") && !message.contains("no api key")
+}
+
+/// The server's machines disagree about the time: the token is good in a moment.
+fn is_from_the_future(error: &BackendError) -> bool {
+    let BackendError::Status { status: 401 | 403, message, .. } = error else { return false };
+    let message = message.to_ascii_lowercase();
+    message.contains("future") || message.contains("used before issued")
+}
+
+fn terminal_code(error: &BackendError) -> Option<String> {
+    let BackendError::Status { status: 400..=499, code: Some(code), .. } = error else {
+        return None;
+    };
+    let ends = !error.is_transient() && TERMINAL.contains(&code.as_str());
+    ends.then(|| code.clone())
+}
+
+/// Callers wait as long as the session itself will.
+fn asking_for(wait: Duration, mut error: BackendError) -> BackendError {
+    if let BackendError::Status { retry_after, .. } = &mut error
+        && !wait.is_zero()
+    {
+        *retry_after = Some(wait);
+    }
+    error
 }
