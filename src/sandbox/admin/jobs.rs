@@ -107,7 +107,7 @@ pub(super) async fn show(
     let wait = Duration::from_millis(watch.wait_ms.unwrap_or(0)).min(MAX_WAIT);
     let deadline = Instant::now() + wait;
     // Before the first look: a change between look and wait must not be missed.
-    let mut changes = app.store.changes();
+    let mut feed = app.store.changes();
     loop {
         let job = find(&app, &id).await?;
         if !is_unchanged(&job, watch.after.as_deref()) {
@@ -115,7 +115,7 @@ pub(super) async fn show(
         }
         let changed = async {
             loop {
-                match changes.recv().await {
+                match feed.recv().await {
                     Ok(change) if change.table == TABLE && change.row["id"] == id.as_str() => break,
                     Ok(_) => {}
                     // Whether ours was among the lost ones, the next look tells.
