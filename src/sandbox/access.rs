@@ -10,6 +10,7 @@ const AUDIENCE: &str = "authenticated";
 
 /// Whose token it is: one session of one gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "these are the names of the claims")]
 pub(super) struct Identity {
     /// `sub`.
     pub(super) user_id: String,

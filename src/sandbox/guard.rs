@@ -16,7 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
 /// From a request's headers to the end of its answer; long polls end well before.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_mins(1);
 
 /// Which names this server answers to.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use super::rows;
 use super::store::{StoreError, Write};
 
 const SILENCE: Duration = Duration::from_secs(90);
-const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+const ABANDONED: Duration = Duration::from_hours(24);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Whether a gateway that was last seen then (microseconds) counts as gone at `now`.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 const PER_ADDRESS: u32 = 10;
 const OVERALL: u32 = 100;
 /// More addresses than that are counted together only.

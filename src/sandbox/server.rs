@@ -61,7 +61,7 @@ impl ServerOptions {
             listen,
             allow_remote: false,
             host_names: Vec::new(),
-            access_token_lifetime: Duration::from_secs(3600),
+            access_token_lifetime: Duration::from_hours(1),
             reuse_interval: Duration::from_secs(10),
             clock_leeway: Duration::from_secs(30),
         }
@@ -351,7 +351,7 @@ fn local_url(address: SocketAddr) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
-        ip => ip,
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };
     format!("http://{}", SocketAddr::new(ip, address.port()))
 }

@@ -78,7 +78,7 @@ async fn many_refreshes_at_once_agree_on_one_child() {
 
 #[tokio::test]
 async fn an_older_token_works_within_the_reuse_interval() {
-    let context = Context::with(|options| options.reuse_interval = Duration::from_secs(3600)).await;
+    let context = Context::with(|options| options.reuse_interval = Duration::from_hours(1)).await;
     let grandparent = context.pair().await.refresh;
     let parent = context.refresh(&grandparent).await.1["refresh_token"].clone();
     let live = context.refresh(parent.as_str().unwrap()).await.1["refresh_token"].clone();

@@ -27,7 +27,7 @@ pub(crate) struct Paired {
 pub(crate) fn client() -> reqwest::Client {
     // Whichever test is first installs it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap()
+    reqwest::Client::builder().no_proxy().timeout(Duration::from_mins(1)).build().unwrap()
 }
 
 impl Context {

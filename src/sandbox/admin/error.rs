@@ -1,4 +1,4 @@
-//! Error answers of the admin API: `{error: {code, message}}`, and the row where one is at stake.
+//! Error answers of the admin API: `{error: {code, message}}`, and the job where one is at stake.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -14,13 +14,13 @@ pub(super) struct AdminError {
     status: StatusCode,
     code: &'static str,
     message: String,
-    /// A further field of the body.
-    about: Option<(&'static str, Value)>,
+    /// The job as it is, where the error is about one.
+    job: Option<Box<Value>>,
 }
 
 impl AdminError {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), about: None }
+        Self { status, code, message: message.into(), job: None }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -31,9 +31,9 @@ impl AdminError {
         Self::new(StatusCode::NOT_FOUND, code, message)
     }
 
-    /// Adds a field to the body.
-    pub(super) fn about(mut self, name: &'static str, value: Value) -> Self {
-        self.about = Some((name, value));
+    /// Shows the job as it is.
+    pub(super) fn about(mut self, job: Value) -> Self {
+        self.job = Some(Box::new(job));
         self
     }
 
@@ -72,8 +72,8 @@ impl From<BodyError> for AdminError {
 impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
         let mut body = json!({"error": {"code": self.code, "message": self.message}});
-        if let Some((name, value)) = self.about {
-            body[name] = value;
+        if let Some(job) = self.job {
+            body["job"] = *job;
         }
         (self.status, Json(body)).into_response()
     }

@@ -169,7 +169,7 @@ pub(super) async fn cancel(State(app): State<Shared>, Path(id): Path<String>) ->
             let job = Store::row(write.tx, TABLE, &id)?.ok_or_else(|| unknown(&id))?;
             let status = job["status"].as_str().unwrap_or_default();
             let message = format!("the job is {status} already");
-            Err(AdminError::new(StatusCode::CONFLICT, "job_is_over", message).about("job", job))
+            Err(AdminError::new(StatusCode::CONFLICT, "job_is_over", message).about(job))
         })
         .await
 }

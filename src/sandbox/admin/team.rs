@@ -15,7 +15,7 @@ use super::{Answer, Created, Input, Params, gateways, row_limit};
 use crate::sandbox::app::{Shared, micros, now_micros, wire_time};
 use crate::sandbox::{functions, rows};
 
-const CODE_LIFETIME: Duration = Duration::from_secs(10 * 60);
+const CODE_LIFETIME: Duration = Duration::from_mins(10);
 const MAX_DEVICE_NAME: usize = 200;
 const RESOURCES: &str = "team_resources";
 

@@ -121,7 +121,7 @@ async fn refresh(app: &App, body: &[u8]) -> Result<Value, AuthError> {
         .await?;
     match rotation {
         Rotation::Live { session, refresh_token } => {
-            Ok(token_response(app, &session, refresh_token))
+            Ok(token_response(app, &session, &refresh_token))
         }
         Rotation::NotFound => {
             Err(bad("refresh_token_not_found", "Invalid Refresh Token: Refresh Token Not Found"))
@@ -138,7 +138,7 @@ fn is_well_formed(token: &str) -> bool {
         && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-fn token_response(app: &App, session: &SessionRow, refresh_token: String) -> Value {
+fn token_response(app: &App, session: &SessionRow, refresh_token: &str) -> Value {
     let now = now_micros() / 1_000_000;
     json!({
         "access_token": app.access.mint(&session.identity, now),

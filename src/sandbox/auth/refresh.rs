@@ -248,7 +248,7 @@ mod tests {
         fn live(&self, token: &str, at_second: i64) -> String {
             match self.rotate(token, at_second) {
                 Rotation::Live { refresh_token, .. } => refresh_token,
-                other => panic!("{other:?}"),
+                other @ (Rotation::NotFound | Rotation::AlreadyUsed) => panic!("{other:?}"),
             }
         }
 

@@ -1,7 +1,7 @@
 //! `exchange-gateway-pairing-code`: a code becomes a gateway with a session of its own.
 
 use axum::http::StatusCode;
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -94,6 +94,35 @@ pub(super) async fn exchange(
     }))
 }
 
+/// A code that can still be used.
+struct UsableCode {
+    team_id: TeamId,
+    device_name: Option<String>,
+}
+
+fn usable_code(connection: &Connection, hash: &str, now: i64) -> Result<UsableCode, FunctionError> {
+    let found = connection
+        .query_row(
+            "SELECT team_id, device_name, used_at IS NOT NULL, expires_at <= ?2
+             FROM pairing_codes WHERE code_sha256 = ?1",
+            params![hash, now],
+            |row| {
+                let team_id = TeamId::new(row.get::<_, String>(0)?);
+                let code = UsableCode { team_id, device_name: row.get(1)? };
+                Ok((code, row.get::<_, bool>(2)?, row.get::<_, bool>(3)?))
+            },
+        )
+        .optional()?;
+    match found {
+        None => Err(refused(StatusCode::BAD_REQUEST, "pairing_code_unknown", "is not known")),
+        Some((_, true, _)) => {
+            Err(refused(StatusCode::GONE, "pairing_code_used", "was used already"))
+        }
+        Some((_, _, true)) => Err(refused(StatusCode::GONE, "pairing_code_expired", "has expired")),
+        Some((code, false, false)) => Ok(code),
+    }
+}
+
 /// Uses the code up and makes gateway, session and first token, or changes nothing.
 fn use_code(
     write: &mut Write<'_>,
@@ -102,36 +131,16 @@ fn use_code(
     now: i64,
 ) -> Result<Identity, FunctionError> {
     let hash = code_hash(&request.code);
-    let found: Option<(String, String, Option<String>, i64, Option<i64>)> = write
-        .tx
-        .query_row(
-            "SELECT code_sha256, team_id, device_name, expires_at, used_at FROM pairing_codes
-             WHERE code_sha256 = ?1",
-            [&hash],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
-        )
-        .optional()?;
-    let Some((stored, team_id, preset, expires_at, used_at)) = found else {
-        return Err(refused(StatusCode::BAD_REQUEST, "pairing_code_unknown", "is not known"));
-    };
-    if !secrets::same(&stored, &hash) {
-        return Err(refused(StatusCode::BAD_REQUEST, "pairing_code_unknown", "is not known"));
-    }
-    if used_at.is_some() {
-        return Err(refused(StatusCode::GONE, "pairing_code_used", "was used already"));
-    }
-    if now >= expires_at {
-        return Err(refused(StatusCode::GONE, "pairing_code_expired", "has expired"));
-    }
+    let code = usable_code(write.tx, &hash, now)?;
     let device_name = Some(request.device_name.trim().to_owned())
         .filter(|name| !name.is_empty())
-        .or(preset)
+        .or(code.device_name)
         .ok_or_else(|| FunctionError::invalid("device_name is empty"))?;
     let identity = Identity {
         user_id: Uuid::new_v4().to_string(),
         session_id: Uuid::new_v4().to_string(),
         gateway_id: GatewayId::new(Uuid::now_v7().to_string()),
-        team_id: TeamId::new(team_id),
+        team_id: code.team_id,
     };
     write.tx.execute(
         "UPDATE pairing_codes SET used_at = ?2 WHERE code_sha256 = ?1",
