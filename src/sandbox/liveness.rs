@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::app::{Shared, micros, now_micros};
 use super::rows;
-use super::store::{StoreError, Write};
+use super::store::StoreError;
 
 const SILENCE: Duration = Duration::from_secs(90);
 const ABANDONED: Duration = Duration::from_hours(24);
@@ -33,7 +33,7 @@ pub(super) async fn run(app: Shared, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let swept = app.store.write(move |write| sweep(write, started_at, now_micros())).await;
+        let swept = app.store.write(move |write| sweep(write.tx, started_at, now_micros())).await;
         if let Err(error) = swept {
             tracing::warn!(error = &error as &dyn std::error::Error, "could not sweep gateways");
         }
@@ -41,16 +41,16 @@ pub(super) async fn run(app: Shared, stop: CancellationToken) {
 }
 
 /// Marks silent gateways, and fails what was abandoned.
-fn sweep(write: &mut Write<'_>, started_at: i64, now: i64) -> Result<(), StoreError> {
+fn sweep(connection: &Connection, started_at: i64, now: i64) -> Result<(), StoreError> {
     let silent = ids(
-        write,
+        connection,
         "SELECT id FROM team_gateways WHERE status <> 'offline' AND last_seen_at < ?1",
         now.saturating_sub(micros(SILENCE)),
     )?;
     for id in silent {
         tracing::info!(gateway_id = %id, "a gateway has gone silent");
         rows::update(
-            write,
+            connection,
             "team_gateways",
             &id,
             "UPDATE team_gateways SET status = 'offline', updated_at = ?2 WHERE id = ?1",
@@ -62,7 +62,7 @@ fn sweep(write: &mut Write<'_>, started_at: i64, now: i64) -> Result<(), StoreEr
         return Ok(());
     }
     let abandoned = ids(
-        write,
+        connection,
         "SELECT jobs.id FROM gateway_jobs AS jobs
          JOIN team_gateways AS gateways ON gateways.id = jobs.gateway_id
          WHERE jobs.status = 'running' AND coalesce(gateways.last_seen_at, 0) < ?1",
@@ -71,7 +71,7 @@ fn sweep(write: &mut Write<'_>, started_at: i64, now: i64) -> Result<(), StoreEr
     for id in abandoned {
         tracing::warn!(job_id = %id, "a running job was abandoned by its gateway");
         rows::update(
-            write,
+            connection,
             "gateway_jobs",
             &id,
             "UPDATE gateway_jobs SET status = 'failed', completed_at = ?2, updated_at = ?2,
@@ -83,13 +83,56 @@ fn sweep(write: &mut Write<'_>, started_at: i64, now: i64) -> Result<(), StoreEr
     Ok(())
 }
 
-fn ids(write: &Write<'_>, sql: &str, before: i64) -> rusqlite::Result<Vec<String>> {
-    write.tx.prepare_cached(sql)?.query_map([before], |row| row.get(0))?.collect()
+fn ids(connection: &Connection, sql: &str, before: i64) -> rusqlite::Result<Vec<String>> {
+    connection.prepare_cached(sql)?.query_map([before], |row| row.get(0))?.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HOUR: i64 = 3_600_000_000;
+
+    /// A gateway that was last seen at 0, with one running job.
+    fn database() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(include_str!("store/0001.sql")).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO teams VALUES ('t', 'team', 0);
+                 INSERT INTO team_gateways
+                     (id, team_id, device_name, status, last_seen_at, created_at, updated_at)
+                     VALUES ('g', 't', 'box', 'ready', 0, 0, 0);
+                 INSERT INTO gateway_jobs
+                     (id, team_id, gateway_id, job_type, status, created_at, updated_at)
+                     VALUES ('j', 't', 'g', 'diagnostic', 'running', 0, 0);",
+            )
+            .unwrap();
+        connection
+    }
+
+    fn statuses(connection: &Connection) -> (String, String) {
+        let sql = "SELECT g.status, j.status FROM team_gateways g, gateway_jobs j";
+        connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    }
+
+    #[test]
+    fn a_silent_gateway_turns_offline_and_keeps_its_jobs_for_a_day() {
+        let connection = database();
+        sweep(&connection, 0, micros(SILENCE)).unwrap();
+        assert_eq!(statuses(&connection), ("ready".into(), "running".into()));
+        sweep(&connection, 0, HOUR).unwrap();
+        assert_eq!(statuses(&connection), ("offline".into(), "running".into()));
+        sweep(&connection, 0, 25 * HOUR).unwrap();
+        assert_eq!(statuses(&connection), ("offline".into(), "failed".into()));
+    }
+
+    #[test]
+    fn a_time_when_the_server_was_down_fails_no_job() {
+        let connection = database();
+        sweep(&connection, 99 * HOUR, 100 * HOUR).unwrap();
+        assert_eq!(statuses(&connection), ("offline".into(), "running".into()));
+    }
 
     #[test]
     fn silence_begins_after_ninety_seconds() {

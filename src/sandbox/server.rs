@@ -187,9 +187,9 @@ pub struct Server {
     app: Shared,
     address: SocketAddr,
     tasks: Group,
-    // Dropped in this order: the lock goes last.
-    _advertisement: Advertisement,
-    _lock: FileLock,
+    // Dropped in this order: the lock goes last, or we might remove a successor's record.
+    advertisement: Advertisement,
+    lock: FileLock,
 }
 
 impl Server {
@@ -234,7 +234,7 @@ impl Server {
         tasks.spawn("accept", |stop| accept::run(listener, router, stop));
         tasks.spawn("liveness", |stop| liveness::run(app.clone(), stop));
         tracing::info!(url = %app.url, "the sandbox is up");
-        Ok(Self { app, address, tasks, _advertisement: advertisement, _lock: lock })
+        Ok(Self { app, address, tasks, advertisement, lock })
     }
 
     /// Where programs on this machine reach it, without a trailing slash.
@@ -265,12 +265,14 @@ impl Server {
 
     /// Stops: within about six seconds, whatever clients do.
     pub async fn shutdown(self) {
-        let Self { app, tasks, _advertisement, _lock, .. } = self;
+        let Self { app, tasks, advertisement, lock, .. } = self;
         app.stop.cancel();
         for ended in tasks.stop(STOP_BUDGET).await {
             tracing::debug!(task = %ended.name, ending = ?ended.ending, "stopped");
         }
         app.store.close().await;
+        drop(advertisement);
+        drop(lock);
         tracing::info!("the sandbox is down");
     }
 }

@@ -3,14 +3,16 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::AdminError;
 use super::{Answer, Input};
-use crate::model::TeamId;
+use crate::model::{TeamId, time};
 use crate::sandbox::app::{Shared, now_micros};
+use crate::sandbox::store::Store;
 use crate::sandbox::{liveness, rows};
 
 /// All gateways of the team, oldest first, each with `online`.
@@ -18,14 +20,14 @@ pub(super) async fn list(State(app): State<Shared>) -> Answer {
     let team = app.team_id.clone();
     app.store
         .read(move |connection| {
-            let mut gateways = rows::select(
+            let mut gateways = Store::rows(
                 connection,
                 "team_gateways",
-                "SELECT id FROM team_gateways WHERE team_id = ?1 ORDER BY created_at, id",
+                "WHERE team_id = ?1 ORDER BY created_at, id",
                 [team.as_str()],
             )?;
             for gateway in &mut gateways {
-                mark_online(connection, gateway)?;
+                mark_online(gateway, now_micros());
             }
             Ok(Json(Value::Array(gateways)))
         })
@@ -33,19 +35,13 @@ pub(super) async fn list(State(app): State<Shared>) -> Answer {
 }
 
 /// Sets `online`, and `status` to what it will be after the next sweep.
-fn mark_online(connection: &Connection, gateway: &mut Value) -> Result<(), AdminError> {
-    let id = gateway["id"].as_str().unwrap_or_default().to_owned();
-    let (status, seen): (String, Option<i64>) = connection.query_row(
-        "SELECT status, last_seen_at FROM team_gateways WHERE id = ?1",
-        [&id],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    let silent = liveness::is_silent(seen, now_micros());
-    gateway["online"] = json!(!silent && status != "offline");
+fn mark_online(gateway: &mut Value, now: i64) {
+    let seen = gateway["last_seen_at"].as_str().and_then(time::parse);
+    let silent = liveness::is_silent(seen.map(Timestamp::as_microsecond), now);
+    gateway["online"] = json!(!silent && gateway["status"] != "offline");
     if silent && seen.is_some() {
         gateway["status"] = json!("offline");
     }
-    Ok(())
 }
 
 #[derive(Deserialize)]
@@ -65,7 +61,7 @@ pub(super) async fn set_full_control(
         .write(move |write| {
             let id = choose(write.tx, &team, input.gateway_id.as_deref())?;
             rows::update(
-                write,
+                write.tx,
                 "team_gateways",
                 &id,
                 "UPDATE team_gateways SET full_control_enabled = ?2, updated_at = ?3

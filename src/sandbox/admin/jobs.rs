@@ -58,7 +58,7 @@ pub(super) async fn submit(State(app): State<Shared>, Input(job): Input<NewJob>)
                     now_micros()
                 ],
             )?;
-            Ok((StatusCode::CREATED, Json(rows::inserted(write, TABLE, &id)?)))
+            Ok((StatusCode::CREATED, Json(rows::inserted(write.tx, TABLE, &id)?)))
         })
         .await
 }
@@ -75,10 +75,10 @@ pub(super) async fn list(State(app): State<Shared>, Params(filter): Params<Filte
     let team = app.team_id.clone();
     app.store
         .read(move |connection| {
-            let jobs = rows::select(
+            let jobs = Store::rows(
                 connection,
                 TABLE,
-                "SELECT id FROM gateway_jobs WHERE team_id = ?1 AND (?2 IS NULL OR status = ?2)
+                "WHERE team_id = ?1 AND (?2 IS NULL OR status = ?2)
                  ORDER BY created_at DESC, id DESC LIMIT ?3",
                 params![
                     team.as_str(),
@@ -156,7 +156,7 @@ pub(super) async fn cancel(State(app): State<Shared>, Path(id): Path<String>) ->
         .write(move |write| {
             let now = now_micros();
             let cancelled = rows::update(
-                write,
+                write.tx,
                 TABLE,
                 &id,
                 "UPDATE gateway_jobs SET status = 'cancelled', completed_at = ?2, updated_at = ?2

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::error::AdminError;
 use super::{Answer, Created, Input, Params, gateways, row_limit};
 use crate::sandbox::app::{Shared, micros, now_micros, wire_time};
+use crate::sandbox::store::Store;
 use crate::sandbox::{functions, rows};
 
 const CODE_LIFETIME: Duration = Duration::from_mins(10);
@@ -111,7 +112,7 @@ pub(super) async fn make_resource(
                     now_micros()
                 ],
             )?;
-            Ok((StatusCode::CREATED, Json(rows::inserted(write, RESOURCES, &id)?)))
+            Ok((StatusCode::CREATED, Json(rows::inserted(write.tx, RESOURCES, &id)?)))
         })
         .await
 }
@@ -121,8 +122,8 @@ pub(super) async fn list_resources(State(app): State<Shared>) -> Answer {
     let team = app.team_id.clone();
     app.store
         .read(move |connection| {
-            let sql = "SELECT id FROM team_resources WHERE team_id = ?1 ORDER BY created_at, id";
-            Ok(Json(Value::Array(rows::select(connection, RESOURCES, sql, [team.as_str()])?)))
+            let sql = "WHERE team_id = ?1 ORDER BY created_at, id";
+            Ok(Json(Value::Array(Store::rows(connection, RESOURCES, sql, [team.as_str()])?)))
         })
         .await
 }
@@ -138,10 +139,10 @@ pub(super) async fn list_events(State(app): State<Shared>, Params(limit): Params
     let team = app.team_id.clone();
     app.store
         .read(move |connection| {
-            let events = rows::select(
+            let events = Store::rows(
                 connection,
                 "gateway_events",
-                "SELECT id FROM gateway_events WHERE team_id = ?1
+                "WHERE team_id = ?1
                  ORDER BY created_at DESC, id DESC LIMIT ?2",
                 params![team.as_str(), row_limit(limit.limit)],
             )?;

@@ -46,7 +46,7 @@ pub(super) async fn record(
         .store
         .write(move |write| {
             rows::update(
-                write,
+                write.tx,
                 "team_gateways",
                 gateway_id.as_str(),
                 "UPDATE team_gateways

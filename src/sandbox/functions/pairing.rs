@@ -11,8 +11,7 @@ use super::FunctionError;
 use crate::model::{GatewayId, TeamId};
 use crate::sandbox::access::Identity;
 use crate::sandbox::app::{App, Peer, now_micros, wire_time};
-use crate::sandbox::store::Write;
-use crate::sandbox::{auth, body, rows, secrets};
+use crate::sandbox::{auth, body, secrets};
 
 pub(super) const NAME: &str = "exchange-gateway-pairing-code";
 
@@ -75,8 +74,10 @@ pub(super) async fn exchange(
     }
     let refresh_token = secrets::random_token().map_err(|error| FunctionError::internal(&error))?;
     let first_token = refresh_token.clone();
-    let identity =
-        app.store.write(move |write| use_code(write, &request, &first_token, now_micros())).await?;
+    let identity = app
+        .store
+        .write(move |write| use_code(write.tx, &request, &first_token, now_micros()))
+        .await?;
     if let Some(Peer(address)) = peer {
         app.guesses.forgive(address);
     }
@@ -125,13 +126,13 @@ fn usable_code(connection: &Connection, hash: &str, now: i64) -> Result<UsableCo
 
 /// Uses the code up and makes gateway, session and first token, or changes nothing.
 fn use_code(
-    write: &mut Write<'_>,
+    connection: &Connection,
     request: &Request,
     refresh_token: &str,
     now: i64,
 ) -> Result<Identity, FunctionError> {
     let hash = code_hash(&request.code);
-    let code = usable_code(write.tx, &hash, now)?;
+    let code = usable_code(connection, &hash, now)?;
     let device_name = Some(request.device_name.trim().to_owned())
         .filter(|name| !name.is_empty())
         .or(code.device_name)
@@ -142,17 +143,16 @@ fn use_code(
         gateway_id: GatewayId::new(Uuid::now_v7().to_string()),
         team_id: code.team_id,
     };
-    write.tx.execute(
+    connection.execute(
         "UPDATE pairing_codes SET used_at = ?2 WHERE code_sha256 = ?1",
         params![hash, now],
     )?;
-    write.tx.execute(
+    connection.execute(
         "INSERT INTO team_gateways (id, team_id, device_name, created_at, updated_at)
          VALUES (?1, ?2, ?3, ?4, ?4)",
         params![identity.gateway_id.as_str(), identity.team_id.as_str(), device_name, now],
     )?;
-    auth::open_session(write.tx, &identity, refresh_token, now)?;
-    rows::inserted(write, "team_gateways", identity.gateway_id.as_str())?;
+    auth::open_session(connection, &identity, refresh_token, now)?;
     Ok(identity)
 }
 
