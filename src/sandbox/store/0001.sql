@@ -38,7 +38,7 @@ CREATE TABLE team_gateways (
     team_id TEXT NOT NULL REFERENCES teams (id),
     device_name TEXT NOT NULL,
     status TEXT NOT NULL DEFAULT 'pending'
-        CHECK (status IN ('pending', 'ready', 'error', 'offline')),
+        CONSTRAINT team_gateways_status_check CHECK (status IN ('pending', 'ready', 'error', 'offline')),
     capabilities TEXT NOT NULL DEFAULT '{}',
     full_control_enabled INTEGER NOT NULL DEFAULT 0,
     last_seen_at INTEGER,
@@ -55,7 +55,7 @@ CREATE TABLE gateway_jobs (
     job_type TEXT NOT NULL,
     payload TEXT NOT NULL DEFAULT '{}',
     status TEXT NOT NULL DEFAULT 'queued'
-        CHECK (status IN ('queued', 'running', 'completed', 'failed', 'cancelled')),
+        CONSTRAINT gateway_jobs_status_check CHECK (status IN ('queued', 'running', 'completed', 'failed', 'cancelled')),
     result TEXT,
     error TEXT,
     debug TEXT,
@@ -80,10 +80,13 @@ CREATE TABLE gateway_events (
     gateway_id TEXT NOT NULL,
     team_id TEXT NOT NULL,
     provider TEXT,
-    level TEXT NOT NULL CHECK (level IN ('info', 'warn', 'error')),
+    level TEXT NOT NULL
+        CONSTRAINT gateway_events_level_check CHECK (level IN ('info', 'warn', 'error')),
     code TEXT,
-    message TEXT NOT NULL,
-    details TEXT NOT NULL DEFAULT '{}',
+    message TEXT NOT NULL
+        CONSTRAINT gateway_events_message_check CHECK (length(message) <= 2000),
+    details TEXT NOT NULL DEFAULT '{}'
+        CONSTRAINT gateway_events_details_check CHECK (json_type(details) = 'object'),
     created_at INTEGER NOT NULL
 ) STRICT;
 

@@ -1,0 +1,106 @@
+//! `/admin/v1`: what the operator of this control plane may do, for the command line and the
+//! console. Needs the admin token.
+
+mod error;
+mod gateways;
+mod jobs;
+mod team;
+
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use self::error::AdminError;
+use super::app::Shared;
+use super::{body, credentials, guard};
+
+type Answer = Result<Json<Value>, AdminError>;
+type Created = Result<(StatusCode, Json<Value>), AdminError>;
+
+/// The routes below `/admin/v1`.
+pub(super) fn router(app: &Shared) -> Router<Shared> {
+    Router::new()
+        .route("/info", get(info))
+        .route("/pairing-codes", post(team::make_pairing_code))
+        .route("/gateways", get(gateways::list))
+        .route("/full-control", post(gateways::set_full_control))
+        .route("/jobs", get(jobs::list).post(jobs::submit))
+        .route("/jobs/{id}", get(jobs::show))
+        .route("/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/resources", get(team::list_resources).post(team::make_resource))
+        .route("/events", get(team::list_events))
+        .fallback(async || AdminError::not_found("not_found", "there is no such admin call"))
+        .layer(middleware::from_fn_with_state(app.clone(), authorize))
+        .layer(middleware::from_fn(guard::check_origin))
+}
+
+async fn authorize(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    let token = credentials::bearer(request.headers());
+    if token.is_some_and(|token| app.secrets.is_admin_token(token)) {
+        return next.run(request).await;
+    }
+    let message = "the admin API needs the admin token as bearer";
+    AdminError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response()
+}
+
+async fn info(State(app): State<Shared>) -> Json<Value> {
+    Json(json!({
+        "team_id": app.team_id,
+        "url": app.url,
+        "anon_key": app.secrets.anon_key,
+        "version": crate::VERSION,
+        "pid": std::process::id(),
+    }))
+}
+
+/// A JSON body, bounded, with no unknown field when `T` says so.
+struct Input<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
+    type Rejection = AdminError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, AdminError> {
+        let (parts, body) = request.into_parts();
+        let content_type = parts.headers.get(header::CONTENT_TYPE);
+        let is_json = content_type
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split(';').next())
+            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+        let bytes = body::read(body, body::SMALL).await?;
+        if !is_json {
+            return Err(AdminError::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "not_json",
+                "the body must be application/json",
+            ));
+        }
+        body::parse(&bytes).map(Self).map_err(AdminError::invalid)
+    }
+}
+
+/// Query parameters.
+struct Params<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> axum::extract::FromRequestParts<S> for Params<T> {
+    type Rejection = AdminError;
+
+    async fn from_request_parts(
+        parts: &mut http::request::Parts,
+        state: &S,
+    ) -> Result<Self, AdminError> {
+        axum::extract::Query::<T>::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Query(params)| Self(params))
+            .map_err(|error| AdminError::invalid(error.body_text()))
+    }
+}
+
+/// How many rows a list shows: at most 1,000.
+fn row_limit(asked: Option<u32>) -> u32 {
+    asked.unwrap_or(100).clamp(1, 1000)
+}
