@@ -119,6 +119,16 @@ impl Api {
         Self { shared: Arc::new(Shared { http, endpoint, session, gateway, team, tables }) }
     }
 
+    /// This gateway.
+    pub fn gateway(&self) -> &GatewayId {
+        &self.shared.gateway
+    }
+
+    /// Its team.
+    pub fn team(&self) -> &TeamId {
+        &self.shared.team
+    }
+
     /// The session behind it.
     pub fn session(&self) -> &Arc<Session> {
         &self.shared.session
@@ -230,7 +240,7 @@ impl Api {
     }
 
     /// What became of a claim without an answer; `None` when the row is still queued.
-    async fn resolve_claim(
+    pub async fn resolve_claim(
         &self,
         job: &JobId,
         started_at: &str,

@@ -70,6 +70,11 @@ pub struct Bounds {
     pub within: Duration,
 }
 
+impl Bounds {
+    /// For a read that a job waits for: a hiccup is bridged, an outage is not.
+    pub const READ: Self = Self { attempts: 4, within: Duration::from_secs(30) };
+}
+
 /// Repeats a call that may be repeated (a read, an idempotent write) while its errors are
 /// transient, with [`Backoff`] between attempts. The last error when the bounds are reached.
 pub async fn bounded<T, F>(bounds: Bounds, mut call: impl FnMut() -> F) -> Result<T, BackendError>

@@ -8,7 +8,7 @@ use super::handlers::{self, Finished, Host};
 use super::queue::{Entry, Work};
 use super::report::report;
 use super::stop::JobStop;
-use crate::backend::retry::{self, Backoff};
+use crate::backend::retry::{Backoff, Bounds, bounded};
 use crate::backend::{BackendError, Claim};
 use crate::model::{Job, JobId, JobStatus, time};
 use crate::task::catch_panic;
@@ -83,14 +83,20 @@ async fn claim(
         match outcome {
             Ok(Claim::Won(row)) => return Ok(Some(row)),
             Ok(Claim::Lost) => return Ok(None),
-            Err(error) if !error.is_transient() => return Err(error),
+            Err(error) if error.ends_session() || error.is_permanent_refusal() => {
+                return Err(error);
+            }
             Err(error) => {
                 tokio::select! {
                     // Cancel safe: nothing is under way.
                     () = tokio::time::sleep(backoff.after(&error)) => {}
                     () = stop.token().cancelled() => return Err(error),
                 }
-                outcome = host.api.resolve_claim(id, started_at).await;
+                outcome = match host.api.resolve_claim(id, started_at).await {
+                    Ok(Some(claim)) => Ok(claim),
+                    Ok(None) => host.api.claim(id, started_at).await,
+                    Err(error) => Err(error),
+                };
             }
         }
     }
@@ -99,7 +105,7 @@ async fn claim(
 /// Duplicate check and handler. A panic in a handler is a failed job, never a dead gateway.
 async fn work(host: &Arc<Host>, job: &Job, stop: &JobStop) -> Finished {
     if let Some(key) = &job.idempotency_key {
-        match retry::read(|| host.api.duplicate_of(job)).await {
+        match bounded(Bounds::READ, || host.api.duplicate_of(job)).await {
             Ok(None) => {}
             Ok(Some(_)) => return duplicate(job, key),
             Err(error) => {

@@ -14,6 +14,7 @@ use super::identity::Identity;
 use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::{config_watch, heartbeat, ingress, session, status_socket, supervisor};
+use crate::backend::retry::{Bounds, bounded};
 use crate::backend::{Api, Endpoint, GatewayEvent, Http, Session};
 use crate::config::{
     ConfigError, ConfigStore, FileLock, LockError, PidFile, PidRecord, Purpose, SavedConfig,
@@ -22,7 +23,6 @@ use crate::config::{
 use crate::jobs::{Activity, Controller, Host, Level};
 use crate::model::{GatewayId, TeamId};
 use crate::observe::Redactor;
-use crate::process::ShimCommand;
 use crate::task::Group;
 
 /// A probe may hold the instance lock for a moment; a gateway holds it for life.
@@ -133,7 +133,7 @@ impl Gateway {
     pub fn prepare(options: GatewayOptions) -> Result<Self, StartError> {
         let config = ConfigStore::new(options.settings.paths.clone());
         let paths = config.paths();
-        crate::fs::ensure_private_dir(&paths.dir).map_err(ConfigError::from)?;
+        paths.prepare().map_err(ConfigError::from)?;
         let lock = claim_instance(&config)?;
         let saved = config.load()?;
         if !saved.is_paired() {
@@ -237,7 +237,6 @@ impl Gateway {
             environment: settings.environment.clone(),
             redactor: self.options.redactor.clone(),
             caller_umask: self.options.caller_umask,
-            shim: ShimCommand::default(),
             claude: crate::providers::find_claude(settings),
         });
         Ok(Identity {
@@ -440,7 +439,7 @@ async fn first_events(
             ("current".to_owned(), path(current)),
         ]),
     };
-    if let Err(error) = crate::backend::retry::read(|| identity.api.record_event(&event)).await {
+    if let Err(error) = bounded(Bounds::READ, || identity.api.record_event(&event)).await {
         tracing::warn!(%error, "an event could not be recorded");
     }
 }

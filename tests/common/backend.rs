@@ -129,9 +129,9 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
         Some(Fault::Huge(bytes)) => {
             let chunk = Bytes::from(vec![b' '; 64 * 1024]);
             let chunks = bytes / 65_536;
-            let stream = futures_util::stream::iter((0..chunks).map(move |_| {
-                Ok::<_, std::io::Error>(chunk.clone())
-            }));
+            let stream = futures_util::stream::iter(
+                (0..chunks).map(move |_| Ok::<_, std::io::Error>(chunk.clone())),
+            );
             json_response(Body::from_stream(stream))
         }
         Some(Fault::Half(text)) => {

@@ -33,7 +33,10 @@ pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The same for questions that await.
-pub async fn wait_until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub async fn wait_until<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut ask: impl FnMut() -> F,
+) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = ask().await {
@@ -177,8 +180,7 @@ impl Machine {
 
     /// Pairs with this backend; gives the gateway's id.
     pub async fn pair_with(&self, url: &str, anon_key: &str, code: &str) -> String {
-        let args =
-            ["pair", code, "--no-start", "--supabase-url", url, "--anon-key", anon_key];
+        let args = ["pair", code, "--no-start", "--supabase-url", url, "--anon-key", anon_key];
         let ran = self.run_async(&args).await;
         assert_eq!(ran.code, 0, "{ran:?}");
         self.config()["gatewayId"].as_str().unwrap().to_owned()

@@ -121,8 +121,15 @@ async fn commands_that_write_at_once_lose_nothing() {
         let word = if round % 2 == 0 { "enable" } else { "disable" };
         let code = control.code().await;
         let url = control.url();
-        let args = ["pair", &code, "--no-start", "--supabase-url", &url, "--anon-key",
-            control.server.anon_key()];
+        let args = [
+            "pair",
+            &code,
+            "--no-start",
+            "--supabase-url",
+            &url,
+            "--anon-key",
+            control.server.anon_key(),
+        ];
         let before = machine.config()["gatewayId"].clone();
         let toggle = ["full-control", word];
         let (pair, toggle) = tokio::join!(machine.run_async(&args), machine.run_async(&toggle));

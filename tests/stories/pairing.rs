@@ -23,8 +23,15 @@ async fn a_code_works_once() {
     let second = Machine::new();
     let url = control.url();
     for code in [code.as_str(), "NOT-A-CODE"] {
-        let args = ["pair", code, "--no-start", "--supabase-url", &url, "--anon-key",
-            control.server.anon_key()];
+        let args = [
+            "pair",
+            code,
+            "--no-start",
+            "--supabase-url",
+            &url,
+            "--anon-key",
+            control.server.anon_key(),
+        ];
         let ran = second.run_async(&args).await;
         assert_eq!(ran.code, 1, "{ran:?}");
         assert!(!ran.stderr.contains(code), "the code is printed: {ran:?}");
@@ -49,8 +56,15 @@ async fn a_backend_that_misbehaves_is_an_error_with_a_name() {
     ];
     for (name, fault) in faults {
         middleman.fault(EXCHANGE, fault);
-        let args = ["pair", "CODE-1234", "--no-start", "--supabase-url", &middleman.url,
-            "--anon-key", control.server.anon_key()];
+        let args = [
+            "pair",
+            "CODE-1234",
+            "--no-start",
+            "--supabase-url",
+            &middleman.url,
+            "--anon-key",
+            control.server.anon_key(),
+        ];
         let ran = machine.run_async(&args).await;
         assert_eq!(ran.code, 1, "{name}: {ran:?}");
         assert!(!ran.stderr.is_empty() && !ran.stderr.contains("panicked"), "{name}: {ran:?}");
@@ -94,8 +108,15 @@ async fn a_code_may_come_by_stdin() {
     let machine = Machine::new();
     let code = control.code().await;
     let url = control.url();
-    let mut command = machine.command(&["pair", "-", "--no-start", "--supabase-url", &url,
-        "--anon-key", control.server.anon_key()]);
+    let mut command = machine.command(&[
+        "pair",
+        "-",
+        "--no-start",
+        "--supabase-url",
+        &url,
+        "--anon-key",
+        control.server.anon_key(),
+    ]);
     command.stdin(std::process::Stdio::piped());
     let status = tokio::task::spawn_blocking(move || {
         use std::io::Write;

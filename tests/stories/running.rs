@@ -113,8 +113,7 @@ async fn an_outage_costs_nothing_but_time() {
     let middleman = Middleman::before(&control.url()).await;
     let machine = Machine::new();
     let code = control.code().await;
-    let gateway_id =
-        machine.pair_with(&middleman.url, control.server.anon_key(), &code).await;
+    let gateway_id = machine.pair_with(&middleman.url, control.server.anon_key(), &code).await;
     machine.allow_control().await;
     let resource = control.allow_shell(&gateway_id).await;
     let _gateway = machine.start().await;
@@ -175,8 +174,7 @@ async fn a_plain_job_costs_five_requests() {
     let middleman = Middleman::before(&control.url()).await;
     let machine = Machine::new();
     let code = control.code().await;
-    let gateway_id =
-        machine.pair_with(&middleman.url, control.server.anon_key(), &code).await;
+    let gateway_id = machine.pair_with(&middleman.url, control.server.anon_key(), &code).await;
     machine.allow_control().await;
     let resource = control.allow_shell(&gateway_id).await;
     let _gateway = machine.start().await;
@@ -225,6 +223,9 @@ async fn what_is_not_built_yet_fails_by_name() {
     for job_type in ["model_run", "teleport"] {
         let job = control.submit(&paired.gateway_id, job_type, json!({})).await;
         let row = control.ended(&job).await;
-        assert_eq!((&row["status"], &row["result"]["job_type"]), (&json!("failed"), &json!(job_type)));
+        assert_eq!(
+            (&row["status"], &row["result"]["job_type"]),
+            (&json!("failed"), &json!(job_type))
+        );
     }
 }

@@ -30,8 +30,10 @@ fn prints_the_output_as_it_came_and_leaves_nothing_behind() {
     assert!(ran.stderr.lines().any(|line| line == "problem"), "{ran:?}");
     assert_eq!(processes_of(machine.home()), Vec::<i32>::new());
     let data_dir = machine.dir().join("sandbox");
-    let outside: Vec<_> =
-        files_below(machine.home()).into_iter().filter(|file| !file.starts_with(&data_dir)).collect();
+    let outside: Vec<_> = files_below(machine.home())
+        .into_iter()
+        .filter(|file| !file.starts_with(&data_dir))
+        .collect();
     assert_eq!(outside, Vec::<PathBuf>::new());
 }
 
@@ -77,10 +79,9 @@ fn no_secret_and_no_loose_file_in_the_data_dir() {
     let ran = machine.run(&["sandbox", "up", "--exec", "env"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     let data_dir = machine.dir().join("sandbox");
-    let config: serde_json::Value = serde_json::from_slice(
-        &std::fs::read(data_dir.join("gateway/gateway.json")).unwrap(),
-    )
-    .unwrap();
+    let config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(data_dir.join("gateway/gateway.json")).unwrap())
+            .unwrap();
     let files = files_below(&data_dir);
     assert!(files.len() >= 4, "{files:?}");
     for file in files {

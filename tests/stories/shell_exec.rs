@@ -135,7 +135,8 @@ async fn each_toggle_alone_stops_the_next_command() {
 async fn odd_bytes_survive_as_far_as_text_can_hold_them() {
     let control = ControlPlane::start().await;
     let paired = Paired::start(&control).await;
-    let row = paired.shell(&control, r"printf 'a\0b\xff\xfec\u00e9\n'; printf '\xed\xa0\x80' >&2").await;
+    let row =
+        paired.shell(&control, r"printf 'a\0b\xff\xfec\u00e9\n'; printf '\xed\xa0\x80' >&2").await;
     assert_eq!(row["status"], "completed", "{row}");
     assert_eq!(row["result"]["stdout"], "a\u{fffd}b\u{fffd}\u{fffd}c\u{e9}\n");
     assert_eq!(row["result"]["stderr"], "\u{fffd}\u{fffd}\u{fffd}");
@@ -199,11 +200,8 @@ async fn background_work_does_not_hold_the_job_and_lives_on() {
     paired.gateway.signal(nix::sys::signal::Signal::SIGKILL);
     paired.gateway.ended().await;
     assert!(background.is_alive(), "it outlives the gateway too");
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(pid),
-        nix::sys::signal::Signal::SIGKILL,
-    )
-    .unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,8 +118,7 @@ async fn a_killed_gateway_leaves_no_process_and_starts_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_time_limit_cancels_by_itself() {
     let control = ControlPlane::start().await;
-    let machine =
-        crate::common::Machine::new().with("PANORAMA_GATEWAY_DRAIN_TIMEOUT_MS", "300");
+    let machine = crate::common::Machine::new().with("PANORAMA_GATEWAY_DRAIN_TIMEOUT_MS", "300");
     let mut paired = Paired::start_on(machine, &control).await;
     let (command, pid, _) = waiting(&paired);
     let running = paired.submit_shell(&control, &command, json!({})).await;

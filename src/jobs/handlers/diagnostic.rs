@@ -55,7 +55,6 @@ fn spec(host: &Host, claude: &Path) -> RunSpec {
         stop: StopSequence::Shell { grace: GRACE },
         background: Background::Swept,
         capture_limit: CAPTURE_LIMIT,
-        shim: host.shim.clone(),
     }
 }
 

@@ -14,7 +14,6 @@ use crate::backend::Api;
 use crate::config::{ConfigStore, Environment};
 use crate::model::{Job, JobStatus};
 use crate::observe::Redactor;
-use crate::process::ShimCommand;
 
 /// What handlers need of the host they run on.
 #[derive(Debug)]
@@ -29,8 +28,6 @@ pub struct Host {
     pub redactor: Redactor,
     /// The umask of whoever started the gateway.
     pub caller_umask: u32,
-    /// How runs are started.
-    pub shim: ShimCommand,
     /// The Claude Code command, when there is one.
     pub claude: Option<PathBuf>,
 }
