@@ -80,7 +80,7 @@ async fn plays_the_gateway() {
     let folder: &Path = environment.get("WORK_FOLDER").unwrap().as_ref();
     run(leaving_a_writer(folder)).await.unwrap();
     std::fs::write(folder.join("result"), "").unwrap();
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[tokio::test]

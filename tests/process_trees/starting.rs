@@ -1,6 +1,5 @@
 //! What a command finds when it starts, and why one does not.
 
-use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
