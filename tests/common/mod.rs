@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use panorama_gateway::sandbox::client::AdminClient;
+use panorama_gateway::sandbox::client::{AdminClient, NewJob, NewResource};
 use panorama_gateway::sandbox::{Server, ServerOptions};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 /// The binary under test.
@@ -59,11 +59,7 @@ impl ControlPlane {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = dir.path().join("control");
-        let options = ServerOptions {
-            data_dir: data_dir.clone(),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            ..ServerOptions::default()
-        };
+        let options = ServerOptions::new(&data_dir, "127.0.0.1:0".parse().unwrap());
         let server = Server::start(options).await.unwrap();
         let admin = AdminClient::find(&data_dir).await.unwrap().expect("the server runs");
         Self { server, admin, data_dir, _dir: dir }
@@ -75,24 +71,53 @@ impl ControlPlane {
 
     /// A fresh pairing code.
     pub async fn code(&self) -> String {
-        let code = self.admin.pairing_code(None).await.unwrap();
-        code["code"].as_str().unwrap().to_owned()
+        self.admin.make_pairing_code(None).await.unwrap().code
     }
 
     /// A remote-shell resource of this gateway, with the team toggle on.
     pub async fn allow_shell(&self, gateway_id: &str) -> String {
-        self.admin.full_control(Some(gateway_id), true).await.unwrap();
-        let resource = json!({"gateway_id": gateway_id, "resource_type": "remote_shell",
-            "max_access_level": "editor",
-            "metadata": {"gateway_id": gateway_id, "full_control": true}});
-        let row = self.admin.create_resource(&resource).await.unwrap();
+        self.admin.set_full_control(Some(gateway_id), true).await.unwrap();
+        let metadata = json!({"gateway_id": gateway_id, "full_control": true});
+        self.resource(gateway_id, "remote_shell", "editor", metadata).await
+    }
+
+    /// A resource; its id.
+    pub async fn resource(
+        &self,
+        gateway_id: &str,
+        resource_type: &str,
+        max_access_level: &str,
+        metadata: Value,
+    ) -> String {
+        let resource = NewResource {
+            gateway_id: gateway_id.to_owned(),
+            resource_type: resource_type.to_owned(),
+            max_access_level: max_access_level.to_owned(),
+            metadata: fields(metadata),
+        };
+        let row = self.admin.make_resource(&resource).await.unwrap();
         row["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The gateways' rows.
+    pub async fn gateways(&self) -> Vec<Value> {
+        self.admin.gateways().await.unwrap()
     }
 
     /// Queues a job and gives its id.
     pub async fn submit(&self, gateway_id: &str, job_type: &str, payload: Value) -> String {
-        let job = json!({"gateway_id": gateway_id, "job_type": job_type, "payload": payload});
-        self.admin.submit(&job).await.unwrap()["id"].as_str().unwrap().to_owned()
+        self.submit_job(NewJob {
+            gateway_id: Some(gateway_id.to_owned()),
+            job_type: job_type.to_owned(),
+            payload: fields(payload),
+            ..NewJob::default()
+        })
+        .await
+    }
+
+    /// Queues a job and gives its id.
+    pub async fn submit_job(&self, job: NewJob) -> String {
+        self.admin.submit_job(&job).await.unwrap()["id"].as_str().unwrap().to_owned()
     }
 
     /// The job's row once it is terminal.
@@ -112,6 +137,14 @@ impl ControlPlane {
             (row["status"] == status).then_some(row)
         })
         .await
+    }
+}
+
+/// The fields of a JSON object.
+pub fn fields(object: Value) -> Map<String, Value> {
+    match object {
+        Value::Object(fields) => fields,
+        other => panic!("not an object: {other}"),
     }
 }
 

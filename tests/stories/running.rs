@@ -34,7 +34,7 @@ async fn start_in_the_background_status_logs_stop() {
     assert_eq!(machine.run_async(&["status", "--check"]).await.code, 3);
     assert!(!machine.dir().join("gateway.pid").exists());
     assert!(!machine.dir().join("gateway.sock").exists());
-    let gateways = control.admin.gateways().await.unwrap();
+    let gateways = control.gateways().await;
     assert_eq!(gateways[0]["status"], "offline");
 }
 
@@ -97,7 +97,7 @@ async fn the_host_toggle_reaches_the_backend_within_a_second() {
         machine.run_async(&["full-control", word]).await;
         let began = tokio::time::Instant::now();
         wait_until("the backend to know the toggle", || async {
-            let gateways = control.admin.gateways().await.unwrap();
+            let gateways = control.gateways().await;
             let services = &gateways[0]["capabilities"]["services"];
             (services["machine_control"]["ready"] == on).then_some(())
         })

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::common::{ControlPlane, Machine, Paired, ProcessName, wait_until};
+use panorama_gateway::sandbox::client::NewJob;
+
+use crate::common::{ControlPlane, Machine, Paired, ProcessName, fields, wait_until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_result_holds_every_field() {
@@ -56,9 +58,7 @@ async fn every_refusal_names_its_reason_and_runs_nothing() {
     let touch = format!("touch {}", marker.display());
     let gateway = paired.gateway_id.as_str();
     let resource = async |kind: &str, level: &str, metadata: Value| {
-        let row = json!({"gateway_id": gateway, "resource_type": kind, "max_access_level": level,
-            "metadata": metadata});
-        control.admin.create_resource(&row).await.unwrap()["id"].as_str().unwrap().to_owned()
+        control.resource(gateway, kind, level, metadata).await
     };
     let ours = json!({"gateway_id": gateway, "full_control": true});
     let viewer = resource("remote_shell", "viewer", ours.clone()).await;
@@ -117,10 +117,10 @@ async fn each_toggle_alone_stops_the_next_command() {
         (row["status"].as_str().unwrap().to_owned(), format!("{why}: {row}"))
     };
     assert_eq!(status("all on").await.0, "completed");
-    control.admin.full_control(Some(&paired.gateway_id), false).await.unwrap();
+    control.admin.set_full_control(Some(&paired.gateway_id), false).await.unwrap();
     let (word, row) = status("team off").await;
     assert!(word == "failed" && row.contains("team"), "{row}");
-    control.admin.full_control(Some(&paired.gateway_id), true).await.unwrap();
+    control.admin.set_full_control(Some(&paired.gateway_id), true).await.unwrap();
     paired.machine.run_async(&["full-control", "disable"]).await;
     let (word, row) = status("host off").await;
     assert!(word == "failed" && row.contains("full-control enable"), "{row}");
@@ -232,11 +232,16 @@ async fn the_same_key_runs_once() {
     let paired = Paired::start(&control).await;
     let marker = paired.machine.home().join("marker");
     let command = format!("echo x >> {}", marker.display());
-    let submit = async |attempt: i64| {
-        let job = json!({"gateway_id": paired.gateway_id, "job_type": "shell_exec",
-            "payload": {"command": command, "resource_id": paired.resource_id},
-            "idempotency_key": "once, please", "attempt": attempt});
-        control.admin.submit(&job).await.unwrap()["id"].as_str().unwrap().to_owned()
+    let submit = async |attempt: u32| {
+        let payload = json!({"command": command, "resource_id": paired.resource_id});
+        let job = NewJob {
+            gateway_id: Some(paired.gateway_id.clone()),
+            job_type: "shell_exec".to_owned(),
+            payload: fields(payload),
+            idempotency_key: Some("once, please".to_owned()),
+            attempt: Some(attempt),
+        };
+        control.submit_job(job).await
     };
     let first = control.ended(&submit(1).await).await;
     assert_eq!(first["status"], "completed", "{first}");
