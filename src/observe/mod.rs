@@ -1,5 +1,7 @@
 //! Logging and redaction.
 
+pub mod logging;
 mod redact;
+mod rotate;
 
 pub use redact::Redactor;
