@@ -152,10 +152,10 @@ pub fn init(options: LogOptions) -> Result<LogGuard, LogError> {
     };
     let handle =
         LogHandle { file: state, dropped: writer.as_ref().map(NonBlocking::error_counter) };
-    let subscriber = Registry::default()
-        .with(targets)
-        .with(stderr_layer(stderr, redactor.clone()))
-        .with(writer.map(|writer| json_layer(Redacting { inner: move || writer.clone(), redactor })));
+    let subscriber =
+        Registry::default().with(targets).with(stderr_layer(stderr, redactor.clone())).with(
+            writer.map(|writer| json_layer(Redacting { inner: move || writer.clone(), redactor })),
+        );
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
     if refused {
         tracing::warn!(PANORAMA_GATEWAY_LOG = %filter, "the log filter is not understood; using info");
@@ -187,7 +187,10 @@ fn file_writer(path: &Path, state: FileState) -> Result<(NonBlocking, WorkerGuar
         .finish(file))
 }
 
-fn stderr_layer<S>(lines: StderrLines, redactor: Redactor) -> Option<Box<dyn Layer<S> + Send + Sync>>
+fn stderr_layer<S>(
+    lines: StderrLines,
+    redactor: Redactor,
+) -> Option<Box<dyn Layer<S> + Send + Sync>>
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -298,7 +301,9 @@ mod tests {
 
     #[test]
     fn filters() {
-        for good in ["info", "DEBUG", "off", "warn,panorama_gateway=debug", "panorama_gateway::jobs"] {
+        for good in
+            ["info", "DEBUG", "off", "warn,panorama_gateway=debug", "panorama_gateway::jobs"]
+        {
             assert!(parse_filter(good).is_some(), "{good}");
         }
         for bad in ["", "verbose", "a=b=c", "info,nonsense", "panorama_gateway=loud"] {

@@ -69,11 +69,8 @@ impl RotatingFile {
         if self.size > 0 && self.size.saturating_add(line.len() as u64) > self.bounds.size {
             self.rotate();
         }
-        let failed = |source| crate::fs::FsError::Io {
-            verb: "write",
-            path: self.path.clone(),
-            source,
-        };
+        let failed =
+            |source| crate::fs::FsError::Io { verb: "write", path: self.path.clone(), source };
         let mut file = match self.file.take() {
             Some(file) => file,
             None => {

@@ -50,7 +50,7 @@ pub(super) async fn run(host: &Host, job: &Job, stop: &JobStop) -> Finished {
     };
     match run {
         Ok(outcome) if outcome.ended == Ended::Cancelled => Finished::cancelled_by_shutdown(),
-        Ok(outcome) => Finished::completed(result(host, &checked, &shell, &outcome)),
+        Ok(outcome) => Finished::completed(result(host, checked, &shell, outcome)),
         Err(error) => refuse(
             Some(&checked.resource_id),
             &format!("The command could not be run: {:#}", anyhow::Error::new(error)),
@@ -190,7 +190,7 @@ fn spec(host: &Host, shell: &OsString, command: &str) -> RunSpec {
     }
 }
 
-fn result(host: &Host, checked: &Checked, shell: &OsString, outcome: &Outcome) -> Value {
+fn result(host: &Host, checked: Checked, shell: &OsString, outcome: Outcome) -> Value {
     let timed_out = outcome.ended == Ended::TimeLimit;
     let (exit_code, signal) = match outcome.exit {
         Exit::Code(code) => (Some(code), None),
@@ -208,21 +208,24 @@ fn result(host: &Host, checked: &Checked, shell: &OsString, outcome: &Outcome) -
             .filter(|code| *code != 0)
             .map(|code| format!("The command ended with exit code {code}"))
     };
+    let (stdout_truncated, stderr_truncated) = (outcome.stdout.truncated, outcome.stderr.truncated);
+    let stdout = host.redactor.own_secrets(outcome.stdout.into_text());
+    let stderr = host.redactor.own_secrets(outcome.stderr.into_text());
     let mut result = json!({
         "message": problem.clone().unwrap_or_else(|| "The command ended".to_owned()),
         "resource_id": checked.resource_id,
-        "command": host.redactor.own_secrets(&checked.command),
+        "command": host.redactor.own_secrets(checked.command),
         "shell": shell.to_string_lossy(),
         "cwd": CWD,
-        "stdout": host.redactor.own_secrets(&outcome.stdout.text()),
-        "stderr": host.redactor.own_secrets(&outcome.stderr.text()),
+        "stdout": stdout,
+        "stderr": stderr,
         "exit_code": exit_code,
         "duration_ms": outcome.duration.as_millis(),
         "timed_out": timed_out,
         "success": success,
-        "stdout_truncated": outcome.stdout.truncated,
-        "stderr_truncated": outcome.stderr.truncated,
-        "output_truncated": outcome.stdout.truncated || outcome.stderr.truncated,
+        "stdout_truncated": stdout_truncated,
+        "stderr_truncated": stderr_truncated,
+        "output_truncated": stdout_truncated || stderr_truncated,
         "error": problem,
         "exec_user": null,
         "workload_id": null,

@@ -241,8 +241,10 @@ impl Scan<'_> {
 
     fn bearer(&mut self, at: usize) {
         const WORD: &str = "bearer";
-        let is_word =
-            self.text.get(at..at + WORD.len()).is_some_and(|w| w.eq_ignore_ascii_case(WORD.as_bytes()));
+        let is_word = self
+            .text
+            .get(at..at + WORD.len())
+            .is_some_and(|w| w.eq_ignore_ascii_case(WORD.as_bytes()));
         let mut start = at + WORD.len();
         if !is_word || !matches!(self.byte(start), b' ' | b'\t') || start >= self.text.len() {
             return;
@@ -256,7 +258,10 @@ impl Scan<'_> {
         let mut end = start;
         while end < self.text.len()
             && !self.text[end].is_ascii_whitespace()
-            && !matches!(self.text[end], b'"' | b'\'' | b'`' | b',' | b';' | b'\\' | b'<' | b')' | b'}')
+            && !matches!(
+                self.text[end],
+                b'"' | b'\'' | b'`' | b',' | b';' | b'\\' | b'<' | b')' | b'}'
+            )
         {
             end += 1;
         }
