@@ -235,3 +235,25 @@ async fn bad_admin_input_is_refused_and_changes_nothing() {
     assert_eq!((context.count("gateway_jobs"), context.count("team_resources")), (0, 0));
     assert_eq!(context.count("pairing_codes"), 1);
 }
+
+#[tokio::test]
+async fn damaged_or_newer_files_are_refused_and_left_alone() {
+    let context = Context::new().await;
+    let data_dir = context.data_dir();
+    let Context { server, dir: _keep, .. } = context;
+    server.shutdown().await;
+    let secrets = data_dir.join("secrets.json");
+    let newer =
+        std::fs::read_to_string(&secrets).unwrap().replace("\"version\": 1", "\"version\": 2");
+    for (contents, part) in [("{", "damaged"), ("null", "damaged"), (&newer, "format 2")] {
+        std::fs::write(&secrets, contents).unwrap();
+        let options = ServerOptions::new(&data_dir, "127.0.0.1:0".parse().unwrap());
+        let error = Server::start(options).await.unwrap_err();
+        assert!(matches!(error, ServerError::Secrets(_)), "{error:?}");
+        assert!(error.to_string().contains(part), "{error}");
+        assert_eq!(std::fs::read_to_string(&secrets).unwrap(), contents);
+    }
+    panorama_gateway::fs::save(&data_dir.join("server.json"), b"<html>").unwrap();
+    let error = AdminClient::find(&data_dir).await.unwrap_err();
+    assert!(matches!(error, AdminClientError::Damaged { .. }), "{error:?}");
+}

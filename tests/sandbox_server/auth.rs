@@ -106,7 +106,7 @@ async fn tokens_survive_a_restart_of_the_server() {
     let paired = context.pair().await;
     let child = context.refresh(&paired.refresh).await.1["refresh_token"].clone();
     let data_dir = context.data_dir();
-    let Context { server, dir: _dir, http } = context;
+    let Context { server, dir, http } = context;
     let anon_key = server.anon_key().to_owned();
     server.shutdown().await;
     assert!(!data_dir.join("server.json").exists());
@@ -114,7 +114,7 @@ async fn tokens_survive_a_restart_of_the_server() {
         panorama_gateway::sandbox::ServerOptions::new(data_dir, "127.0.0.1:0".parse().unwrap());
     let server = panorama_gateway::sandbox::Server::start(options).await.unwrap();
     assert_eq!(server.anon_key(), anon_key);
-    let context = Context { server, dir: _dir, http };
+    let context = Context { server, dir, http };
     assert_eq!(context.refresh(&paired.refresh).await.1["refresh_token"], child);
     assert_eq!(user(&context, &paired.access).await.0, 200);
 }
