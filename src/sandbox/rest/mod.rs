@@ -133,6 +133,10 @@ struct Parsed {
 
 async fn route(store: &Store, caller: &Caller, request: RestRequest) -> Result<Reply, RestError> {
     let path = request.path.trim_matches('/').to_owned();
+    // Before the query string: that of a GET would hold the arguments.
+    if path.starts_with("rpc/") && request.method != Method::POST {
+        return Err(RestError::new("PGRST101", "Only POST is allowed on RPC"));
+    }
     headers::check_profile(&request.headers, &request.method)?;
     let reads = request.method == Method::GET || request.method == Method::HEAD;
     let query = Query::parse(&request.query)?;
@@ -144,9 +148,6 @@ async fn route(store: &Store, caller: &Caller, request: RestRequest) -> Result<R
         window,
     };
     if let Some(name) = path.strip_prefix("rpc/") {
-        if request.method != Method::POST {
-            return Err(RestError::new("PGRST101", "Only POST is allowed on RPC"));
-        }
         headers::check_content_type(&request.headers)?;
         let call = Call::find(store.schema(), name, caller, &request.body)?;
         return called(store, caller, parsed, call).await;

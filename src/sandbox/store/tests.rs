@@ -181,11 +181,11 @@ async fn changes_come_after_the_commit_in_its_order_with_the_row_before() {
     let store = &fixture.store;
     let mut changes = store.changes();
     let id = store.write(|write| job(write.tx, "a")).await.unwrap()["id"].clone();
-    let changed = store.write(|write| {
+    let running = store.write(|write| {
         let sql = "UPDATE gateway_jobs SET status = 'running', started_at = 1762162375123400";
         Ok::<_, StoreError>(write.tx.execute(sql, [])?)
     });
-    changed.await.unwrap();
+    running.await.unwrap();
     let gone =
         store.write(|write| Ok::<_, StoreError>(write.tx.execute("DELETE FROM gateway_jobs", [])?));
     gone.await.unwrap();
