@@ -1,8 +1,8 @@
 //! `/rest/v1`: PostgREST's grammar, typed, turned into SQL with bound parameters only.
 //!
-//! A request is parsed ([`query`], [`headers`], [`body`]), resolved against the table's definition
-//! ([`resolve`]), turned into SQL ([`sql`]) with the caller's rights in it, and run ([`read`],
-//! [`write`], [`rpc`]). What is not understood is refused, never ignored.
+//! A request is parsed (`query`, `headers`, `body`), resolved against the table's definition
+//! (`resolve`), turned into SQL with the caller's rights in it (`sql`), and run (`read`, `write`,
+//! `rpc`). What is not understood is refused, never ignored.
 
 mod body;
 mod error;

@@ -158,14 +158,8 @@ impl Writer {
         for work in batch {
             execute("SAVEPOINT work")?;
             if !work.run(&self.connection) {
-                if self.connection.is_autocommit() {
-                    // A full disk and the like roll the whole transaction back, and the earlier
-                    // pieces with it.
-                    return Err(rusqlite::Error::SqliteFailure(
-                        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT_ROLLBACK),
-                        Some("the transaction was rolled back".to_owned()),
-                    ));
-                }
+                // Fails if SQLite rolled everything back by itself, as for a full disk: then the
+                // earlier pieces of this transaction are gone, too, and are told so.
                 execute("ROLLBACK TO work")?;
             }
             execute("RELEASE work")?;
