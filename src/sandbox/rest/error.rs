@@ -74,6 +74,7 @@ impl RestError {
         match self.code {
             "42501" if anonymous => StatusCode::UNAUTHORIZED,
             "42501" => StatusCode::FORBIDDEN,
+            "PGRST301" | "PGRST302" | "PGRST303" => StatusCode::UNAUTHORIZED,
             "23505" | "23503" => StatusCode::CONFLICT,
             "42P01" | "42883" | "PGRST125" | "PGRST202" | "PGRST205" => StatusCode::NOT_FOUND,
             "PGRST101" | "PGRST117" => StatusCode::METHOD_NOT_ALLOWED,

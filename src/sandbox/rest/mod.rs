@@ -1,8 +1,8 @@
 //! `/rest/v1`: PostgREST's grammar, typed, turned into SQL with bound parameters only.
 //!
-//! A request is parsed ([`query`], [`headers`], [`body`]), resolved against the table's definition
-//! ([`resolve`]), turned into SQL ([`sql`]) with the caller's rights in it, and run ([`read`],
-//! [`write`], [`rpc`]). What is not understood is refused, never ignored.
+//! A request is parsed (`query`, `headers`, `body`), resolved against the table's definition
+//! (`resolve`), turned into SQL with the caller's rights in it (`sql`), and run (`read`, `write`,
+//! `rpc`). What is not understood is refused, never ignored.
 
 mod body;
 mod error;
@@ -133,6 +133,10 @@ struct Parsed {
 
 async fn route(store: &Store, caller: &Caller, request: RestRequest) -> Result<Reply, RestError> {
     let path = request.path.trim_matches('/').to_owned();
+    // Before the query string: that of a GET would hold the arguments.
+    if path.starts_with("rpc/") && request.method != Method::POST {
+        return Err(RestError::new("PGRST101", "Only POST is allowed on RPC"));
+    }
     headers::check_profile(&request.headers, &request.method)?;
     let reads = request.method == Method::GET || request.method == Method::HEAD;
     let query = Query::parse(&request.query)?;
@@ -144,9 +148,6 @@ async fn route(store: &Store, caller: &Caller, request: RestRequest) -> Result<R
         window,
     };
     if let Some(name) = path.strip_prefix("rpc/") {
-        if request.method != Method::POST {
-            return Err(RestError::new("PGRST101", "Only POST is allowed on RPC"));
-        }
         headers::check_content_type(&request.headers)?;
         let call = Call::find(store.schema(), name, caller, &request.body)?;
         return called(store, caller, parsed, call).await;

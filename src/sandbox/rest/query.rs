@@ -1,6 +1,6 @@
 //! The query string: `select`, filters, `order`, `limit`, `offset`, `columns`, `on_conflict`.
 //!
-//! Only the grammar; whether names exist and values fit is the business of [`super::resolve`].
+//! Only the grammar; whether names exist and values fit is the business of `resolve`.
 
 use percent_encoding::percent_decode_str;
 

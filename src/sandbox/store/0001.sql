@@ -1,3 +1,4 @@
+-- Ids are UUIDs, lower-case with hyphens (filters are written so before they are compared).
 -- Times are integers, microseconds since 1970 UTC; JSON columns hold JSON text; booleans 0/1.
 CREATE TABLE teams (
     id TEXT PRIMARY KEY,

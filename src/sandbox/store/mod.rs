@@ -150,7 +150,7 @@ impl Store {
         let (reply, result) = oneshot::channel();
         let message = Message::Work(Box::new(Task::new(work, reply)));
         self.inner.work.send(message).await.map_err(|_| StoreError::Closed)?;
-        result.await.map_err(|_| StoreError::Closed)?
+        result.await.map_err(|_| StoreError::Closed)??
     }
 
     /// Runs `work` on a reader's connection; it sees one state of the database throughout, and

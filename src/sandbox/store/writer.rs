@@ -35,16 +35,20 @@ pub(super) trait Work: Send {
     fn answer(self: Box<Self>);
 }
 
+/// What the closure returned, or why that does not count. The caller makes one error of both, so
+/// that no code of its own runs on this thread but the closure.
+pub(super) type Finished<T, E> = Result<Result<T, E>, StoreError>;
+
 /// A closure and where its result goes.
 pub(super) struct Task<T, E, F> {
     work: Option<F>,
-    result: Option<Result<T, E>>,
-    reply: oneshot::Sender<Result<T, E>>,
+    result: Option<Finished<T, E>>,
+    reply: oneshot::Sender<Finished<T, E>>,
 }
 
 impl<T, E, F> Task<T, E, F> {
     /// Pairs them.
-    pub(super) fn new(work: F, reply: oneshot::Sender<Result<T, E>>) -> Self {
+    pub(super) fn new(work: F, reply: oneshot::Sender<Finished<T, E>>) -> Self {
         Self { work: Some(work), result: None, reply }
     }
 }
@@ -52,7 +56,7 @@ impl<T, E, F> Task<T, E, F> {
 impl<T, E, F> Work for Task<T, E, F>
 where
     T: Send,
-    E: From<StoreError> + Send,
+    E: Send,
     F: FnOnce(&mut Write<'_>) -> Result<T, E> + Send,
 {
     fn run(&mut self, connection: &Connection) -> bool {
@@ -60,15 +64,15 @@ where
         // What a panicking closure leaves half-done in the database is rolled back, and it owned
         // everything else that it touched.
         let run = AssertUnwindSafe(|| work(&mut Write { tx: connection }));
-        let result = catch_unwind(run)
-            .unwrap_or_else(|panic| Err(StoreError::Panicked(panic_text(panic.as_ref())).into()));
-        let good = result.is_ok();
+        let result =
+            catch_unwind(run).map_err(|panic| StoreError::Panicked(panic_text(panic.as_ref())));
+        let good = matches!(result, Ok(Ok(_)));
         self.result = Some(result);
         good
     }
 
     fn fail(&mut self, error: StoreError) {
-        self.result = Some(Err(error.into()));
+        self.result = Some(Err(error));
     }
 
     fn answer(self: Box<Self>) {
@@ -154,14 +158,8 @@ impl Writer {
         for work in batch {
             execute("SAVEPOINT work")?;
             if !work.run(&self.connection) {
-                if self.connection.is_autocommit() {
-                    // A full disk and the like roll the whole transaction back, and the earlier
-                    // pieces with it.
-                    return Err(rusqlite::Error::SqliteFailure(
-                        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT_ROLLBACK),
-                        Some("the transaction was rolled back".to_owned()),
-                    ));
-                }
+                // Fails if SQLite rolled everything back by itself, as for a full disk: then the
+                // earlier pieces of this transaction are gone, too, and are told so.
                 execute("ROLLBACK TO work")?;
             }
             execute("RELEASE work")?;
