@@ -1,8 +1,103 @@
-//! The command line.
+//! The command line: one file a command.
+//!
+//! `args` is the grammar, and runs nothing; each command's file has its `run`; `failure` has the
+//! exit codes and the shape of errors. Commands that answer at once (`status`, `stop`, `logs`,
+//! `full-control`) make neither a runtime nor an HTTP client.
 
+mod age;
+mod args;
+mod asynchronous;
+mod background;
+mod completions;
+mod config_show;
+mod context;
+mod failure;
+mod foreground;
+mod full_control;
+mod identity;
+mod instance;
+mod logs;
+mod pair;
+mod sandbox;
+mod socket;
+mod start;
+mod status;
+mod stop;
+mod table;
+mod ui;
+mod unpair;
+mod usage;
+
+use std::ffi::OsString;
 use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use nix::sys::stat::{Mode, umask};
+
+use self::args::{Cli, Command, ConfigCommand, DETACHED_FLAG};
+use self::context::Context;
+use self::failure::{Exit, Outcome};
+use self::ui::Ui;
+use crate::config::Environment;
+use crate::observe::Redactor;
 
 /// Parses, runs, and maps the outcome to an exit code.
 pub fn main() -> ExitCode {
-    unimplemented!()
+    // Whatever this process makes is its owner's alone; children get the caller's mask back.
+    let caller_umask = umask(Mode::from_bits_truncate(0o077)).bits();
+    let words = args::without_leading_dashes(std::env::args_os().collect());
+    if words.iter().any(|word| word == DETACHED_FLAG) {
+        background::detach();
+    }
+    let redactor = Redactor::default();
+    let environment = Environment::of_process();
+    let ui = Ui::new(&environment, redactor.clone());
+    let cli = match Cli::try_parse_from(&words) {
+        Ok(cli) => cli,
+        Err(error) => return usage::show(&error, &ui).into(),
+    };
+    let Some(command) = &cli.command else {
+        let help = Cli::command().render_help();
+        let text = if ui.colour_on_stdout() { help.ansi().to_string() } else { help.to_string() };
+        return ended(ui.out_raw(&text).map(|()| Exit::Done).map_err(Into::into), false, &ui);
+    };
+    let context = Context {
+        options: cli.global.options(),
+        environment,
+        ui: ui.clone(),
+        redactor,
+        caller_umask,
+        executable: executable(&words),
+    };
+    ended(run(&context, command), context.options.verbose, &ui)
+}
+
+fn run(context: &Context, command: &Command) -> Outcome {
+    match command {
+        Command::Pair(args) => pair::run(context, args),
+        Command::Start(args) => start::run(context, args),
+        Command::Stop(args) => stop::run(context, args),
+        Command::Status(args) => status::run(context, args),
+        Command::Logs(args) => logs::run(context, args),
+        Command::FullControl(args) => full_control::run(context, args),
+        Command::Unpair(args) => unpair::run(context, args),
+        Command::Config(ConfigCommand::Show(args)) => config_show::run(context, args),
+        Command::Sandbox(command) => sandbox::run(context, command),
+        Command::Completions(args) => completions::run(context, args),
+    }
+}
+
+fn ended(outcome: Outcome, verbose: bool, ui: &Ui) -> ExitCode {
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            ui.err(&failure.render(verbose, ui.colour_on_stderr()));
+            failure.exit.into()
+        }
+    }
+}
+
+fn executable(words: &[OsString]) -> std::path::PathBuf {
+    std::env::current_exe()
+        .unwrap_or_else(|_| words.first().map_or_else(|| "panorama-gateway".into(), Into::into))
 }

@@ -167,10 +167,9 @@ pub fn init(options: LogOptions) -> Result<LogGuard, LogError> {
 fn parse_filter(filter: &str) -> Option<Targets> {
     // An unknown word is read as the name of a target, all of whose lines are shown: nothing else
     // would be, which nobody wants who misspelt `debug`.
-    let names_unknown_level = filter
-        .split(',')
-        .map(str::trim)
-        .any(|part| !part.contains(['=', ':']) && part.parse::<LevelFilter>().is_err());
+    let names_unknown_level = filter.split(',').map(str::trim).any(|part| {
+        part.is_empty() || !part.contains(['=', ':']) && part.parse::<LevelFilter>().is_err()
+    });
     if names_unknown_level { None } else { filter.parse().ok() }
 }
 

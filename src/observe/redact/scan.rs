@@ -39,11 +39,8 @@ const KEY_PREFIXES: [(&str, usize); 9] = [
 
 /// True when a key, flag or field of this name holds a secret.
 pub(super) fn names_secret(name: &str) -> bool {
-    let plain: String = name
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric())
-        .map(|c| c.to_ascii_lowercase())
-        .collect();
+    let plain: String =
+        name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     SECRET_NAMES.iter().any(|secret| plain.ends_with(secret))
 }
 

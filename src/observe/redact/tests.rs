@@ -152,7 +152,9 @@ fn arguments_hide_content_and_keep_options() {
 #[test]
 fn hostile_text_costs_no_more_than_any_other() {
     // Quadratic behaviour would take minutes here.
-    for part in ["token=", "eyJ", "AKIA", "sk-", "://", "bearer ", "token=\\\"", "=:", "xoxb-", "\\"] {
+    for part in
+        ["token=", "eyJ", "AKIA", "sk-", "://", "bearer ", "token=\\\"", "=:", "xoxb-", "\\"]
+    {
         let text = part.repeat(400_000);
         let once = shown(&text);
         assert_eq!(shown(&once), once, "{part}");

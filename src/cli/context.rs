@@ -1,0 +1,67 @@
+//! What every command starts from.
+
+use std::path::PathBuf;
+
+use secrecy::ExposeSecret;
+
+use super::failure::Failure;
+use super::ui::Ui;
+use crate::config::{
+    ConfigStore, Environment, GlobalOptions, Paths, Purpose, SavedConfig, Settings,
+};
+use crate::observe::Redactor;
+
+/// Made once in [`super::main`].
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    /// Global flags.
+    pub options: GlobalOptions,
+    /// The process environment.
+    pub environment: Environment,
+    /// Stdout and stderr.
+    pub ui: Ui,
+    /// Knows every secret that this process comes by.
+    pub redactor: Redactor,
+    /// The umask that this process was started with.
+    pub caller_umask: u32,
+    /// This executable, as it was called at the start: after an upgrade the kernel's name of it
+    /// ends in "(deleted)".
+    pub executable: PathBuf,
+}
+
+impl Context {
+    /// Resolves the settings, and warns of variables that were not understood.
+    pub(crate) fn settings(&self, purpose: Purpose) -> Result<Settings, Failure> {
+        let settings = Settings::resolve(&self.options, self.environment.clone(), purpose)?;
+        for warning in &settings.warnings {
+            self.ui.warn(warning);
+        }
+        if let Some((previous, current)) = &settings.dir_fallback {
+            self.ui.warn(&format!(
+                "{} cannot be written; using {}",
+                previous.display(),
+                current.display()
+            ));
+        }
+        if let Some(key) = &settings.anon_key {
+            self.redactor.add_secret(key.value.expose_secret());
+        }
+        Ok(settings)
+    }
+
+    /// The paths alone: what stops a gateway or reads its log must work however its config looks.
+    pub(crate) fn paths(&self) -> Result<Paths, Failure> {
+        Ok(Paths::resolve(&self.options, self.environment.clone())?)
+    }
+
+    /// The saved config; its tokens are kept out of everything that is printed from here on.
+    pub(crate) fn saved(&self, settings: &Settings) -> Result<SavedConfig, Failure> {
+        let saved = ConfigStore::new(settings.paths.clone()).load()?;
+        for secret in ["accessToken", "refreshToken", "supabaseAnonKey"] {
+            if let Some(secret) = saved.text(secret) {
+                self.redactor.add_secret(secret);
+            }
+        }
+        Ok(saved)
+    }
+}

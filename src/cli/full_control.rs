@@ -1,0 +1,42 @@
+//! `full-control`: the host toggle.
+
+use super::args::{FullControlArgs, Toggle};
+use super::context::Context;
+use super::failure::{Exit, Outcome};
+use super::instance::Instance;
+use crate::config::{ConfigStore, Purpose};
+
+/// Runs the command.
+pub(crate) fn run(context: &Context, args: &FullControlArgs) -> Outcome {
+    let settings = context.settings(Purpose::Start)?;
+    let store = ConfigStore::new(settings.paths.clone());
+    let wanted = match args.action {
+        Toggle::Enable => Some(true),
+        Toggle::Disable => Some(false),
+        Toggle::Status => None,
+    };
+    let enabled = match wanted {
+        None => store.load()?.full_control(),
+        Some(wanted) => {
+            // A toggle that is off already is not written where there is no config yet.
+            if store.load()?.full_control() == wanted {
+                wanted
+            } else {
+                store.update(|saved| saved.set("full_control_enabled", wanted))?.full_control()
+            }
+        }
+    };
+    context.ui.out(&format!(
+        "Machine control is {} on this host.",
+        if enabled { "enabled" } else { "disabled" }
+    ))?;
+    if wanted == Some(true) {
+        context.ui.note(
+            "jobs may now run commands here as this user, where the team's toggle and the resource allow it, too",
+        );
+    }
+    if wanted.is_some() && Instance::find(&settings.paths).is_running() {
+        context.ui.note("the running gateway takes it over at once");
+    }
+    Ok(Exit::Done)
+}

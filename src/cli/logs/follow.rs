@@ -1,0 +1,127 @@
+//! New lines of a file that grows, is truncated, or is replaced by a younger one.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Read at a time; what is more waits for the next look.
+const MOST_AT_ONCE: u64 = 1024 * 1024;
+
+pub(super) struct Follower {
+    path: PathBuf,
+    file: File,
+    position: u64,
+    /// A line whose end has not come yet.
+    partial: Vec<u8>,
+}
+
+impl Follower {
+    /// From the end of the last whole line on.
+    pub(super) fn at_end(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let position = file.metadata()?.len();
+        Ok(Self { path: path.to_owned(), file, position, partial: Vec::new() })
+    }
+
+    /// How far the file was when following began.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Lines that came since. A log that cannot be read now is looked at again the next time.
+    pub(super) fn poll(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let came = self.read_on(&mut lines).unwrap_or(0);
+        if came == 0
+            && let Some(younger) = self.younger_file()
+        {
+            // The old file is read to its end by now.
+            if !self.partial.is_empty() {
+                lines.push(text(&std::mem::take(&mut self.partial)));
+            }
+            self.file = younger;
+            self.position = 0;
+            let _read_on_next_time = self.read_on(&mut lines);
+        }
+        lines
+    }
+
+    fn read_on(&mut self, lines: &mut Vec<String>) -> io::Result<usize> {
+        if self.file.metadata()?.len() < self.position {
+            self.position = 0;
+            self.partial.clear();
+        }
+        self.file.seek(SeekFrom::Start(self.position))?;
+        let mut came = Vec::new();
+        let size = (&mut self.file).take(MOST_AT_ONCE).read_to_end(&mut came)?;
+        self.position += size as u64;
+        for piece in came.split_inclusive(|byte| *byte == b'\n') {
+            self.partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || self.partial.len() as u64 >= MOST_AT_ONCE {
+                lines.push(text(&std::mem::take(&mut self.partial)));
+            }
+        }
+        Ok(size)
+    }
+
+    fn younger_file(&self) -> Option<File> {
+        let ours = self.file.metadata().ok()?;
+        let younger = File::open(&self.path).ok()?;
+        let theirs = younger.metadata().ok()?;
+        ((ours.dev(), ours.ino()) != (theirs.dev(), theirs.ino())).then_some(younger)
+    }
+}
+
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn append(path: &Path, text: &str) {
+        let mut file = File::options().append(true).create(true).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn whole_lines_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path, "before\n");
+        let mut follower = Follower::at_end(&path).unwrap();
+        assert_eq!(follower.poll(), Vec::<String>::new());
+        append(&path, "one\ntw");
+        assert_eq!(follower.poll(), ["one"]);
+        append(&path, "o\n");
+        assert_eq!(follower.poll(), ["two"]);
+    }
+
+    #[test]
+    fn rotation_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path, "");
+        let mut follower = Follower::at_end(&path).unwrap();
+        append(&path, "last of the old\n");
+        std::fs::rename(&path, dir.path().join("log.1")).unwrap();
+        assert_eq!(follower.poll(), ["last of the old"]);
+        assert_eq!(follower.poll(), Vec::<String>::new(), "no younger file yet");
+        append(&path, "first of the new\n");
+        assert_eq!(follower.poll(), ["first of the new"]);
+    }
+
+    #[test]
+    fn truncation_starts_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path, "a long line before\n");
+        let mut follower = Follower::at_end(&path).unwrap();
+        std::fs::write(&path, "new\n").unwrap();
+        assert_eq!(follower.poll(), ["new"]);
+    }
+}

@@ -1,0 +1,67 @@
+//! `logs`: the last lines, then what follows, across rotation and truncation.
+
+mod follow;
+mod line;
+mod tail;
+
+use std::io;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::args::LogsArgs;
+use super::context::Context;
+use super::failure::{Exit, Failure, Outcome};
+use follow::Follower;
+use line::Filter;
+
+/// Lines shown first when nothing else was asked for.
+const LINES: usize = 200;
+/// Between looks for new lines.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Runs the command.
+pub(crate) fn run(context: &Context, args: &LogsArgs) -> Outcome {
+    let paths = context.paths()?;
+    let path = &paths.log_file;
+    let unreadable = |error: io::Error| {
+        let failure = match error.kind() {
+            io::ErrorKind::NotFound => {
+                Failure::new(format!("there is no log at {}", path.display()))
+                    .hint("a gateway in the background writes one: `panorama-gateway start`")
+            }
+            _ => Failure::new(format!("could not read the log at {}", path.display())),
+        };
+        failure.cause(error.to_string())
+    };
+    let filter = Filter { level: args.level, since: oldest(args.since) };
+    let most = match (args.lines, args.since) {
+        (Some(lines), _) => usize::try_from(lines).unwrap_or(usize::MAX),
+        (None, Some(_)) => usize::MAX,
+        (None, None) => LINES,
+    };
+    let mut follower = Follower::at_end(path).map_err(unreadable)?;
+    let last = tail::last_lines(path, follower.position(), most, &filter).map_err(unreadable)?;
+    let show = |line: &str| -> io::Result<()> {
+        if args.json { context.ui.out(line) } else { context.ui.out(&line::render(line)) }
+    };
+    for line in last {
+        show(&line)?;
+    }
+    if args.no_follow {
+        return Ok(Exit::Done);
+    }
+    loop {
+        for line in follower.poll() {
+            if filter.shows(&line) {
+                show(&line)?;
+            }
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn oldest(since: Option<Duration>) -> Option<Timestamp> {
+    let since = jiff::SignedDuration::try_from(since?).ok()?;
+    Timestamp::now().checked_sub(since).ok()
+}

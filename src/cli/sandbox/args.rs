@@ -1,0 +1,183 @@
+//! The grammar of `sandbox …`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::model::JobStatus;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// A backend and a paired gateway, running in this terminal
+    Up(UpArgs),
+    /// The backend alone; other gateways pair with it
+    Serve(ServeArgs),
+    /// Make a pairing code
+    Code(CodeArgs),
+    /// Submit a job
+    #[command(subcommand, arg_required_else_help = true)]
+    Submit(SubmitCommand),
+    /// List jobs, newest first
+    Jobs(JobsArgs),
+    /// Show a job
+    Job(JobArgs),
+    /// Call a job off
+    Cancel(CancelArgs),
+    /// List gateways
+    Gateways(GatewaysArgs),
+    /// The team's toggle of machine control
+    FullControl(FullControlArgs),
+}
+
+/// Which sandbox, and how to answer.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
+    /// Where the sandbox keeps its data [default: sandbox in the config dir]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Answer in JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Run this command as a job, exit as it did, and stop everything
+    #[arg(long, value_name = "COMMAND")]
+    pub exec: Option<String>,
+    /// Where to listen; port 0 takes any [default: 127.0.0.1:54321, with --exec 127.0.0.1:0]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Keep everything in a temporary directory that is removed at the end
+    #[arg(long, conflicts_with = "data_dir")]
+    pub ephemeral: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Where to listen; port 0 takes any
+    #[arg(long, value_name = "ADDRESS", default_value = super::LISTEN)]
+    pub listen: SocketAddr,
+    /// Listen where other machines reach it
+    #[arg(long)]
+    pub allow_remote: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CodeArgs {
+    // `--device-name` is one of the global options: it names the gateway that will use the code.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SubmitCommand {
+    /// A shell command on the gateway's machine
+    ShellExec(ShellExecArgs),
+    /// A check of the gateway
+    Diagnostic(DiagnosticArgs),
+}
+
+/// What all kinds of jobs take.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SubmitCommon {
+    #[command(flatten)]
+    pub common: Common,
+    /// The gateway that is to run it [default: the one that was seen last]
+    #[arg(long, value_name = "ID")]
+    pub gateway: Option<String>,
+    /// Wait for the end, print the command's output, exit as it did
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShellExecArgs {
+    #[command(flatten)]
+    pub submit: SubmitCommon,
+    /// The remote-shell resource [default: the gateway's, made when there is none]
+    #[arg(long, value_name = "ID")]
+    pub resource_id: Option<String>,
+    /// The time limit in milliseconds [default: 30000]
+    #[arg(long, value_name = "N")]
+    pub timeout_ms: Option<u64>,
+    /// One word is a line of shell; several are a command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiagnosticArgs {
+    #[command(flatten)]
+    pub submit: SubmitCommon,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobsArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Only jobs with this status
+    #[arg(long, value_name = "STATUS", value_parser = job_status)]
+    pub status: Option<JobStatus>,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 50,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// The job
+    pub id: String,
+    /// Wait for its end
+    #[arg(long)]
+    pub follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// The job
+    pub id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GatewaysArgs {
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FullControlArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// The gateway [default: the one that was seen last]
+    #[arg(long, value_name = "ID")]
+    pub gateway: Option<String>,
+    /// Allow or forbid
+    #[arg(value_enum, value_name = "ACTION")]
+    pub action: TeamToggle,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TeamToggle {
+    /// Allow
+    #[value(alias = "enable", alias = "true")]
+    On,
+    /// Forbid
+    #[value(alias = "disable", alias = "false")]
+    Off,
+}
+
+fn job_status(word: &str) -> Result<JobStatus, String> {
+    JobStatus::parse(word)
+        .ok_or_else(|| "use queued, running, completed, failed or cancelled".to_owned())
+}

@@ -1,0 +1,105 @@
+//! `sandbox …`: the embedded control plane and its admin calls.
+
+pub(crate) mod args;
+mod code;
+mod jobs;
+mod outcome;
+mod serve;
+mod submit;
+mod team;
+mod up;
+
+use std::path::{Path, PathBuf};
+
+use secrecy::ExposeSecret;
+
+use self::args::{Common, SandboxCommand, SubmitCommand};
+use super::asynchronous;
+use super::context::Context;
+use super::failure::{Failure, Outcome};
+use crate::sandbox::{AdminClient, AdminClientError, Server, ServerError};
+
+/// Where a sandbox listens unless told otherwise.
+pub(crate) const LISTEN: &str = "127.0.0.1:54321";
+
+/// Runs the command.
+pub(crate) fn run(context: &Context, command: &SandboxCommand) -> Outcome {
+    match command {
+        SandboxCommand::Up(args) => up::run(context, args),
+        SandboxCommand::Serve(args) => serve::run(context, args),
+        SandboxCommand::Code(args) => asynchronous::short(code::run(context, args))?,
+        SandboxCommand::Submit(SubmitCommand::ShellExec(args)) => {
+            asynchronous::short(submit::shell_exec(context, args))?
+        }
+        SandboxCommand::Submit(SubmitCommand::Diagnostic(args)) => {
+            asynchronous::short(submit::diagnostic(context, args))?
+        }
+        SandboxCommand::Jobs(args) => asynchronous::short(jobs::list(context, args))?,
+        SandboxCommand::Job(args) => asynchronous::short(jobs::show(context, args))?,
+        SandboxCommand::Cancel(args) => asynchronous::short(jobs::cancel(context, args))?,
+        SandboxCommand::Gateways(args) => asynchronous::short(team::gateways(context, args))?,
+        SandboxCommand::FullControl(args) => {
+            asynchronous::short(team::full_control(context, args))?
+        }
+    }
+}
+
+/// Absolute.
+fn data_dir(context: &Context, common: &Common) -> Result<PathBuf, Failure> {
+    match &common.data_dir {
+        Some(dir) => std::path::absolute(dir)
+            .map_err(|error| Failure::usage("--data-dir is not a path").cause(error.to_string())),
+        None => Ok(context.paths()?.dir.join("sandbox")),
+    }
+}
+
+/// The admin API of the sandbox that runs on this data dir.
+async fn client(context: &Context, common: &Common) -> Result<AdminClient, Failure> {
+    let data_dir = data_dir(context, common)?;
+    AdminClient::find(&data_dir).await?.ok_or_else(|| {
+        Failure::new(format!("no sandbox runs on {}", data_dir.display()))
+            .hint("start one with `panorama-gateway sandbox up`, or name its --data-dir")
+    })
+}
+
+/// Keeps a server's secrets out of what is printed, and gives its admin API.
+fn client_of(context: &Context, server: &Server) -> AdminClient {
+    context.redactor.add_secret(server.admin_token().expose_secret());
+    AdminClient::new(server.url(), server.admin_token().clone())
+}
+
+fn log_filter(context: &Context) -> &str {
+    context.environment.get("PANORAMA_GATEWAY_LOG").unwrap_or("info")
+}
+
+fn show_path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        let hint = error.hint();
+        Self::of(&error).hint(hint)
+    }
+}
+
+impl From<AdminClientError> for Failure {
+    fn from(error: AdminClientError) -> Self {
+        let failure = Self::of(&error);
+        match &error {
+            AdminClientError::Refused { code, .. } if code == "no_gateway" => {
+                Self::new("no gateway is paired with this sandbox")
+                    .hint("`panorama-gateway sandbox code` makes a code and prints how to use it")
+            }
+            AdminClientError::Refused { .. } | AdminClientError::Client(_) => failure,
+            AdminClientError::Unreachable { .. } | AdminClientError::Contract(_) => {
+                failure.hint("see whether it still runs: `panorama-gateway sandbox gateways`")
+            }
+            AdminClientError::Damaged { .. }
+            | AdminClientError::Fs(_)
+            | AdminClientError::Secrets(_) => {
+                failure.hint("repair the file, or start a sandbox on another --data-dir")
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What a job came to, as a command of the shell would tell it.
+
+use std::str::FromStr;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::cli::failure::{Exit, Failure, Outcome};
+use crate::cli::ui::Ui;
+use crate::model::JobStatus;
+use crate::sandbox::AdminClient;
+
+/// The exit status of a command that ran into its time limit, as `timeout` has it.
+const TIMED_OUT: u8 = 124;
+/// The longest that the server lets a call wait.
+const LONG_POLL: std::time::Duration = std::time::Duration::from_secs(25);
+
+/// Waits for a job's end; says each change of its status on stderr.
+pub(super) async fn follow(
+    client: &AdminClient,
+    ui: &Ui,
+    mut job: Value,
+) -> Result<Value, Failure> {
+    let mut said = String::new();
+    loop {
+        let id = text(&job, "id").to_owned();
+        let status = text(&job, "status").to_owned();
+        if status != said {
+            ui.note(&format!("job {id}: {status}"));
+        }
+        if JobStatus::parse(&status).is_none_or(JobStatus::is_terminal) {
+            return Ok(job);
+        }
+        said = status;
+        let before = text(&job, "updated_at").to_owned();
+        job = client.job_after(&id, &before, LONG_POLL).await?;
+    }
+}
+
+/// Prints what the job's command printed, where it belongs, and ends as it did.
+pub(super) fn replay(ui: &Ui, job: &Value) -> Outcome {
+    let result = &job["result"];
+    ui.out_raw(text(result, "stdout"))?;
+    ui.err_raw(text(result, "stderr"));
+    for (stream, flag) in [("stdout", "stdout_truncated"), ("stderr", "stderr_truncated")] {
+        if result[flag].as_bool() == Some(true) {
+            ui.warn(&format!("{stream} was longer; the rest was not kept"));
+        }
+    }
+    match exit(job) {
+        Some(exit) => Ok(exit),
+        None => Err(Failure::new(format!("the job {}: {}", text(job, "status"), reason(job)))),
+    }
+}
+
+/// The exit of the job's command; `None` when the job itself failed.
+pub(super) fn exit(job: &Value) -> Option<Exit> {
+    if job["status"] != JobStatus::Completed.as_str() {
+        return None;
+    }
+    let result = &job["result"];
+    if result["timed_out"].as_bool() == Some(true) {
+        return Some(Exit::OfCommand(TIMED_OUT));
+    }
+    if let Some(signal) = signal_number(&result["signal"]) {
+        return Some(Exit::OfCommand(128u8.saturating_add(signal)));
+    }
+    match result["exit_code"].as_i64() {
+        // The shell sees the last eight bits, too.
+        Some(code) => Some(Exit::OfCommand(u8::try_from(code & 0xff).unwrap_or(1))),
+        None => Some(Exit::Failed),
+    }
+}
+
+fn signal_number(signal: &Value) -> Option<u8> {
+    if let Some(number) = signal.as_u64() {
+        return u8::try_from(number).ok();
+    }
+    let name = signal.as_str()?;
+    let name = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
+    Signal::from_str(&name).ok().and_then(|signal| u8::try_from(signal as i32).ok())
+}
+
+/// Why a job failed, one line.
+fn reason(job: &Value) -> String {
+    let error = text(job, "error");
+    let reason = if error.is_empty() { text(&job["result"], "message") } else { error };
+    let reason = if reason.is_empty() { "it does not say why" } else { reason };
+    reason.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A text field, or nothing.
+pub(super) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn completed(result: Value) -> Value {
+        json!({"status": "completed", "result": result})
+    }
+
+    #[test]
+    fn exits_as_the_command_did() {
+        for (result, code) in [
+            (json!({"exit_code": 0}), 0),
+            (json!({"exit_code": 3}), 3),
+            (json!({"exit_code": 259}), 3),
+            (json!({"exit_code": null, "timed_out": true, "signal": "SIGKILL"}), 124),
+            (json!({"exit_code": null, "signal": "SIGKILL"}), 137),
+            (json!({"exit_code": null, "signal": "TERM"}), 143),
+            (json!({"exit_code": null, "signal": 2}), 130),
+            (json!({"exit_code": null}), 1),
+        ] {
+            assert_eq!(exit(&completed(result.clone())).map(Exit::code), Some(code), "{result}");
+        }
+    }
+
+    #[test]
+    fn a_failed_job_has_a_reason_and_no_exit() {
+        let job = json!({"status": "failed", "error": null, "result": {"message": "not\nallowed"}});
+        assert_eq!(exit(&job), None);
+        assert_eq!(reason(&job), "not allowed");
+        assert_eq!(reason(&json!({"error": "gone"})), "gone");
+        assert_eq!(reason(&json!({})), "it does not say why");
+    }
+}

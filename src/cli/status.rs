@@ -1,0 +1,314 @@
+//! `status`: gathers what files and the running gateway say, then renders it.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::args::StatusArgs;
+use super::context::Context;
+use super::failure::{Exit, Outcome};
+use super::instance::Instance;
+use super::{age, table};
+use crate::config::{Purpose, SavedConfig, Settings};
+use crate::model::time;
+use crate::runtime::status::{Contact, LiveStatus, Phase, SupervisorState};
+
+/// Everything that `status` knows; `--json` prints it. Fields are added, never renamed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Report {
+    /// A gateway runs.
+    pub running: bool,
+    /// Its version; this program's when none runs or it does not say.
+    pub version: String,
+    /// Its process.
+    pub pid: Option<i32>,
+    /// What the pid file names although it is no gateway.
+    pub stale_pid: Option<i32>,
+    /// Wire time.
+    pub started_at: Option<String>,
+    /// Milliseconds.
+    pub uptime_ms: Option<u64>,
+    /// There is an identity with tokens.
+    pub paired: bool,
+    /// The name that the team sees.
+    pub device_name: String,
+    /// Set when paired.
+    pub gateway_id: Option<String>,
+    /// Set when paired.
+    pub team_id: Option<String>,
+    /// The backend.
+    pub supabase_url: Option<String>,
+    /// The host toggle.
+    pub full_control_enabled: bool,
+    /// Where everything lies.
+    pub paths: ReportPaths,
+    /// What the running gateway says of itself.
+    pub gateway: Option<Box<LiveStatus>>,
+}
+
+/// Where everything lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub(crate) struct ReportPaths {
+    pub config_dir: PathBuf,
+    pub config_file: PathBuf,
+    pub log_file: PathBuf,
+    pub pid_file: PathBuf,
+    pub socket: PathBuf,
+}
+
+/// Runs the command.
+pub(crate) fn run(context: &Context, args: &StatusArgs) -> Outcome {
+    let settings = context.settings(Purpose::Start)?;
+    let saved = context.saved(&settings)?;
+    let report = report(&settings, &saved, Instance::find(&settings.paths));
+    let text = if args.json {
+        let value = serde_json::to_value(&report).unwrap_or_default();
+        table::json(&value)
+    } else {
+        render(&report, context.options.verbose, Timestamp::now())
+    };
+    context.ui.out(&text)?;
+    Ok(if args.check && !report.running { Exit::NotRunning } else { Exit::Done })
+}
+
+fn report(settings: &Settings, saved: &SavedConfig, instance: Instance) -> Report {
+    let (running, pid, stale_pid, live) = match instance {
+        Instance::Running { pid, live } => (true, pid, None, live),
+        Instance::Stopped { stale_pid } => (false, None, stale_pid, None),
+    };
+    let text = |name: &str| saved.text(name).map(str::to_owned);
+    Report {
+        running,
+        version: live.as_ref().map_or(crate::VERSION, |live| live.version.as_str()).to_owned(),
+        pid,
+        stale_pid,
+        started_at: live.as_ref().map(|live| live.started_at.clone()),
+        uptime_ms: live.as_ref().map(|live| live.uptime_ms),
+        paired: saved.is_paired(),
+        device_name: settings.device_name.value.clone(),
+        gateway_id: text("gatewayId"),
+        team_id: text("teamId"),
+        supabase_url: settings.supabase_url.as_ref().map(|url| url.value.clone()),
+        full_control_enabled: saved.full_control(),
+        paths: ReportPaths {
+            config_dir: settings.paths.dir.clone(),
+            config_file: settings.paths.config_file.clone(),
+            log_file: settings.paths.log_file.clone(),
+            pid_file: settings.paths.pid_file.clone(),
+            socket: settings.paths.socket(),
+        },
+        gateway: live,
+    }
+}
+
+/// For people.
+pub(crate) fn render(report: &Report, verbose: bool, now: Timestamp) -> String {
+    let mut lines = vec![("Gateway", gateway_line(report))];
+    lines.push(("Paired", if report.paired { "yes" } else { "no" }.to_owned()));
+    let toggle = if report.full_control_enabled { "enabled" } else { "disabled" };
+    lines.push(("Machine control", format!("{toggle} on this host")));
+    if let Some(live) = &report.gateway {
+        live_lines(live, now, &mut lines);
+    }
+    if verbose {
+        verbose_lines(report, &mut lines);
+    }
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|(name, value)| format!("{:<width$}{value}", format!("{name}:")))
+        .collect();
+    lines.join("\n")
+}
+
+fn gateway_line(report: &Report) -> String {
+    let Some(live) = &report.gateway else {
+        return match (report.running, report.pid) {
+            (true, Some(pid)) => format!("running, but it does not answer (pid {pid})"),
+            (true, None) => "starting or stopping".to_owned(),
+            (false, _) => "not running".to_owned(),
+        };
+    };
+    let phase = match live.phase {
+        Phase::Starting => "starting",
+        Phase::Up => "up",
+        Phase::Draining => "stopping",
+        Phase::Stopped => "stopped",
+    };
+    let detail = live.detail.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
+    format!("{phase}{detail}, version {}, for {}", live.version, age::millis(live.uptime_ms))
+}
+
+fn live_lines(live: &LiveStatus, now: Timestamp, lines: &mut Vec<(&'static str, String)>) {
+    let reported = live.reported_status.as_deref().unwrap_or("nothing yet");
+    lines.push(("Connection", format!("reported {reported}, {}", contact(&live.heartbeat, now))));
+    lines.push(("Ingress", format!("{}, {}", live.ingress, contact(&live.poll, now))));
+    if live.session != "valid" {
+        lines.push(("Session", live.session.clone()));
+    }
+    lines.push((
+        "Jobs",
+        format!(
+            "{} of {} in hand, {} waiting, {} finished",
+            live.active_jobs.len(),
+            live.concurrency,
+            live.queued_jobs,
+            live.finished_jobs
+        ),
+    ));
+    for job in &live.active_jobs {
+        lines.push(("  in hand", format!("{} {} since {}", job.job_type, job.id, job.started_at)));
+    }
+    for provider in &live.providers {
+        let text = match (&provider.version, &provider.error) {
+            (Some(version), _) if provider.available => version.clone(),
+            (_, Some(error)) => format!("not available: {error}"),
+            _ if provider.available => "available".to_owned(),
+            _ => "not available".to_owned(),
+        };
+        lines.push(("Provider", format!("{} {text}", provider.id)));
+    }
+    for supervisor in live.supervisors.iter().filter(|s| s.state != "running" || s.restarts > 0) {
+        let SupervisorState { name, state, restarts } = supervisor;
+        lines.push(("Trouble", format!("{name} is {state}, started again {restarts} times")));
+    }
+}
+
+fn contact(contact: &Contact, now: Timestamp) -> String {
+    let last = match contact.last_ok_at.as_deref().and_then(time::parse) {
+        Some(at) => format!("last {} ago", age::between(at, now)),
+        None => "none so far".to_owned(),
+    };
+    match &contact.error {
+        Some(error) => format!("{last}, failing: {error}"),
+        None => last,
+    }
+}
+
+fn verbose_lines(report: &Report, lines: &mut Vec<(&'static str, String)>) {
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+    lines.push(("Device", report.device_name.clone()));
+    lines.push(("Gateway id", or_none(&report.gateway_id)));
+    lines.push(("Team id", or_none(&report.team_id)));
+    lines.push(("Backend", or_none(&report.supabase_url)));
+    if let Some(pid) = report.pid {
+        lines.push(("Pid", pid.to_string()));
+    }
+    if let Some(pid) = report.stale_pid {
+        lines.push(("Stale pid", pid.to_string()));
+    }
+    let paths = &report.paths;
+    for (name, path) in [
+        ("Config dir", &paths.config_dir),
+        ("Config file", &paths.config_file),
+        ("Log file", &paths.log_file),
+        ("Pid file", &paths.pid_file),
+        ("Socket", &paths.socket),
+    ] {
+        lines.push((name, path.display().to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::ActiveJob;
+    use crate::runtime::status::ProviderState;
+
+    fn stopped() -> Report {
+        Report {
+            running: false,
+            version: "1.2.3".into(),
+            pid: None,
+            stale_pid: Some(77),
+            started_at: None,
+            uptime_ms: None,
+            paired: true,
+            device_name: "box".into(),
+            gateway_id: Some("g".into()),
+            team_id: Some("t".into()),
+            supabase_url: Some("https://x.example".into()),
+            full_control_enabled: false,
+            paths: ReportPaths {
+                config_dir: "/c".into(),
+                config_file: "/c/gateway.json".into(),
+                log_file: "/c/gateway.log".into(),
+                pid_file: "/c/gateway.pid".into(),
+                socket: "/c/gateway.sock".into(),
+            },
+            gateway: None,
+        }
+    }
+
+    fn live() -> LiveStatus {
+        LiveStatus {
+            pid: 42,
+            version: "1.2.3".into(),
+            started_at: "2026-01-01T00:00:00.000Z".into(),
+            uptime_ms: 3_720_000,
+            phase: Phase::Up,
+            detail: None,
+            reported_status: Some("ready".into()),
+            heartbeat: Contact { last_ok_at: Some("2026-01-01T01:01:58.000Z".into()), error: None },
+            poll: Contact { last_ok_at: None, error: Some("could not reach the backend".into()) },
+            ingress: "polling".into(),
+            session: "valid".into(),
+            full_control_enabled: true,
+            concurrency: 10,
+            queued_jobs: 2,
+            active_jobs: vec![ActiveJob {
+                id: "j1".into(),
+                job_type: "shell_exec".into(),
+                started_at: "2026-01-01T01:01:00.000Z".into(),
+            }],
+            finished_jobs: 5,
+            providers: vec![ProviderState {
+                id: "codex".into(),
+                available: false,
+                version: None,
+                error: Some("not found".into()),
+            }],
+            supervisors: vec![SupervisorState {
+                name: "heartbeat".into(),
+                state: "waiting".into(),
+                restarts: 2,
+            }],
+        }
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-01T01:02:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_stopped_gateway() {
+        insta::assert_snapshot!(render(&stopped(), false, now()), @r"");
+        insta::assert_snapshot!(render(&stopped(), true, now()), @r"");
+    }
+
+    #[test]
+    fn a_running_gateway() {
+        let report = Report {
+            running: true,
+            pid: Some(42),
+            stale_pid: None,
+            gateway: Some(Box::new(live())),
+            ..stopped()
+        };
+        insta::assert_snapshot!(render(&report, false, now()), @r"");
+    }
+
+    #[test]
+    fn one_that_does_not_answer() {
+        let report = Report { running: true, pid: Some(42), ..stopped() };
+        assert!(render(&report, false, now()).contains("does not answer (pid 42)"));
+    }
+
+    #[test]
+    fn every_field_is_in_the_json() {
+        let value = serde_json::to_value(stopped()).unwrap();
+        insta::assert_snapshot!(table::json(&value), @r"");
+    }
+}

@@ -1,0 +1,77 @@
+//! Stdout and stderr: redaction, colour, and readers that go away.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use crate::config::Environment;
+use crate::observe::Redactor;
+
+/// What people see. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Ui {
+    redactor: Redactor,
+    no_colour: bool,
+}
+
+impl Ui {
+    /// Honours `NO_COLOR`.
+    pub(crate) fn new(environment: &Environment, redactor: Redactor) -> Self {
+        Self { redactor, no_colour: environment.get("NO_COLOR").is_some() }
+    }
+
+    /// A line on stdout, as it is: the product of a command.
+    pub(crate) fn out(&self, line: &str) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(line.as_bytes())?;
+        stdout.write_all(b"\n")
+    }
+
+    /// Text on stdout without a line's end, flushed.
+    pub(crate) fn out_raw(&self, text: &str) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()
+    }
+
+    /// Text on stderr without a line's end, as it is. Nobody can be told that stderr is broken.
+    pub(crate) fn err_raw(&self, text: &str) {
+        let _nobody_to_tell = io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    /// A line for people beside the product, redacted.
+    pub(crate) fn note(&self, line: &str) {
+        self.err_raw(&format!("{}\n", self.redactor.text(line)));
+    }
+
+    /// Something odd, redacted.
+    pub(crate) fn warn(&self, line: &str) {
+        let (yellow, plain) =
+            if self.colour_on_stderr() { ("\x1b[1;33m", "\x1b[0m") } else { ("", "") };
+        self.err_raw(&format!("{yellow}warning:{plain} {}\n", self.redactor.text(line)));
+    }
+
+    /// Text for stderr, redacted.
+    pub(crate) fn err(&self, text: &str) {
+        self.err_raw(&self.redactor.text(text));
+    }
+
+    /// Whether stderr is read by a person and takes colours.
+    pub(crate) fn colour_on_stderr(&self) -> bool {
+        !self.no_colour && io::stderr().is_terminal()
+    }
+
+    /// Whether stdout is read by a person and takes colours.
+    pub(crate) fn colour_on_stdout(&self) -> bool {
+        !self.no_colour && io::stdout().is_terminal()
+    }
+
+    /// Asks on the terminal. `None` when there is none; anything but yes is no.
+    pub(crate) fn confirm(&self, question: &str) -> Option<bool> {
+        if !io::stdin().is_terminal() {
+            return None;
+        }
+        self.err_raw(&format!("{question} [y/N] "));
+        let mut answer = String::new();
+        let _unreadable_is_no = io::stdin().lock().read_line(&mut answer);
+        Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+}
