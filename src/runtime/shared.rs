@@ -124,8 +124,11 @@ impl Shared {
         }
     }
 
-    /// Cancels the work in hand at once: what a second request to stop does.
+    /// Cancels the work in hand at once: what a second request to stop does. A signal that was sent
+    /// with it but arrives later is the same request, not a third one.
     pub(super) fn request_cancel(&self) {
+        let mut last = self.last_stop.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(Instant::now());
         self.stops.send_modify(|stops| *stops = (*stops).max(2));
     }
 
@@ -199,6 +202,17 @@ mod tests {
             shared.request_stop();
             assert_eq!(*shared.stops.borrow(), expected, "after {wait} ms");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_that_comes_just_after_a_cancel_request_is_no_third_one() {
+        let shared = Shared::new(1, false, None);
+        shared.request_cancel();
+        shared.request_stop();
+        assert_eq!(*shared.stops.borrow(), 2);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        shared.request_stop();
+        assert_eq!(*shared.stops.borrow(), 3);
     }
 
     #[tokio::test(start_paused = true)]

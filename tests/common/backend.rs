@@ -54,6 +54,8 @@ pub struct Middleman {
 
 impl Middleman {
     pub async fn before(upstream: &str) -> Self {
+        // An error says that one is installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let shared = Shared {
             upstream: upstream.to_owned(),
             client: reqwest::Client::builder().no_proxy().build().unwrap(),

@@ -63,8 +63,8 @@ async fn every_refusal_names_its_reason_and_runs_nothing() {
     let ours = json!({"gateway_id": gateway, "full_control": true});
     let viewer = resource("remote_shell", "viewer", ours.clone()).await;
     let drive = resource("drive", "editor", ours).await;
-    let other_host =
-        resource("remote_shell", "editor", json!({"gateway_id": "x", "full_control": true})).await;
+    let other_gateway = Machine::new().pair(&control).await;
+    let other_host = control.allow_shell(&other_gateway).await;
     let of_a_vm = resource(
         "remote_shell",
         "editor",
@@ -94,8 +94,12 @@ async fn every_refusal_names_its_reason_and_runs_nothing() {
             "secret_env",
         ),
     ];
+    let mut jobs = Vec::new();
     for (payload, reason) in cases {
         let job = control.submit(gateway, "shell_exec", payload.clone()).await;
+        jobs.push((payload, reason, job));
+    }
+    for (payload, reason, job) in jobs {
         let row = control.ended(&job).await;
         assert_eq!(row["status"], "failed", "{payload}: {row}");
         let message = row["result"]["message"].as_str().unwrap();
@@ -135,8 +139,9 @@ async fn each_toggle_alone_stops_the_next_command() {
 async fn odd_bytes_survive_as_far_as_text_can_hold_them() {
     let control = ControlPlane::start().await;
     let paired = Paired::start(&control).await;
-    let row =
-        paired.shell(&control, r"printf 'a\0b\xff\xfec\u00e9\n'; printf '\xed\xa0\x80' >&2").await;
+    let row = paired
+        .shell(&control, r"printf 'a\0b\xff\xfec\xc3\xa9\n'; printf '\xed\xa0\x80' >&2")
+        .await;
     assert_eq!(row["status"], "completed", "{row}");
     assert_eq!(row["result"]["stdout"], "a\u{fffd}b\u{fffd}\u{fffd}c\u{e9}\n");
     assert_eq!(row["result"]["stderr"], "\u{fffd}\u{fffd}\u{fffd}");
