@@ -362,17 +362,15 @@ impl Up<'_> {
             // Cancel safe.
             () = self.stop.recv() => None,
         };
-        match finished {
-            Some(row) => outcome::replay(&self.context.ui, &row),
-            None => {
-                if let Some(id) = submitted
-                    && let Err(error) = client.cancel_job(&id).await
-                {
-                    self.context.ui.warn(&format!("the job was not called off: {error}"));
-                }
-                Ok(Exit::OfCommand(INTERRUPTED))
-            }
+        if let Some(row) = finished {
+            return outcome::replay(&self.context.ui, &row);
         }
+        if let Some(id) = submitted
+            && let Err(error) = client.cancel_job(&id).await
+        {
+            self.context.ui.warn(&format!("the job was not called off: {error}"));
+        }
+        Ok(Exit::OfCommand(INTERRUPTED))
     }
 
     fn print_where(
