@@ -1,4 +1,5 @@
 //! A machine with an empty home, and its binary.
+#![expect(unreachable_pub, clippy::unwrap_used, reason = "helpers of test modules")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -6,29 +7,29 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// A home of its own and nothing of this process's environment.
-pub(crate) struct Machine {
+pub struct Machine {
     home: TempDir,
 }
 
 impl Machine {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { home: tempfile::tempdir().unwrap() }
     }
 
-    pub(crate) fn home(&self) -> &Path {
+    pub fn home(&self) -> &Path {
         self.home.path()
     }
 
-    pub(crate) fn dir(&self) -> PathBuf {
+    pub fn dir(&self) -> PathBuf {
         self.home().join(".panorama/gateway")
     }
 
-    pub(crate) fn write_config(&self, text: &str) {
+    pub fn write_config(&self, text: &str) {
         std::fs::create_dir_all(self.dir()).unwrap();
         std::fs::write(self.dir().join("gateway.json"), text).unwrap();
     }
 
-    pub(crate) fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_panorama-gateway"));
         command
             .args(words)
@@ -44,7 +45,7 @@ impl Machine {
     }
 
     /// What a person sees: the exit code, then what came on stdout and on stderr.
-    pub(crate) fn transcript(&self, words: &[&str]) -> String {
+    pub fn transcript(&self, words: &[&str]) -> String {
         let output = self.command(words).output().unwrap();
         let text = |bytes: &[u8]| {
             String::from_utf8_lossy(bytes).replace(&self.home().display().to_string(), "~")
