@@ -9,8 +9,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::sandbox::args::SandboxCommand;
 use crate::config::GlobalOptions;
 
-/// The hidden flag of a gateway that `start` sent to the background.
-pub(crate) const DETACHED_FLAG: &str = "--detached-child";
 /// A century of seconds is as good as for ever, and safe to subtract from any clock.
 const LONGEST_AGE: u64 = 100 * 366 * 86400;
 
@@ -153,20 +151,12 @@ pub(crate) struct StartArgs {
     /// What this gateway is: a host of its own, or a guest that a manager started
     #[arg(long, value_enum, default_value_t = Mode::Local)]
     pub mode: Mode,
-    /// Set by `start` on the process that it sends to the background
-    #[arg(long = "detached-child", hide = true)]
-    pub detached_child: bool,
-    /// The umask for children of a process that was sent to the background
-    #[arg(long, hide = true, value_name = "OCTAL", value_parser = octal)]
-    pub caller_umask: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
-    /// A machine of yours
     #[default]
     Local,
-    /// A guest that is managed from outside
     Managed,
 }
 
@@ -203,7 +193,7 @@ pub(crate) struct StatusArgs {
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
     /// How many of the last lines to show first [default: 200, with --since: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = line_count)]
     pub lines: Option<u32>,
     /// Do not wait for more
     #[arg(long)]
@@ -237,13 +227,10 @@ pub(crate) struct FullControlArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Toggle {
-    /// Allow machine control on this host
     #[value(alias = "on", alias = "true")]
     Enable,
-    /// Forbid it
     #[value(alias = "off", alias = "false")]
     Disable,
-    /// Say how it is
     Status,
 }
 
@@ -296,11 +283,11 @@ fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-fn octal(text: &str) -> Result<u32, String> {
-    u32::from_str_radix(text, 8)
+fn line_count(text: &str) -> Result<u32, String> {
+    text.parse()
         .ok()
-        .filter(|mask| *mask <= 0o777)
-        .ok_or_else(|| "use three octal digits".to_owned())
+        .filter(|lines| *lines > 0)
+        .ok_or_else(|| "use a whole number from 1 on".to_owned())
 }
 
 fn wait_limit(text: &str) -> Result<Wait, String> {
@@ -424,12 +411,6 @@ mod tests {
         for bad in ["", "m", "10x", "1h30m", "ä"] {
             assert!(age(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn the_umask_is_octal() {
-        assert_eq!(octal("022"), Ok(0o22));
-        assert!(octal("1777").is_err() && octal("9").is_err());
     }
 
     #[test]

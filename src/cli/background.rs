@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::args::{DETACHED_FLAG, StartArgs};
 use super::asynchronous;
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
@@ -25,6 +24,9 @@ use crate::observe::logging;
 use crate::runtime::status::Phase;
 use crate::runtime::{ExitReason, Gateway, GatewayOptions, StartError};
 
+/// Marks the child's command line, with the umask of whoever started it. No flag of the grammar:
+/// people have no use for it.
+const MARKER: &str = "--detached-child=";
 /// How long the parent waits for the child's word.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Of what a dying child says on stderr.
@@ -154,8 +156,7 @@ fn child_arguments(context: &Context, settings: &Settings) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec![
         "start".into(),
         "--foreground".into(),
-        DETACHED_FLAG.into(),
-        format!("--caller-umask={:03o}", context.caller_umask).into(),
+        format!("{MARKER}{:03o}", context.caller_umask).into(),
     ];
     let mut add = |flag: &str, value: OsString| words.extend([OsString::from(flag), value]);
     let sources = &settings.path_sources;
@@ -207,6 +208,17 @@ fn absolute_program(program: &Sourced<String>) -> OsString {
     std::path::absolute(program).map_or_else(|_| program.into(), Into::into)
 }
 
+/// Takes the marker out of a command line; the umask that it carries.
+pub(crate) fn take_marker(words: &mut Vec<OsString>) -> Option<u32> {
+    let umask = |word: &OsString| {
+        let digits = word.to_str()?.strip_prefix(MARKER)?;
+        u32::from_str_radix(digits, 8).ok().filter(|mask| *mask <= 0o777)
+    };
+    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let at = words[..end].iter().position(|word| umask(word).is_some())?;
+    umask(&words.remove(at))
+}
+
 /// Before anything else is opened: a session of its own, and no descriptor but the standard ones.
 pub(crate) fn detach() {
     let _leads_one_already = nix::unistd::setsid();
@@ -225,12 +237,8 @@ pub(crate) fn detach() {
 }
 
 /// The gateway that was sent to the background.
-pub(crate) fn child(context: &Context, args: &StartArgs) -> Outcome {
-    let mut context = context.clone();
-    if let Some(umask) = args.caller_umask {
-        context.caller_umask = umask;
-    }
-    let outcome = run_child(&context);
+pub(crate) fn child(context: &Context) -> Outcome {
+    let outcome = run_child(context);
     if let Err(failure) = &outcome {
         say(&Word::Failed {
             error: context.redactor.text(&failure.message),
@@ -264,7 +272,7 @@ fn run_child(context: &Context) -> Outcome {
         let signals = Signals::listen(gateway.handle(), log.handle(), Hangup::Reload)?;
         let phase = gateway.handle().phase();
         let run = foreground::run_with_signals(gateway, signals);
-        tell_when_up(run, phase).await
+        Box::pin(tell_when_up(run, phase)).await
     });
     match ended {
         Err(StartError::AlreadyRunning { pid }) => {
@@ -331,6 +339,19 @@ mod tests {
         ] {
             let line = serde_json::to_string(&word).unwrap();
             assert_eq!(serde_json::from_str::<Word>(&line).unwrap(), word, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_marker_is_taken_out_of_the_command_line() {
+        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let mut marked = words("x start --detached-child=022 -v");
+        assert_eq!(take_marker(&mut marked), Some(0o22));
+        assert_eq!(marked, words("x start -v"));
+        for other in ["x start", "x start --detached-child=9", "x a -- --detached-child=022"] {
+            let mut same = words(other);
+            assert_eq!(take_marker(&mut same), None);
+            assert_eq!(same, words(other));
         }
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Context {
     pub redactor: Redactor,
     /// The umask that this process was started with.
     pub caller_umask: u32,
+    /// `start` has sent this process to the background.
+    pub detached: bool,
     /// This executable, as it was called at the start: after an upgrade the kernel's name of it
     /// ends in "(deleted)".
     pub executable: PathBuf,

@@ -34,7 +34,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use nix::sys::stat::{Mode, umask};
 
-use self::args::{Cli, Command, ConfigCommand, DETACHED_FLAG};
+use self::args::{Cli, Command, ConfigCommand};
 use self::context::Context;
 use self::failure::{Exit, Outcome};
 use self::ui::Ui;
@@ -45,8 +45,9 @@ use crate::observe::Redactor;
 pub fn main() -> ExitCode {
     // Whatever this process makes is its owner's alone; children get the caller's mask back.
     let caller_umask = umask(Mode::from_bits_truncate(0o077)).bits();
-    let words = args::without_leading_dashes(std::env::args_os().collect());
-    if words.iter().any(|word| word == DETACHED_FLAG) {
+    let mut words = args::without_leading_dashes(std::env::args_os().collect());
+    let detached = background::take_marker(&mut words);
+    if detached.is_some() {
         background::detach();
     }
     let redactor = Redactor::default();
@@ -66,7 +67,8 @@ pub fn main() -> ExitCode {
         environment,
         ui: ui.clone(),
         redactor,
-        caller_umask,
+        caller_umask: detached.unwrap_or(caller_umask),
+        detached: detached.is_some(),
         executable: executable(&words),
     };
     ended(run(&context, command), context.options.verbose, &ui)

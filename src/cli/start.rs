@@ -24,8 +24,8 @@ pub(crate) fn run(context: &Context, args: &StartArgs) -> Outcome {
         return Err(Failure::new("this version cannot run as a managed guest yet")
             .hint("start it without `--mode managed`"));
     }
-    if args.detached_child {
-        return background::child(context, args);
+    if context.detached {
+        return background::child(context);
     }
     let settings = context.settings(Purpose::Start)?;
     if !context.saved(&settings)?.is_paired() {

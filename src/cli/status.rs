@@ -49,7 +49,6 @@ pub(crate) struct Report {
 
 /// Where everything lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub(crate) struct ReportPaths {
     pub config_dir: PathBuf,
     pub config_file: PathBuf,
@@ -284,8 +283,8 @@ mod tests {
 
     #[test]
     fn a_stopped_gateway() {
-        insta::assert_snapshot!(render(&stopped(), false, now()), @r"");
-        insta::assert_snapshot!(render(&stopped(), true, now()), @r"");
+        insta::assert_snapshot!("stopped", render(&stopped(), false, now()));
+        insta::assert_snapshot!("stopped_verbose", render(&stopped(), true, now()));
     }
 
     #[test]
@@ -297,7 +296,7 @@ mod tests {
             gateway: Some(Box::new(live())),
             ..stopped()
         };
-        insta::assert_snapshot!(render(&report, false, now()), @r"");
+        insta::assert_snapshot!("running", render(&report, false, now()));
     }
 
     #[test]
@@ -309,6 +308,6 @@ mod tests {
     #[test]
     fn every_field_is_in_the_json() {
         let value = serde_json::to_value(stopped()).unwrap();
-        insta::assert_snapshot!(table::json(&value), @r"");
+        insta::assert_snapshot!("json", table::json(&value));
     }
 }

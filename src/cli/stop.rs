@@ -99,8 +99,12 @@ pub(crate) fn stop(
     };
     let process = Process::of(pid);
     let start = Instant::now();
-    send(&process, pid)?;
+    // A cancel request is a request to stop, too. A signal beside it would be one request more,
+    // and the third makes a gateway leave without telling how its jobs ended.
     let cancelled = force && socket::cancel(&paths.socket());
+    if !cancelled {
+        send(&process, pid)?;
+    }
     let mut second_signal_due = force && !cancelled;
     let mut told = false;
     while process.is_alive() {

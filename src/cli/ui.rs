@@ -18,22 +18,21 @@ impl Ui {
         Self { redactor, no_colour: environment.get("NO_COLOR").is_some() }
     }
 
-    /// A line on stdout, as it is: the product of a command.
+    /// A line on stdout: the product of a command.
     pub(crate) fn out(&self, line: &str) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(line.as_bytes())?;
-        stdout.write_all(b"\n")
+        self.out_raw(&format!("{line}\n"))
     }
 
-    /// Text on stdout without a line's end, flushed.
+    /// Text on stdout as it is, but for our own secrets; flushed.
     pub(crate) fn out_raw(&self, text: &str) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
+        stdout.write_all(self.redactor.own_secrets(text).as_bytes())?;
         stdout.flush()
     }
 
-    /// Text on stderr without a line's end, as it is. Nobody can be told that stderr is broken.
+    /// Text on stderr as it is, but for our own secrets. Nobody can be told that stderr is broken.
     pub(crate) fn err_raw(&self, text: &str) {
+        let text = self.redactor.own_secrets(text);
         let _nobody_to_tell = io::stderr().lock().write_all(text.as_bytes());
     }
 

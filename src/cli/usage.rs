@@ -7,23 +7,18 @@ use super::ui::Ui;
 
 /// Prints help, version or the error; says how to end.
 pub(crate) fn show(error: &clap::Error, ui: &Ui) -> Exit {
-    match error.kind() {
-        ErrorKind::DisplayHelp
-        | ErrorKind::DisplayVersion
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let _reader_is_gone = error.print();
-            if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-                Exit::Usage
-            } else {
-                Exit::Done
-            }
-        }
-        _ => {
-            let failure = failure(&error.render().to_string());
-            ui.err(&failure.render(false, ui.colour_on_stderr()));
-            Exit::Usage
-        }
+    let kind = error.kind();
+    if matches!(kind, ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let _reader_is_gone = error.print();
+        return Exit::Done;
     }
+    if kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _reader_is_gone = error.print();
+        return Exit::Usage;
+    }
+    let failure = failure(&error.render().to_string());
+    ui.err(&failure.render(false, ui.colour_on_stderr()));
+    Exit::Usage
 }
 
 /// From clap's text: its first paragraph says what, its tips and its usage say what to do.

@@ -98,12 +98,9 @@ impl Redactor {
         fields
             .iter()
             .map(|(name, value)| {
-                let shown = match value {
-                    Value::String(text) if !text.is_empty() && scan::names_secret(name) => {
-                        Value::String(MARK.to_owned())
-                    }
-                    other => self.value(other),
-                };
+                let hidden =
+                    value.as_str().is_some_and(|text| !text.is_empty()) && scan::names_secret(name);
+                let shown = if hidden { Value::String(MARK.to_owned()) } else { self.value(value) };
                 (name.clone(), shown)
             })
             .collect()

@@ -71,13 +71,12 @@ impl RotatingFile {
         }
         let failed =
             |source| crate::fs::FsError::Io { verb: "write", path: self.path.clone(), source };
-        let mut file = match self.file.take() {
-            Some(file) => file,
-            None => {
-                let file = append_private(&self.path)?;
-                self.size = file.metadata().map_or(0, |metadata| metadata.len());
-                file
-            }
+        let mut file = if let Some(file) = self.file.take() {
+            file
+        } else {
+            let file = append_private(&self.path)?;
+            self.size = file.metadata().map_or(0, |metadata| metadata.len());
+            file
         };
         if self.torn {
             file.write_all(b"\n").map_err(failed)?;

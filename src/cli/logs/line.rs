@@ -93,11 +93,11 @@ pub(super) fn render(line: &str) -> String {
 }
 
 fn pair((name, value): (&String, &Value)) -> String {
-    match value {
-        Value::String(text) if !text.is_empty() && !text.contains([' ', '"', '=']) => {
+    match value.as_str() {
+        Some(text) if !text.is_empty() && !text.contains([' ', '"', '=']) => {
             format!("{name}={text}")
         }
-        other => format!("{name}={other}"),
+        Some(_) | None => format!("{name}={value}"),
     }
 }
 

@@ -25,12 +25,11 @@ pub(crate) fn run(context: &Context, args: &LogsArgs) -> Outcome {
     let paths = context.paths()?;
     let path = &paths.log_file;
     let unreadable = |error: io::Error| {
-        let failure = match error.kind() {
-            io::ErrorKind::NotFound => {
-                Failure::new(format!("there is no log at {}", path.display()))
-                    .hint("a gateway in the background writes one: `panorama-gateway start`")
-            }
-            _ => Failure::new(format!("could not read the log at {}", path.display())),
+        let failure = if error.kind() == io::ErrorKind::NotFound {
+            Failure::new(format!("there is no log at {}", path.display()))
+                .hint("a gateway in the background writes one: `panorama-gateway start`")
+        } else {
+            Failure::new(format!("could not read the log at {}", path.display()))
         };
         failure.cause(error.to_string())
     };

@@ -59,30 +59,27 @@ fn take(
             None if position == 0 || rest.len() >= LONGEST_LINE => Some(0),
             None => None,
         };
-        match cut {
-            Some(from) => {
-                let line = String::from_utf8_lossy(&rest[from..]).into_owned();
-                // The newline before the line goes, too: it ends the one in front.
-                rest.truncate(from.saturating_sub(1));
-                if filter.ends_at(&line) {
-                    return Ok(true);
-                }
-                if !line.is_empty() && filter.shows(&line) {
-                    found.push_front(line);
-                }
-                if from == 0 && position == 0 {
-                    return Ok(found.len() >= most);
-                }
+        if let Some(from) = cut {
+            let line = String::from_utf8_lossy(&rest[from..]).into_owned();
+            // The newline before the line goes, too: it ends the one in front.
+            rest.truncate(from.saturating_sub(1));
+            if filter.ends_at(&line) {
+                return Ok(true);
             }
-            None => {
-                let size = position.min(BLOCK);
-                position -= size;
-                let mut block = vec![0; usize::try_from(size).unwrap_or(0)];
-                file.seek(SeekFrom::Start(position))?;
-                file.read_exact(&mut block)?;
-                block.extend_from_slice(&rest);
-                rest = block;
+            if !line.is_empty() && filter.shows(&line) {
+                found.push_front(line);
             }
+            if from == 0 && position == 0 {
+                return Ok(found.len() >= most);
+            }
+        } else {
+            let size = position.min(BLOCK);
+            position -= size;
+            let mut block = vec![0; usize::try_from(size).unwrap_or(0)];
+            file.seek(SeekFrom::Start(position))?;
+            file.read_exact(&mut block)?;
+            block.extend_from_slice(&rest);
+            rest = block;
         }
     }
 }

@@ -169,10 +169,8 @@ pub(crate) struct FullControlArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TeamToggle {
-    /// Allow
     #[value(alias = "enable", alias = "true")]
     On,
-    /// Forbid
     #[value(alias = "disable", alias = "false")]
     Off,
 }

@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    fn completed(result: Value) -> Value {
+    fn completed(result: &Value) -> Value {
         json!({"status": "completed", "result": result})
     }
 
@@ -116,7 +116,7 @@ mod tests {
             (json!({"exit_code": null, "signal": 2}), 130),
             (json!({"exit_code": null}), 1),
         ] {
-            assert_eq!(exit(&completed(result.clone())).map(Exit::code), Some(code), "{result}");
+            assert_eq!(exit(&completed(&result)).map(Exit::code), Some(code), "{result}");
         }
     }
 

@@ -15,15 +15,14 @@ use crate::sandbox::client::NewJob;
 pub(super) async fn shell_exec(context: &Context, args: &ShellExecArgs) -> Outcome {
     let client = client(context, &args.submit.common).await?;
     let gateway = team::choose_gateway(&client, args.submit.gateway.as_deref()).await?;
-    let resource = match &args.resource_id {
-        Some(id) => id.clone(),
-        None => {
-            let (id, made) = team::remote_shell(&client, &gateway).await?;
-            if made {
-                context.ui.note(&format!("made the remote-shell resource {id} for the gateway"));
-            }
-            id
+    let resource = if let Some(id) = &args.resource_id {
+        id.clone()
+    } else {
+        let (id, made) = team::remote_shell(&client, &gateway).await?;
+        if made {
+            context.ui.note(&format!("made the remote-shell resource {id} for the gateway"));
         }
+        id
     };
     let job = shell_job(&gateway, &resource, &shell_line(&args.command), args.timeout_ms);
     submit(context, &client, &args.submit, &job).await

@@ -112,7 +112,7 @@ impl Up<'_> {
             }
         };
         if matches!(server, Joined::Theirs(_)) && self.args.exec.is_none() {
-            self.print_where(&backend, None, "runs already")?;
+            self.print_where(&backend, None, "runs already").await?;
             return Ok(Exit::Done);
         }
         let outcome = self.with_backend(&backend, &mut server).await;
@@ -318,7 +318,7 @@ impl Up<'_> {
         if let Some(command) = &self.args.exec {
             return self.exec(command, backend, gateway_id, Some(handle)).await;
         }
-        self.print_where(backend, Some(gateway_id), "is up")?;
+        self.print_where(backend, Some(gateway_id), "is up").await?;
         let broken = async {
             match server {
                 Joined::Ours(server) => server.failed().await,
@@ -362,26 +362,28 @@ impl Up<'_> {
             // Cancel safe.
             () = self.stop.recv() => None,
         };
-        match finished {
-            Some(row) => outcome::replay(&self.context.ui, &row),
-            None => {
-                if let Some(id) = submitted
-                    && let Err(error) = client.cancel_job(&id).await
-                {
-                    self.context.ui.warn(&format!("the job was not called off: {error}"));
-                }
-                Ok(Exit::OfCommand(INTERRUPTED))
-            }
+        if let Some(row) = finished {
+            return outcome::replay(&self.context.ui, &row);
         }
+        if let Some(id) = submitted
+            && let Err(error) = client.cancel_job(&id).await
+        {
+            self.context.ui.warn(&format!("the job was not called off: {error}"));
+        }
+        Ok(Exit::OfCommand(INTERRUPTED))
     }
 
-    fn print_where(
+    async fn print_where(
         &self,
         backend: &Backend,
         gateway_id: Option<&str>,
         state: &str,
     ) -> Result<(), Failure> {
         let ui = &self.context.ui;
+        let controlled = ConfigStore::new(self.paths.clone()).load()?.full_control()
+            && backend.client.gateways().await?.iter().any(|row| {
+                Some(text(row, "id")) == gateway_id && row["full_control_enabled"] == true
+            });
         let data_dir = show_path(&self.data_dir);
         if self.args.common.json {
             let value = json!({"url": backend.url, "data_dir": data_dir,
@@ -393,14 +395,22 @@ impl Up<'_> {
         ui.out(&format!("  Data:     {data_dir}"))?;
         let Some(id) = gateway_id else { return Ok(()) };
         ui.out(&format!("  Gateway:  {id}"))?;
-        let option = self.data_dir_option();
+        let (dir, option) = (show_path(&self.paths.dir), self.data_dir_option());
+        if controlled {
+            ui.note(&format!(
+                "Machine control is on, as it was left. To turn it off:\n  \
+                 panorama-gateway full-control disable --config-dir {dir}"
+            ));
+        } else {
+            ui.note(&format!(
+                "Machine control is off. To let jobs run commands on this machine:\n  \
+                 panorama-gateway full-control enable --config-dir {dir}\n  \
+                 panorama-gateway sandbox full-control on{option}"
+            ));
+        }
         ui.note(&format!(
-            "Machine control is off. To let jobs run commands on this machine:\n  \
-             panorama-gateway full-control enable --config-dir {}\n  \
-             panorama-gateway sandbox full-control on{option}\n\
-             Then: panorama-gateway sandbox submit shell-exec{option} --wait -- uname -a\n\
-             Ctrl-C stops it.",
-            show_path(&self.paths.dir)
+            "To run a command: panorama-gateway sandbox submit shell-exec{option} --wait -- uname -a\n\
+             Ctrl-C stops it."
         ));
         Ok(())
     }

@@ -47,8 +47,8 @@ pub(super) fn names_secret(name: &str) -> bool {
 /// Where secrets stand.
 pub(super) fn secret_spans(text: &[u8]) -> Vec<(usize, usize)> {
     let mut scan = Scan { text, spans: Vec::new(), pairs_until: 0, words_until: 0, jwt_until: 0 };
-    for at in 0..text.len() {
-        match text[at] {
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
             b'=' | b':' => scan.separator(at),
             b'/' => scan.userinfo(at),
             b'B' | b'b' => scan.bearer(at),
