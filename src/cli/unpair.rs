@@ -17,8 +17,6 @@ use crate::model::{Capabilities, GatewayId, GatewayStatus, TeamId};
 /// Work in hand may end by itself for so long, then it is cancelled.
 const DRAIN: Duration = Duration::from_secs(30);
 const CANCEL: Duration = Duration::from_secs(30);
-/// The capabilities that the gateway sent last.
-const CAPABILITIES_FILE: &str = "capabilities.json";
 const LONGEST_CAPABILITIES: u64 = 1024 * 1024;
 const IDENTITY: [&str; 4] = ["gatewayId", "teamId", "accessToken", "refreshToken"];
 
@@ -81,7 +79,7 @@ fn stop_for_good(context: &Context, settings: &Settings) -> Result<(), Failure> 
 }
 
 fn say_offline(settings: &Settings, saved: &SavedConfig) -> Result<(), Failure> {
-    let file = settings.paths.dir.join(CAPABILITIES_FILE);
+    let file = settings.paths.capabilities();
     let Some(bytes) = read_private(&file, LONGEST_CAPABILITIES)? else { return Ok(()) };
     let Ok(capabilities) = serde_json::from_slice::<Capabilities>(&bytes) else {
         return Err(Failure::new(format!("{} does not parse", file.display())));

@@ -66,6 +66,11 @@ impl Paths {
         self.dir.join("work").join(kind)
     }
 
+    /// The capabilities that the backend last accepted.
+    pub fn capabilities(&self) -> PathBuf {
+        self.dir.join("capabilities.json")
+    }
+
     /// The journal.
     pub fn journal(&self) -> PathBuf {
         self.dir.join("jobs")

@@ -142,10 +142,10 @@ mod tests {
 
     #[test]
     fn a_vm_id_in_the_resource_decides_alone() {
-        let mut on_vm = resource();
-        on_vm["metadata"]["vm_id"] = json!("vm-1");
-        assert_eq!(check(&on_vm, Some("vm-1")), Ok(()));
-        assert!(check(&on_vm, Some("vm-2")).is_err());
-        assert!(check(&on_vm, None).is_err(), "the gateway id must not stand in for the VM's");
+        let mut tied = resource();
+        tied["metadata"]["vm_id"] = json!("vm-1");
+        assert_eq!(check(&tied, Some("vm-1")), Ok(()));
+        assert!(check(&tied, Some("vm-2")).is_err());
+        assert!(check(&tied, None).is_err(), "the gateway id must not stand in for the VM's");
     }
 }

@@ -29,6 +29,7 @@ pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
     }
     let mut backoff = Backoff::new();
     let mut changes = Changes::new(shared);
+    let mut kept: Option<Capabilities> = None;
     loop {
         // Marked before the facts are read: a change in between is seen twice rather than never.
         changes.seen();
@@ -37,6 +38,10 @@ pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
         let next = match beat(&identity, status, &capabilities).await {
             Ok(()) => {
                 backoff.reset();
+                if kept.as_ref() != Some(&capabilities) {
+                    identity.keep_capabilities(&capabilities).await;
+                    kept = Some(capabilities.clone());
+                }
                 Instant::now() + INTERVAL
             }
             Err(error) => {

@@ -24,4 +24,17 @@ impl Identity {
         let toggle = *self.shared.toggle.borrow();
         capabilities::build(&self.device_name, toggle, self.image_reference.as_deref())
     }
+
+    /// Keeps what the backend accepted, for an `unpair` that says `offline` while nothing runs.
+    pub(super) async fn keep_capabilities(&self, capabilities: &Capabilities) {
+        let path = self.host.config.paths().capabilities();
+        let bytes = match serde_json::to_vec(capabilities) {
+            Ok(bytes) => bytes,
+            Err(error) => return tracing::warn!(%error, "capabilities cannot be written"),
+        };
+        let saved = tokio::task::spawn_blocking(move || crate::fs::save(&path, &bytes)).await;
+        if let Ok(Err(error)) = saved {
+            tracing::warn!(%error, "the capabilities last sent could not be kept");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 /// What a path answers instead of being forwarded.
 #[derive(Debug, Clone)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// This status and body.
     Answer(u16, &'static str, String),
     /// So many bytes of blanks, slowly made, as JSON.
@@ -23,8 +23,8 @@ pub enum Fault {
     Half(&'static str),
     /// Forwarded, but the answer is lost.
     LostAnswer,
-    /// Forwarded, and these rows stand before those of the answer.
-    RowsBefore(Vec<serde_json::Value>),
+    /// Forwarded, and the answer is changed: query, JSON.
+    Changed(fn(&str, &mut serde_json::Value)),
 }
 
 #[derive(Clone)]
@@ -37,23 +37,21 @@ struct Shared {
 
 /// A request that came.
 #[derive(Debug, Clone)]
-pub struct Seen {
-    pub method: String,
-    pub path: String,
-    pub query: String,
-    pub authorization: Option<String>,
-    pub body: Vec<u8>,
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) query: String,
 }
 
 /// A server between a gateway and its control plane.
-pub struct Middleman {
+pub(crate) struct Middleman {
     shared: Shared,
-    pub url: String,
+    pub(crate) url: String,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Middleman {
-    pub async fn before(upstream: &str) -> Self {
+    pub(crate) async fn before(upstream: &str) -> Self {
         // An error says that one is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let shared = Shared {
@@ -72,19 +70,19 @@ impl Middleman {
 
     /// From now on requests whose path ends like this meet the fault: `/user`, or with a method
     /// `PATCH /gateway_jobs`.
-    pub fn fault(&self, which: &str, fault: Fault) {
+    pub(crate) fn fault(&self, which: &str, fault: Fault) {
         self.shared.faults.lock().unwrap().insert(which.to_owned(), fault);
     }
 
-    pub fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.shared.faults.lock().unwrap().clear();
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().clone()
     }
 
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.shared.seen.lock().unwrap().clear();
     }
 }
@@ -103,12 +101,6 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
         method: parts.method.to_string(),
         path: path.clone(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
-        authorization: parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned),
-        body: body.to_vec(),
     });
     let fault = {
         let faults = shared.faults.lock().unwrap();
@@ -140,11 +132,12 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
             let parts = [Ok(Bytes::from(text)), Err(std::io::Error::other("cut"))];
             json_response(Body::from_stream(futures_util::stream::iter(parts)))
         }
-        Some(Fault::RowsBefore(mut rows)) => {
+        Some(Fault::Changed(change)) => {
             let answer = forward(&shared, &parts, body).await;
             let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
-            rows.extend(serde_json::from_slice::<Vec<_>>(&bytes).unwrap_or_default());
-            json_response(Body::from(serde_json::to_vec(&rows).unwrap()))
+            let mut json = serde_json::from_slice(&bytes).unwrap_or_default();
+            change(parts.uri.query().unwrap_or_default(), &mut json);
+            json_response(Body::from(json.to_string()))
         }
         Some(Fault::LostAnswer) => {
             forward(&shared, &parts, body).await;

@@ -1,9 +1,8 @@
 //! What the stories share: a control plane, machines with a home of their own, gateways on them.
 //!
 //! Everything real: the binary under test as a process, the control plane over HTTP on loopback.
-#![allow(dead_code, reason = "each story uses its part")]
 
-pub mod backend;
+pub(crate) mod backend;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -15,25 +14,13 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 /// The binary under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_panorama-gateway");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_panorama-gateway");
 
 /// Far longer than anything here takes on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Asks again and again until there is an answer; panics with `what` when none comes.
-pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// The same for questions that await.
-pub async fn wait_until<T, F: Future<Output = Option<T>>>(
+pub(crate) async fn wait_until<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut ask: impl FnMut() -> F,
 ) -> T {
@@ -48,41 +35,40 @@ pub async fn wait_until<T, F: Future<Output = Option<T>>>(
 }
 
 /// A control plane in this process, on a port and data dir of its own.
-pub struct ControlPlane {
-    pub server: Server,
-    pub admin: AdminClient,
-    pub data_dir: PathBuf,
+pub(crate) struct ControlPlane {
+    pub(crate) server: Server,
+    pub(crate) admin: AdminClient,
     _dir: TempDir,
 }
 
 impl ControlPlane {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = dir.path().join("control");
         let options = ServerOptions::new(&data_dir, "127.0.0.1:0".parse().unwrap());
         let server = Server::start(options).await.unwrap();
         let admin = AdminClient::find(&data_dir).await.unwrap().expect("the server runs");
-        Self { server, admin, data_dir, _dir: dir }
+        Self { server, admin, _dir: dir }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.server.url().to_owned()
     }
 
     /// A fresh pairing code.
-    pub async fn code(&self) -> String {
+    pub(crate) async fn code(&self) -> String {
         self.admin.make_pairing_code(None).await.unwrap().code
     }
 
     /// A remote-shell resource of this gateway, with the team toggle on.
-    pub async fn allow_shell(&self, gateway_id: &str) -> String {
+    pub(crate) async fn allow_shell(&self, gateway_id: &str) -> String {
         self.admin.set_full_control(Some(gateway_id), true).await.unwrap();
         let metadata = json!({"gateway_id": gateway_id, "full_control": true});
         self.resource(gateway_id, "remote_shell", "editor", metadata).await
     }
 
     /// A resource; its id.
-    pub async fn resource(
+    pub(crate) async fn resource(
         &self,
         gateway_id: &str,
         resource_type: &str,
@@ -100,12 +86,12 @@ impl ControlPlane {
     }
 
     /// The gateways' rows.
-    pub async fn gateways(&self) -> Vec<Value> {
+    pub(crate) async fn gateways(&self) -> Vec<Value> {
         self.admin.gateways().await.unwrap()
     }
 
     /// Queues a job and gives its id.
-    pub async fn submit(&self, gateway_id: &str, job_type: &str, payload: Value) -> String {
+    pub(crate) async fn submit(&self, gateway_id: &str, job_type: &str, payload: Value) -> String {
         self.submit_job(NewJob {
             gateway_id: Some(gateway_id.to_owned()),
             job_type: job_type.to_owned(),
@@ -116,12 +102,12 @@ impl ControlPlane {
     }
 
     /// Queues a job and gives its id.
-    pub async fn submit_job(&self, job: NewJob) -> String {
+    pub(crate) async fn submit_job(&self, job: NewJob) -> String {
         self.admin.submit_job(&job).await.unwrap()["id"].as_str().unwrap().to_owned()
     }
 
     /// The job's row once it is terminal.
-    pub async fn ended(&self, job_id: &str) -> Value {
+    pub(crate) async fn ended(&self, job_id: &str) -> Value {
         wait_until(&format!("the end of job {job_id}"), || async {
             let row = self.admin.job(job_id).await.unwrap();
             let status = row["status"].as_str().unwrap().to_owned();
@@ -129,64 +115,48 @@ impl ControlPlane {
         })
         .await
     }
-
-    /// The job's row once it has this status.
-    pub async fn reaches(&self, job_id: &str, status: &str) -> Value {
-        wait_until(&format!("job {job_id} to be {status}"), || async {
-            let row = self.admin.job(job_id).await.unwrap();
-            (row["status"] == status).then_some(row)
-        })
-        .await
-    }
 }
 
 /// The fields of a JSON object.
-pub fn fields(object: Value) -> Map<String, Value> {
-    match object {
-        Value::Object(fields) => fields,
-        other => panic!("not an object: {other}"),
-    }
+pub(crate) fn fields(object: Value) -> Map<String, Value> {
+    serde_json::from_value(object).expect("an object")
 }
 
 /// A machine: a home directory of its own and nothing of this process's environment.
-pub struct Machine {
+pub(crate) struct Machine {
     home: TempDir,
     extra: Vec<(String, String)>,
 }
 
 impl Machine {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { home: tempfile::tempdir().unwrap(), extra: Vec::new() }
     }
 
     /// With a variable more.
-    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.extra.push((name.to_owned(), value.into()));
         self
     }
 
-    pub fn home(&self) -> &Path {
+    pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 
-    pub fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.home().join(".panorama/gateway")
     }
 
-    pub fn config_file(&self) -> PathBuf {
+    pub(crate) fn config_file(&self) -> PathBuf {
         self.dir().join("gateway.json")
     }
 
-    pub fn config(&self) -> Value {
+    pub(crate) fn config(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.config_file()).unwrap()).unwrap()
     }
 
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir().join("gateway.log")).unwrap_or_default()
-    }
-
     /// The binary with this machine's environment.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command
             .args(args)
@@ -200,19 +170,19 @@ impl Machine {
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, args: &[&str]) -> Ran {
-        Ran::of(self.command(args).output().unwrap())
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(&self.command(args).output().unwrap())
     }
 
     /// The same without blocking the test's runtime.
-    pub async fn run_async(&self, args: &[&str]) -> Ran {
+    pub(crate) async fn run_async(&self, args: &[&str]) -> Ran {
         let mut command = self.command(args);
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
-        Ran::of(output.unwrap())
+        Ran::of(&output.unwrap())
     }
 
     /// Pairs with this backend; gives the gateway's id.
-    pub async fn pair_with(&self, url: &str, anon_key: &str, code: &str) -> String {
+    pub(crate) async fn pair_with(&self, url: &str, anon_key: &str, code: &str) -> String {
         let args = ["pair", code, "--no-start", "--supabase-url", url, "--anon-key", anon_key];
         let ran = self.run_async(&args).await;
         assert_eq!(ran.code, 0, "{ran:?}");
@@ -220,18 +190,18 @@ impl Machine {
     }
 
     /// Pairs with a control plane; gives the gateway's id.
-    pub async fn pair(&self, control: &ControlPlane) -> String {
+    pub(crate) async fn pair(&self, control: &ControlPlane) -> String {
         self.pair_with(&control.url(), control.server.anon_key(), &control.code().await).await
     }
 
     /// Turns the host toggle on.
-    pub async fn allow_control(&self) {
+    pub(crate) async fn allow_control(&self) {
         let ran = self.run_async(&["full-control", "enable"]).await;
         assert_eq!(ran.code, 0, "{ran:?}");
     }
 
     /// Starts a gateway in the foreground; it is not up yet.
-    pub fn spawn(&self, args: &[&str]) -> Gateway {
+    pub(crate) fn spawn(&self, args: &[&str]) -> Gateway {
         let mut all = vec!["start", "--foreground"];
         all.extend(args);
         let mut command = self.command(&all);
@@ -240,14 +210,14 @@ impl Machine {
     }
 
     /// Starts a gateway in the foreground and waits until it is up.
-    pub async fn start(&self) -> Gateway {
+    pub(crate) async fn start(&self) -> Gateway {
         let gateway = self.spawn(&[]);
         self.is_up().await;
         gateway
     }
 
     /// Waits until the gateway says that it is up.
-    pub async fn is_up(&self) -> Value {
+    pub(crate) async fn is_up(&self) -> Value {
         wait_until("the gateway to be up", || async {
             let status = self.status().await?;
             (status["phase"] == "up").then_some(status)
@@ -256,12 +226,12 @@ impl Machine {
     }
 
     /// What the running gateway says of itself over its socket.
-    pub async fn status(&self) -> Option<Value> {
+    pub(crate) async fn status(&self) -> Option<Value> {
         self.ask("status").await
     }
 
     /// One request over the status socket.
-    pub async fn ask(&self, request: &str) -> Option<Value> {
+    pub(crate) async fn ask(&self, request: &str) -> Option<Value> {
         use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
         let mut stream =
             tokio::net::UnixStream::connect(self.dir().join("gateway.sock")).await.ok()?;
@@ -274,19 +244,19 @@ impl Machine {
 }
 
 /// A paired machine with all toggles on and a running gateway.
-pub struct Paired {
-    pub machine: Machine,
-    pub gateway: Gateway,
-    pub gateway_id: String,
-    pub resource_id: String,
+pub(crate) struct Paired {
+    pub(crate) machine: Machine,
+    pub(crate) gateway: Gateway,
+    pub(crate) gateway_id: String,
+    pub(crate) resource_id: String,
 }
 
 impl Paired {
-    pub async fn start(control: &ControlPlane) -> Self {
+    pub(crate) async fn start(control: &ControlPlane) -> Self {
         Self::start_on(Machine::new(), control).await
     }
 
-    pub async fn start_on(machine: Machine, control: &ControlPlane) -> Self {
+    pub(crate) async fn start_on(machine: Machine, control: &ControlPlane) -> Self {
         let gateway_id = machine.pair(control).await;
         machine.allow_control().await;
         let resource_id = control.allow_shell(&gateway_id).await;
@@ -295,13 +265,18 @@ impl Paired {
     }
 
     /// Runs a shell command as a job; gives the row at its end.
-    pub async fn shell(&self, control: &ControlPlane, command: &str) -> Value {
+    pub(crate) async fn shell(&self, control: &ControlPlane, command: &str) -> Value {
         let id = self.submit_shell(control, command, json!({})).await;
         control.ended(&id).await
     }
 
     /// Queues a shell command with more fields in its payload.
-    pub async fn submit_shell(&self, control: &ControlPlane, command: &str, more: Value) -> String {
+    pub(crate) async fn submit_shell(
+        &self,
+        control: &ControlPlane,
+        command: &str,
+        more: Value,
+    ) -> String {
         let mut payload = json!({"command": command, "resource_id": self.resource_id});
         for (name, value) in more.as_object().unwrap() {
             payload[name] = value.clone();
@@ -312,14 +287,14 @@ impl Paired {
 
 /// How a command ended.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
-    pub fn of(output: Output) -> Self {
+    pub(crate) fn of(output: &Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -329,25 +304,25 @@ impl Ran {
 }
 
 /// A gateway process; killed when dropped.
-pub struct Gateway {
-    pub child: Child,
+pub(crate) struct Gateway {
+    pub(crate) child: Child,
 }
 
 impl Gateway {
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
 
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
     /// Waits for its end.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         wait_until("the gateway's end", || {
             let status = self.child.try_wait().unwrap();
             async move { status }
@@ -365,13 +340,13 @@ impl Drop for Gateway {
 
 /// A process by pid and start time; a recycled pid is another process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProcessName {
-    pub pid: i32,
-    pub start: u64,
+pub(crate) struct ProcessName {
+    pub(crate) pid: i32,
+    pub(crate) start: u64,
 }
 
 impl ProcessName {
-    pub fn of(pid: i32) -> Option<Self> {
+    pub(crate) fn of(pid: i32) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
         // A zombie is gone: it only waits for its parent to look.
@@ -381,13 +356,13 @@ impl ProcessName {
         Some(Self { pid, start: fields.get(19)?.parse().ok()? })
     }
 
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
     }
 }
 
 /// All processes whose environment names this home: whatever a machine's gateway left behind.
-pub fn processes_of(home: &Path) -> Vec<i32> {
+pub(crate) fn processes_of(home: &Path) -> Vec<i32> {
     let needle = format!("HOME={}", home.display());
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {

@@ -1,5 +1,12 @@
 //! Stories of users: the real binary against the embedded control plane.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a story that goes wrong fails; it measures real time"
+)]
+
 #[path = "../common/mod.rs"]
 mod common;
 

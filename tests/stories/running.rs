@@ -193,6 +193,39 @@ async fn a_plain_job_costs_five_requests() {
     assert!(requests.len() <= 5, "{requests:#?}");
 }
 
+/// Spoils the row of `teleport` jobs wherever it comes by, and puts garbage before polled rows.
+fn spoil(query: &str, answer: &mut serde_json::Value) {
+    let Some(rows) = answer.as_array_mut() else { return };
+    for row in rows.iter_mut().filter(|row| row["job_type"] == "teleport") {
+        row["payload"] = json!(["not", "an", "object"]);
+    }
+    if query.contains("status=eq.queued") {
+        let garbage = [json!("text"), json!({"no": "id"}), json!(null), json!({"id": 7})];
+        rows.splice(0..0, garbage);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_rows_hide_no_good_one_and_are_not_left_queued() {
+    let control = ControlPlane::start().await;
+    let middleman = Middleman::before(&control.url()).await;
+    middleman.fault("/gateway_jobs", Fault::Changed(spoil));
+    let machine = Machine::new();
+    let code = control.code().await;
+    let gateway_id = machine.pair_with(&middleman.url, control.server.anon_key(), &code).await;
+    machine.allow_control().await;
+    let resource = control.allow_shell(&gateway_id).await;
+    let bad = control.submit(&gateway_id, "teleport", json!({})).await;
+    let payload = json!({"command": "echo good", "resource_id": resource});
+    let good = control.submit(&gateway_id, "shell_exec", payload).await;
+    let _gateway = machine.start().await;
+    assert_eq!(control.ended(&good).await["result"]["stdout"], "good\n");
+    let row = control.ended(&bad).await;
+    assert_eq!(row["status"], "failed", "{row}");
+    let message = row["result"]["message"].as_str().unwrap();
+    assert!(message.contains("payload is not an object"), "{message}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn diagnostic_runs_the_claude_that_is_there() {
     use std::os::unix::fs::PermissionsExt;

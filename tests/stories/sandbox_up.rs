@@ -52,7 +52,7 @@ fn ephemeral_leaves_no_file_at_all() {
     let temp = machine.home().join("temp");
     std::fs::create_dir(&temp).unwrap();
     let mut command = machine.command(&["sandbox", "up", "--ephemeral", "--exec", "echo hello"]);
-    let ran = crate::common::Ran::of(command.env("TMPDIR", &temp).output().unwrap());
+    let ran = crate::common::Ran::of(&command.env("TMPDIR", &temp).output().unwrap());
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "hello\n"), "{ran:?}");
     assert_eq!(files_below(machine.home()), BTreeSet::new());
     assert_eq!(std::fs::read_dir(&temp).unwrap().count(), 0);
