@@ -217,15 +217,16 @@ impl Api {
         let change = json!({"status": "running", "gateway_id": gateway, "started_at": started_at});
         let query = self
             .jobs()
-            .update(change.to_string())
+            .update("")
             .eq("id", job.as_str())
             .eq("team_id", self.shared.team.as_str())
             .eq("status", "queued")
             .eq("gateway_id", gateway);
-        let claimed = match self.send(write(query, Prefer::Representation)?).await {
-            Ok(answer) => answer.rows(),
-            Err(error) => Err(error),
-        };
+        let claimed =
+            match self.send(write(query, change.to_string(), Prefer::Representation)?).await {
+                Ok(answer) => answer.rows(),
+                Err(error) => Err(error),
+            };
         match claimed {
             Ok(rows) => Ok(rows.into_iter().next().map_or(Claim::Lost, Claim::Won)),
             Err(error) if may_have_arrived(&error) => {
@@ -283,20 +284,18 @@ impl Api {
         job: &JobId,
         completion: &Completion,
     ) -> Result<Confirmation, BackendError> {
-        let query = self
-            .jobs()
-            .update(body(completion)?)
-            .select("id")
-            .eq("id", job.as_str())
-            .eq("status", "running");
-        let rows = self.send(write(query, Prefer::Representation)?).await?.rows()?;
+        let query =
+            self.jobs().update("").select("id").eq("id", job.as_str()).eq("status", "running");
+        let call = write(query, body(completion)?, Prefer::Representation)?;
+        let rows = self.send(call).await?.rows()?;
         Ok(if rows.is_empty() { Confirmation::NotOurs } else { Confirmation::Written })
     }
 
     /// Writes the job's `debug` column, in whatever state the row is.
     pub async fn write_debug(&self, job: &JobId, debug: &Value) -> Result<(), BackendError> {
-        let query = self.jobs().update(body(&json!({"debug": debug}))?).eq("id", job.as_str());
-        self.send(write(query, Prefer::Minimal)?).await.map(|_| ())
+        let query = self.jobs().update("").eq("id", job.as_str());
+        let body = body(&json!({"debug": debug}))?;
+        self.send(write(query, body, Prefer::Minimal)?).await.map(|_| ())
     }
 
     /// The row's status; `None` when it is gone.
@@ -343,8 +342,8 @@ impl Api {
             "message": event_message(&event.message),
             "details": event.details,
         });
-        let query = self.table("gateway_events").insert(body(&row)?);
-        self.send(write(query, Prefer::Minimal)?).await.map(|_| ())
+        let query = self.table("gateway_events").insert("");
+        self.send(write(query, body(&row)?, Prefer::Minimal)?).await.map(|_| ())
     }
 
     fn table(&self, name: &str) -> postgrest::Builder {

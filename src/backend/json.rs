@@ -74,7 +74,7 @@ fn clean_text(text: &mut String) {
 
 /// Serializes for the wire, without U+0000. Large values are copied only when they hold one.
 pub(super) fn to_clean_body(body: &impl serde::Serialize) -> Result<String, serde_json::Error> {
-    let text = serde_json::to_string(body)?;
+    let text = to_exact_string(body)?;
     // An escaped backslash before `u0000` looks the same here; cleaning is then merely idle.
     if !text.contains("\\u0000") {
         return Ok(text);
@@ -82,6 +82,30 @@ pub(super) fn to_clean_body(body: &impl serde::Serialize) -> Result<String, serd
     let mut value = serde_json::to_value(body)?;
     clean_json(&mut value);
     serde_json::to_string(&value)
+}
+
+/// [`serde_json::to_string`] in one allocation of the right size: a result of megabytes would
+/// otherwise grow its text to nearly twice of it, which the process keeps.
+fn to_exact_string(body: &impl serde::Serialize) -> Result<String, serde_json::Error> {
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, body)?;
+    let mut text = Vec::with_capacity(length.0);
+    serde_json::to_writer(&mut text, body)?;
+    String::from_utf8(text).map_err(serde::ser::Error::custom)
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl std::io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The deepest nesting of brackets outside strings.

@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn each_condition_of_a_resource_counts() {
         assert_eq!(check(&resource(), None), Ok(()));
-        let changes = [
+        let cases = [
             ("/team_id", json!("other")),
             ("/resource_type", json!("drive")),
             ("/max_access_level", json!("viewer")),
@@ -130,7 +130,7 @@ mod tests {
             ("/metadata/full_control", json!(false)),
             ("/metadata", Value::Null),
         ];
-        for (pointer, value) in changes {
+        for (pointer, value) in cases {
             let mut changed = resource();
             *changed.pointer_mut(pointer).unwrap() = value;
             assert!(check(&changed, None).is_err(), "{pointer}: {changed}");

@@ -2,7 +2,7 @@
 //!
 //! [`Queue`] is pure and decides what may run. The [`Controller`] task owns it, spawns one task a
 //! job and learns of each end. A job's own life (claim, duplicate check, handler, report) is in
-//! [`life`]. Shutdown: the controller first stops accepting, then waits for its jobs, or cancels
+//! `life`. Shutdown: the controller first stops accepting, then waits for its jobs, or cancels
 //! them.
 
 mod controller;

@@ -199,7 +199,7 @@ fn spoil(query: &str, answer: &mut serde_json::Value) {
     for row in rows.iter_mut().filter(|row| row["job_type"] == "teleport") {
         row["payload"] = json!(["not", "an", "object"]);
     }
-    if query.contains("status=eq.queued") {
+    if query.contains("order=created_at") {
         let garbage = [json!("text"), json!({"no": "id"}), json!(null), json!({"id": 7})];
         rows.splice(0..0, garbage);
     }
@@ -219,7 +219,8 @@ async fn malformed_rows_hide_no_good_one_and_are_not_left_queued() {
     let payload = json!({"command": "echo good", "resource_id": resource});
     let good = control.submit(&gateway_id, "shell_exec", payload).await;
     let _gateway = machine.start().await;
-    assert_eq!(control.ended(&good).await["result"]["stdout"], "good\n");
+    let row = control.ended(&good).await;
+    assert_eq!(row["result"]["stdout"], "good\n", "{row}");
     let row = control.ended(&bad).await;
     assert_eq!(row["status"], "failed", "{row}");
     let message = row["result"]["message"].as_str().unwrap();
