@@ -20,7 +20,7 @@ use crate::config::{
     ConfigError, ConfigStore, FileLock, LockError, PidFile, PidRecord, Purpose, SavedConfig,
     Settings,
 };
-use crate::jobs::{Activity, Controller, Host, Level};
+use crate::jobs::{Activity, Controller, Host, Journal, Level};
 use crate::model::{GatewayId, TeamId};
 use crate::observe::Redactor;
 use crate::task::Group;
@@ -142,6 +142,7 @@ impl Gateway {
         let (url, key) = options.settings.backend(Purpose::Start)?;
         save_backend(&config, &saved, &url, key.expose_secret())?;
         crate::fs::ensure_private_dir(&paths.tmp()).map_err(ConfigError::from)?;
+        let journal = Journal::open(&paths.journal()).map_err(ConfigError::from)?;
         let pid_file = PidFile::write(&paths.pid_file).map_err(ConfigError::from)?;
         let socket = status_socket::bind(&paths.socket())
             .inspect_err(|error| {
@@ -154,6 +155,7 @@ impl Gateway {
             options.settings.concurrency.value,
             saved.full_control(),
             saved.text("gatewayId").map(str::to_owned),
+            journal,
         ));
         Ok(Self { options, config, shared, socket, pid_file, _lock: lock })
     }
@@ -236,6 +238,7 @@ impl Gateway {
             config: self.config.clone(),
             environment: settings.environment.clone(),
             redactor: self.options.redactor.clone(),
+            journal: self.shared.journal.clone(),
             caller_umask: self.options.caller_umask,
             claude: crate::providers::find_claude(settings),
         });
