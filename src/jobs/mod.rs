@@ -3,13 +3,13 @@
 //! [`Queue`] is pure and decides what may run. The [`Controller`] task owns it, spawns one task a
 //! job and learns of each end. A job's own life (claim, duplicate check, handler, report) is in
 //! `life`. Before the claim a
-//! record goes to the [`Journal`], and a gateway that starts first brings the records of an earlier
+//! record goes to the [`journal`], and a gateway that starts first brings the records of an earlier
 //! one to their ends. Shutdown: the controller first stops accepting, then waits for its jobs, or cancels
 //! them.
 
 mod controller;
 mod handlers;
-mod journal;
+pub mod journal;
 mod life;
 mod machine_control;
 mod progress;
@@ -19,6 +19,5 @@ mod stop;
 
 pub use controller::{ActiveJob, Activity, Controller, Level, Offer};
 pub use handlers::Host;
-pub use journal::Journal;
 pub use queue::{Entry, Offered, Queue, Work};
 pub use stop::{JobStop, StopReason};

@@ -20,7 +20,8 @@ use crate::config::{
     ConfigError, ConfigStore, FileLock, LockError, PidFile, PidRecord, Purpose, SavedConfig,
     Settings,
 };
-use crate::jobs::{Activity, Controller, Host, Journal, Level};
+use crate::jobs::journal::Journal;
+use crate::jobs::{Activity, Controller, Host, Level};
 use crate::model::{GatewayId, TeamId};
 use crate::observe::Redactor;
 use crate::task::Group;

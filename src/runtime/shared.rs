@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::status::{Contact, JournalState, LiveStatus, Phase, SupervisorState};
 use super::status_rule::{self, Facts};
-use crate::jobs::{Activity, Journal, Level};
+use crate::jobs::journal::Journal;
+use crate::jobs::{Activity, Level};
 use crate::model::{GatewayStatus, time};
 
 /// How often the backend is asked for jobs.

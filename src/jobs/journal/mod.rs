@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-pub(super) use record::Record;
+pub use record::Record;
 
 use crate::backend::json::to_exact_string;
 use crate::fs::{self, FsError};
@@ -36,7 +36,7 @@ const REJECTED: &str = "rejected";
 
 /// Why a record could not be kept.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum JournalError {
+pub enum JournalError {
     /// The bounds are reached.
     #[error("the journal is full: {records} results wait for the backend ({bytes} bytes)")]
     Full {
@@ -88,7 +88,7 @@ impl Journal {
 
     /// What an earlier gateway left, read from disk. A file that is no record, or that cannot be
     /// used, is logged and left alone.
-    pub(super) async fn found(&self) -> Vec<Record> {
+    pub async fn found(&self) -> Vec<Record> {
         let dir = self.shared.dir.clone();
         let read = tokio::task::spawn_blocking(move || read_all(&dir)).await;
         let found = match read {
@@ -108,18 +108,18 @@ impl Journal {
     }
 
     /// Why nothing new can be claimed, and every change of that.
-    pub(crate) fn trouble(&self) -> watch::Receiver<Option<String>> {
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
         self.shared.trouble.subscribe()
     }
 
     /// How many records there are, and their bytes.
-    pub(crate) fn usage(&self) -> (usize, u64) {
+    pub fn usage(&self) -> (usize, u64) {
         let sizes = self.sizes();
         (sizes.len(), sizes.values().sum())
     }
 
     /// Keeps the intent of a claim. An error means: do not claim.
-    pub(super) async fn intend(&self, record: &Record) -> Result<(), JournalError> {
+    pub async fn intend(&self, record: &Record) -> Result<(), JournalError> {
         let (records, bytes) = self.usage();
         let result = if records >= MAX_RECORDS || bytes >= MAX_BYTES {
             Err(JournalError::Full { records, bytes })
@@ -132,7 +132,7 @@ impl Journal {
 
     /// Tries whether what was in the way of the last intent is gone. Called now and then while
     /// there is trouble: without new jobs no intent would find out.
-    pub(super) async fn try_again(&self) {
+    pub async fn try_again(&self) {
         let (records, bytes) = self.usage();
         if records >= MAX_RECORDS || bytes >= MAX_BYTES {
             return;
@@ -149,12 +149,12 @@ impl Journal {
     }
 
     /// Keeps a record as it is now. What was kept of it before stands when this fails.
-    pub(super) async fn save(&self, record: &Record) -> Result<(), JournalError> {
+    pub async fn save(&self, record: &Record) -> Result<(), JournalError> {
         self.write(record, fs::save).await
     }
 
     /// Keeps a record whose change matters only to a gateway that follows on this boot.
-    pub(super) async fn save_for_this_boot(&self, record: &Record) -> Result<(), JournalError> {
+    pub async fn save_for_this_boot(&self, record: &Record) -> Result<(), JournalError> {
         self.write(record, fs::save_unsynced).await
     }
 
@@ -182,7 +182,7 @@ impl Journal {
     }
 
     /// Forgets a job: the backend has its end, or it was never ours.
-    pub(super) async fn remove(&self, id: &JobId) {
+    pub async fn remove(&self, id: &JobId) {
         let path = self.path(id);
         let shown = path.clone();
         // Not synced: a record that comes back after a power cut is dropped by its replay.
@@ -201,7 +201,7 @@ impl Journal {
     }
 
     /// Sets a result aside that the backend refused for good; where it lies now.
-    pub(super) async fn set_aside(&self, record: &Record) -> Result<PathBuf, JournalError> {
+    pub async fn set_aside(&self, record: &Record) -> Result<PathBuf, JournalError> {
         let text = to_exact_string(record).map_err(JournalError::Encode)?;
         let dir = self.shared.dir.join(REJECTED);
         let path = dir.join(file_name(&record.id));
@@ -307,9 +307,8 @@ fn remove_leftovers(dir: &Path) -> Result<(), FsError> {
     for entry in std::fs::read_dir(dir).map_err(unread)? {
         let entry = entry.map_err(unread)?;
         let name = entry.file_name();
-        let is_temp = name.to_str().is_some_and(|name| {
-            name.starts_with('.') && name.contains(".json.")
-        });
+        let is_temp =
+            name.to_str().is_some_and(|name| name.starts_with('.') && name.contains(".json."));
         if is_temp {
             // One that cannot be removed is found again by the next gateway.
             let _ = std::fs::remove_file(entry.path());

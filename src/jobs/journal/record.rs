@@ -11,34 +11,29 @@ pub(super) const VERSION: u32 = 1;
 
 /// See the module. JSON on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(in crate::jobs) struct Record {
+pub struct Record {
     /// The format.
     pub(super) version: u32,
     /// `gateway_jobs.id`.
-    pub(in crate::jobs) id: JobId,
+    pub id: JobId,
     /// Who claimed it; a record of an identity that was given up cannot be reported any more.
-    pub(in crate::jobs) gateway_id: GatewayId,
+    pub gateway_id: GatewayId,
     /// `job_type`.
     #[serde(rename = "type")]
-    pub(in crate::jobs) job_type: String,
+    pub job_type: String,
     /// The `started_at` that the claim sends: it tells our claim from another one.
-    pub(in crate::jobs) started_at: String,
+    pub started_at: String,
     /// The processes of the run, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::jobs) run: Option<RunIds>,
+    pub run: Option<RunIds>,
     /// How it ended, once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::jobs) completion: Option<Completion>,
+    pub completion: Option<Completion>,
 }
 
 impl Record {
     /// The intent of a claim.
-    pub(in crate::jobs) fn intent(
-        id: JobId,
-        gateway_id: GatewayId,
-        job_type: String,
-        started_at: String,
-    ) -> Self {
+    pub fn intent(id: JobId, gateway_id: GatewayId, job_type: String, started_at: String) -> Self {
         Self { version: VERSION, id, gateway_id, job_type, started_at, run: None, completion: None }
     }
 }
