@@ -177,8 +177,8 @@ impl Controller {
                 }
             };
             if self.queue.offer(entry, offer.seen_at) == Offered::Full {
+                // Those behind it are looked at all the same: one may be a cancel job.
                 tracing::debug!("the queue is full; the rest comes with a later poll");
-                return;
             }
         }
     }

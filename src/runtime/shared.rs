@@ -33,7 +33,6 @@ pub(super) struct Notes {
     pub(super) heartbeat: Contact,
     pub(super) poll: Contact,
     pub(super) session_error: Option<String>,
-    pub(super) detail: Option<String>,
     pub(super) supervisors: BTreeMap<&'static str, SupervisorState>,
 }
 
@@ -116,7 +115,7 @@ impl Shared {
         self.phase.send_replace(Phase::Starting);
         let mut notes = self.notes();
         (notes.heartbeat, notes.poll) = (Contact::default(), Contact::default());
-        (notes.session_error, notes.detail) = (None, None);
+        notes.session_error = None;
     }
 
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -178,13 +177,18 @@ impl Shared {
         };
         let notes = self.notes();
         let (records, bytes) = self.journal.usage();
+        let phase = *self.phase.borrow();
+        let detail = match phase {
+            Phase::Draining => Some(format!("{} jobs in hand", activity.active)),
+            Phase::Starting | Phase::Up | Phase::Stopped => notes.session_error.clone(),
+        };
         LiveStatus {
             pid: std::process::id(),
             version: crate::VERSION.to_owned(),
             started_at: self.started_at.clone(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            phase: *self.phase.borrow(),
-            detail: notes.detail.clone(),
+            phase,
+            detail,
             reported_status: self.reported.borrow().map(|status| status.as_str().to_owned()),
             heartbeat: notes.heartbeat.clone(),
             poll: notes.poll.clone(),
