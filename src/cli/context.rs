@@ -38,13 +38,6 @@ impl Context {
         for warning in &settings.warnings {
             self.ui.warn(warning);
         }
-        if let Some((previous, current)) = &settings.dir_fallback {
-            self.ui.warn(&format!(
-                "{} cannot be written; using {}",
-                previous.display(),
-                current.display()
-            ));
-        }
         if let Some(key) = &settings.anon_key {
             self.redactor.add_secret(key.value.expose_secret());
         }
@@ -52,8 +45,8 @@ impl Context {
     }
 
     /// The paths alone: what stops a gateway or reads its log must work however its config looks.
-    pub(crate) fn paths(&self) -> Result<Paths, Failure> {
-        Ok(Paths::resolve(&self.options, self.environment.clone())?)
+    pub(crate) fn paths(&self, purpose: Purpose) -> Result<Paths, Failure> {
+        Ok(Paths::resolve(&self.options, self.environment.clone(), purpose)?)
     }
 
     /// The saved config; its tokens are kept out of everything that is printed from here on.

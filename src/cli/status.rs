@@ -59,7 +59,7 @@ pub(crate) struct ReportPaths {
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &StatusArgs) -> Outcome {
-    let settings = context.settings(Purpose::Start)?;
+    let settings = context.settings(Purpose::Look)?;
     let saved = context.saved(&settings)?;
     let report = report(&settings, &saved, Instance::find(&settings.paths));
     let text = if args.json {

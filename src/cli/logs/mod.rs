@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::args::LogsArgs;
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
+use crate::config::Purpose;
 use follow::Follower;
 use line::Filter;
 
@@ -22,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &LogsArgs) -> Outcome {
-    let paths = context.paths()?;
+    let paths = context.paths(Purpose::Look)?;
     let path = &paths.log_file;
     let unreadable = |error: io::Error| {
         let failure = if error.kind() == io::ErrorKind::NotFound {

@@ -17,6 +17,7 @@ use self::args::{Common, SandboxCommand, SubmitCommand};
 use super::asynchronous;
 use super::context::Context;
 use super::failure::{Failure, Outcome};
+use crate::config::Purpose;
 use crate::sandbox::{AdminClient, AdminClientError, Server, ServerError};
 
 /// Where a sandbox listens unless told otherwise.
@@ -49,7 +50,7 @@ fn data_dir(context: &Context, common: &Common) -> Result<PathBuf, Failure> {
     match &common.data_dir {
         Some(dir) => std::path::absolute(dir)
             .map_err(|error| Failure::usage("--data-dir is not a path").cause(error.to_string())),
-        None => Ok(context.paths()?.dir.join("sandbox")),
+        None => Ok(context.paths(Purpose::Start)?.dir.join("sandbox")),
     }
 }
 
