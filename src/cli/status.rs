@@ -127,7 +127,7 @@ fn gateway_line(report: &Report) -> String {
         return match (report.running, report.pid) {
             (true, Some(pid)) => format!("running, but it does not answer (pid {pid})"),
             (true, None) => "starting or stopping".to_owned(),
-            (false, _) => "not running".to_owned(),
+            (false, _) => format!("not running, version {}", report.version),
         };
     };
     let phase = match live.phase {
