@@ -7,9 +7,9 @@ use secrecy::ExposeSecret;
 use super::failure::Failure;
 use super::ui::Ui;
 use crate::config::{
-    ConfigStore, Environment, GlobalOptions, Paths, Purpose, SavedConfig, Settings,
+    ConfigStore, Environment, GlobalOptions, Paths, Purpose, SavedConfig, Settings, Sourced,
 };
-use crate::observe::Redactor;
+use crate::observe::{Redactor, logging};
 
 /// Made once in [`super::main`].
 #[derive(Debug, Clone)]
@@ -36,7 +36,14 @@ impl Context {
     pub(crate) fn settings(&self, purpose: Purpose) -> Result<Settings, Failure> {
         let settings = Settings::resolve(&self.options, self.environment.clone(), purpose)?;
         for warning in &settings.warnings {
-            self.ui.warn(warning);
+            self.ui.warn_once(warning);
+        }
+        if !logging::is_filter(&settings.log_filter.value) {
+            let Sourced { value, source } = &settings.log_filter;
+            self.ui.warn_once(&format!(
+                "{source} is ignored: {value:?} is neither a level (error, warn, info, debug, \
+                 trace) nor a list of target=level"
+            ));
         }
         if let Some(key) = &settings.anon_key {
             self.redactor.add_secret(key.value.expose_secret());
