@@ -41,7 +41,7 @@ pub(crate) fn run(context: &Context, args: &LogsArgs) -> Outcome {
         (None, None) => LINES,
     };
     let mut follower = Follower::at_end(path).map_err(unreadable)?;
-    let last = tail::last_lines(path, follower.position(), most, &filter).map_err(unreadable)?;
+    let last = tail::last_lines(path, follower.start(), most, &filter).map_err(unreadable)?;
     let show = |line: &str| -> io::Result<()> {
         if args.json { context.ui.out(line) } else { context.ui.out(&line::render(line)) }
     };
@@ -52,12 +52,14 @@ pub(crate) fn run(context: &Context, args: &LogsArgs) -> Outcome {
         return Ok(Exit::Done);
     }
     loop {
-        for line in follower.poll() {
-            if filter.shows(&line) {
-                show(&line)?;
-            }
+        let lines = follower.poll();
+        for line in lines.iter().filter(|line| filter.shows(line)) {
+            show(line)?;
         }
-        std::thread::sleep(LOOK_EVERY);
+        // A flood is kept up with: the next look is at once while there is more.
+        if lines.is_empty() {
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 }
 
