@@ -126,26 +126,26 @@ impl ServerError {
     pub fn hint(&self) -> String {
         match self {
             Self::AlreadyRunning { .. } => {
-                "Use it as it is, stop it first, or name another --data-dir.".into()
+                "use it as it is, stop it first, or name another --data-dir".into()
             }
             Self::PortBusy { address } => format!(
                 "`lsof -i :{}` shows which; stop it, or choose another address with --listen \
-                 (127.0.0.1:0 takes any free port).",
+                 (127.0.0.1:0 takes any free port)",
                 address.port()
             ),
-            Self::Listen { .. } => "Choose an address of this machine with --listen.".into(),
+            Self::Listen { .. } => "choose an address of this machine with --listen".into(),
             Self::RemoteNotAllowed { .. } => {
-                "Listen on 127.0.0.1, or pass --allow-remote: whoever has the admin token can \
-                 then run commands on paired machines over an unencrypted connection."
+                "listen on 127.0.0.1, or pass --allow-remote: whoever has the admin token can \
+                 then run commands on paired machines over an unencrypted connection"
                     .into()
             }
-            Self::Fs(_) => "Repair the file, or name another --data-dir.".into(),
+            Self::Fs(_) => "repair the file, or name another --data-dir".into(),
             Self::Secrets(_) | Self::Store(_) => {
-                "Nothing was changed. Repair the file, restore a copy of it, or start anew with \
-                 another --data-dir."
+                "nothing was changed: repair the file, restore a copy of it, or start anew with \
+                 another --data-dir"
                     .into()
             }
-            Self::Describe(_) | Self::Interrupted(_) => "Try again.".into(),
+            Self::Describe(_) | Self::Interrupted(_) => "try again".into(),
         }
     }
 }
