@@ -5,6 +5,7 @@
 mod admin;
 mod auth;
 mod context;
+mod fixtures;
 mod pairing;
 mod refusals;
 mod tables;
