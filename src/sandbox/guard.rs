@@ -60,8 +60,12 @@ impl Hosts {
     }
 }
 
+/// A host with or without a port; no user, and no port that is not one.
 fn authority(text: &str) -> Option<Authority> {
-    text.parse::<Authority>().ok().filter(|_| !text.contains('@'))
+    let named: Authority = text.parse().ok()?;
+    let port = text.strip_prefix(named.host())?;
+    let is_port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
+    (port.is_empty() || port.strip_prefix(':').is_some_and(is_port)).then_some(named)
 }
 
 /// Refuses requests for other hosts.
@@ -191,6 +195,9 @@ mod tests {
         assert!(!request_allowed("/", &["evil.example@localhost"]));
         assert!(!request_allowed("http://evil.example/", &["localhost"]));
         assert!(!request_allowed("/", &["localhost/evil"]));
+        assert!(!request_allowed("/", &["127.0.0.1:evil.example"]));
+        assert!(!request_allowed("/", &["localhost:80,evil.example"]));
+        assert!(!request_allowed("/", &["localhost:65536"]));
     }
 
     #[test]
