@@ -132,6 +132,12 @@ pub(super) async fn add_security_headers(request: Request, next: Next) -> Respon
     response
 }
 
+/// Answers a method that a page does not take; `Allow` names those that it does.
+pub(super) async fn wrong_method() -> Response {
+    let message = "this method is not allowed here";
+    refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}
+
 /// An error answer of no API in particular.
 pub(super) fn refusal(status: StatusCode, code: &str, message: &str) -> Response {
     let body = json!({"error": {"code": code, "message": message}, "message": message});

@@ -4,6 +4,7 @@ mod heartbeat;
 mod pairing;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -57,7 +58,7 @@ impl From<rusqlite::Error> for FunctionError {
 /// Runs the function `name`.
 pub(super) async fn invoke(
     State(app): State<Shared>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
@@ -67,9 +68,10 @@ pub(super) async fn invoke(
         Err(CallerError::Key(error)) => return error.response(),
         Err(CallerError::Token(_)) => return platform_error("UNAUTHORIZED_INVALID_JWT"),
     };
-    if !matches!(name.as_str(), pairing::NAME | heartbeat::NAME) {
-        return platform_error("NOT_FOUND");
-    }
+    let name = match name {
+        Ok(Path(name)) if matches!(&*name, pairing::NAME | heartbeat::NAME) => name,
+        Ok(_) | Err(_) => return platform_error("NOT_FOUND"),
+    };
     if parts.method != Method::POST {
         return failure(&FunctionError::new(
             StatusCode::METHOD_NOT_ALLOWED,
