@@ -6,6 +6,7 @@ mod admin;
 mod auth;
 mod context;
 mod fixtures;
+mod operation;
 mod pairing;
 mod refusals;
 mod tables;

@@ -45,13 +45,21 @@ impl FunctionError {
 
 impl From<StoreError> for FunctionError {
     fn from(error: StoreError) -> Self {
+        if error.passes() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a function must wait");
+            let message = "the sandbox's database takes nothing now; try again";
+            return Self {
+                retry_after: Some(1),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+            };
+        }
         Self::internal(&error)
     }
 }
 
 impl From<rusqlite::Error> for FunctionError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::internal(&error)
+        StoreError::from(error).into()
     }
 }
 
