@@ -22,6 +22,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use panorama_gateway::backend::Completion;
+use panorama_gateway::jobs::journal::{Journal, Record};
+use panorama_gateway::model::time::now_wire;
+use panorama_gateway::model::{GatewayId, JobId, JobStatus};
+use panorama_gateway::process::RunIds;
+
 use common::{BINARY, ControlPlane, Machine, Paired};
 
 const PEAK_OF: &str = "--peak-of";
@@ -52,6 +58,12 @@ async fn main() {
     }
     if wanted("output") {
         big_output().await;
+    }
+    if wanted("journal") {
+        journal().await;
+    }
+    if wanted("growth") {
+        growth().await;
     }
 }
 
@@ -217,6 +229,66 @@ async fn throughput() {
     let seconds = last.duration_since(first).as_secs_f64();
     let rate = JOBS as f64 / seconds;
     row("500 queued shell_exec true", &format!("{rate:.0} jobs/s"), ">= 200 jobs/s");
+}
+
+/// What the journal costs a job: intent, processes, result, removal, on a tmpfs where there is one.
+async fn journal() {
+    const JOBS: u32 = 1_000;
+    let tmpfs = std::path::Path::new("/dev/shm");
+    let dir = if tmpfs.is_dir() {
+        tempfile::tempdir_in(tmpfs).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    };
+    let journal = Journal::open(&dir.path().join("jobs")).unwrap();
+    let began = Instant::now();
+    for n in 0..JOBS {
+        let id = JobId::new(format!("job-{n}"));
+        let gateway = GatewayId::new("gateway");
+        let mut record = Record::intent(id, gateway, "shell_exec".to_owned(), now_wire());
+        journal.intend(&record).await.unwrap();
+        record.run = Some(RunIds { run_id: "run".to_owned(), shim_pid: 1, shim_start: 1 });
+        journal.save_for_this_boot(&record).await.unwrap();
+        record.completion = Some(Completion {
+            status: JobStatus::Completed,
+            result: json!({"stdout": "x".repeat(200), "exit_code": 0}),
+            error: None,
+            completed_at: now_wire(),
+        });
+        journal.save(&record).await.unwrap();
+        journal.remove(&record.id).await;
+    }
+    let each = began.elapsed() / JOBS;
+    row("journal, a job, on tmpfs", &millis(each), "< 1 ms");
+}
+
+/// Memory after many jobs beside memory after some.
+async fn growth() {
+    const SOME: usize = 1_000;
+    const MANY: usize = 20_000;
+    let control = ControlPlane::start().await;
+    let paired = Paired::start(&control).await;
+    let mut done = 0;
+    let mut after_some = 0;
+    for total in [SOME, MANY] {
+        let mut last = String::new();
+        while done < total {
+            last = paired.submit_shell(&control, "true", json!({})).await;
+            done += 1;
+            if done % 1_000 == 0 {
+                control.ended(&last).await;
+            }
+        }
+        control.ended(&last).await;
+        let now = memory(paired.gateway.pid(), "VmRSS");
+        row(&format!("RSS after {total} jobs"), &format!("{:.1} MB", mb(now)), "");
+        if total == SOME {
+            after_some = now;
+        } else {
+            let growth = (mb(now) / mb(after_some) - 1.0) * 100.0;
+            row("growth", &format!("{growth:.1} %"), "< 10 %");
+        }
+    }
 }
 
 async fn big_output() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::http::{Call, Limits, may_have_arrived};
@@ -39,7 +39,7 @@ pub enum Claim {
 }
 
 /// How a job ends.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Completion {
     /// `completed`, `failed` or `cancelled`.
     pub status: JobStatus,

@@ -86,7 +86,7 @@ pub(super) fn to_clean_body(body: &impl serde::Serialize) -> Result<String, serd
 
 /// [`serde_json::to_string`] in one allocation of the right size: a result of megabytes would
 /// otherwise grow its text to nearly twice of it, which the process keeps.
-fn to_exact_string(body: &impl serde::Serialize) -> Result<String, serde_json::Error> {
+pub(crate) fn to_exact_string(body: &impl serde::Serialize) -> Result<String, serde_json::Error> {
     let mut length = Length(0);
     serde_json::to_writer(&mut length, body)?;
     let mut text = Vec::with_capacity(length.0);

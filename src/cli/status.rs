@@ -169,6 +169,9 @@ fn live_lines(live: &LiveStatus, now: Timestamp, lines: &mut Vec<(&'static str, 
         };
         lines.push(("Provider", format!("{} {text}", provider.id)));
     }
+    if let Some(trouble) = &live.journal.trouble {
+        lines.push(("Trouble", format!("no new jobs are taken: {trouble}")));
+    }
     for supervisor in live.supervisors.iter().filter(|s| s.state != "running" || s.restarts > 0) {
         let SupervisorState { name, state, restarts } = supervisor;
         lines.push(("Trouble", format!("{name} is {state}, started again {restarts} times")));
@@ -214,7 +217,7 @@ fn verbose_lines(report: &Report, lines: &mut Vec<(&'static str, String)>) {
 mod tests {
     use super::*;
     use crate::jobs::ActiveJob;
-    use crate::runtime::status::ProviderState;
+    use crate::runtime::status::{JournalState, ProviderState};
 
     fn stopped() -> Report {
         Report {
@@ -263,6 +266,7 @@ mod tests {
                 started_at: "2026-01-01T01:01:00.000Z".into(),
             }],
             finished_jobs: 5,
+            journal: JournalState { records: 1, bytes: 400, trouble: Some("full".into()) },
             providers: vec![ProviderState {
                 id: "codex".into(),
                 available: false,

@@ -186,6 +186,22 @@ pub fn append_private(path: &Path) -> Result<File, FsError> {
 /// fsync of the directory. A reader sees the old contents or the new, never a part. Missing parents
 /// are made 0700; what stands at `path` must be a regular file of ours, or nothing.
 pub fn save(path: &Path, contents: &[u8]) -> Result<(), FsError> {
+    replace(path, contents, Durability::PowerCut)
+}
+
+/// As [`save`], without the syncs: what is written outlives this process, but not a power cut.
+pub fn save_unsynced(path: &Path, contents: &[u8]) -> Result<(), FsError> {
+    replace(path, contents, Durability::Kill)
+}
+
+/// What a write outlives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    Kill,
+    PowerCut,
+}
+
+fn replace(path: &Path, contents: &[u8], durability: Durability) -> Result<(), FsError> {
     match path.symlink_metadata() {
         Ok(metadata) => {
             check_kind(path, metadata.file_type())?;
@@ -205,9 +221,12 @@ pub fn save(path: &Path, contents: &[u8]) -> Result<(), FsError> {
     }
     .map_err(failed)?;
     temp.write_all(contents).map_err(failed)?;
-    temp.as_file().sync_all().map_err(failed)?;
+    let synced = durability == Durability::PowerCut;
+    if synced {
+        temp.as_file().sync_all().map_err(failed)?;
+    }
     temp.persist(path).map_err(|error| failed(error.error))?;
-    sync_dir(parent).map_err(failed)
+    if synced { sync_dir(parent).map_err(failed) } else { Ok(()) }
 }
 
 /// Removes what saves of `path` left behind when they were killed half-way. The caller holds the

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::handlers::Host;
+use super::journal::replay::replay;
 use super::life;
 use super::machine_control::HEARTBEAT_FRESH;
 use super::queue::{Entry, Offered, Queue, Work};
@@ -70,6 +72,8 @@ pub struct Controller {
     host: Arc<Host>,
     queue: Queue,
     jobs: Group,
+    /// Jobs of an earlier gateway. They do not hold a drain: their records stay.
+    replays: Group,
     stops: HashMap<JobId, JobStop>,
     claimed: BTreeMap<JobId, ActiveJob>,
     claims: (mpsc::Sender<life::Claimed>, mpsc::Receiver<life::Claimed>),
@@ -80,6 +84,8 @@ pub struct Controller {
     refused: HashSet<String>,
 }
 
+/// How often a journal that takes nothing is tried again.
+const JOURNAL_TRY_EVERY: Duration = Duration::from_secs(5);
 /// Most ids of refused rows that are remembered so that each is logged once.
 const REFUSED_REMEMBERED: usize = 1_000;
 
@@ -97,6 +103,7 @@ impl Controller {
             host,
             queue: Queue::new(concurrency),
             jobs: Group::new(CancellationToken::new()),
+            replays: Group::new(CancellationToken::new()),
             stops: HashMap::new(),
             claimed: BTreeMap::new(),
             claims: mpsc::channel(concurrency.max(1) * 2),
@@ -111,6 +118,7 @@ impl Controller {
     /// Runs until `stop`; jobs that are still running then are aborted with the group (their
     /// processes end with them), so cancel or drain first.
     pub async fn run(mut self, mut offers: mpsc::Receiver<Offer>, stop: CancellationToken) {
+        self.replay_journal().await;
         loop {
             self.start_jobs();
             self.tell();
@@ -122,11 +130,39 @@ impl Controller {
                     None => return,
                 },
                 Some(ended) = self.jobs.next(), if !self.jobs.is_empty() => self.ended(&ended),
+                Some(ended) = self.replays.next(), if !self.replays.is_empty() => {
+                    self.replayed(&ended);
+                }
                 Some(claimed) = self.claims.1.recv() => self.claimed(claimed),
                 Ok(()) = self.level.changed() => self.change_level(),
                 Ok(()) = self.heard.changed() => {}
+                () = tokio::time::sleep(JOURNAL_TRY_EVERY), if self.in_trouble() => {
+                    self.host.journal.try_again().await;
+                }
             }
         }
+    }
+
+    /// Before the first offer is taken, so that no record is older than a claim of ours.
+    async fn replay_journal(&mut self) {
+        let found = self.host.journal.found().await;
+        if !found.is_empty() {
+            tracing::info!(records = found.len(), "finishing what an earlier gateway left");
+        }
+        for record in found {
+            let id = record.id.clone();
+            self.queue.adopt(id.clone());
+            let host = Arc::clone(&self.host);
+            let span = tracing::info_span!("job", id = %id, r#type = %record.job_type);
+            self.replays.spawn(id.as_str(), move |_| {
+                async move { replay(&host, record).await }.instrument(span)
+            });
+        }
+    }
+
+    fn replayed(&mut self, ended: &crate::task::Ended) {
+        log_panic(ended);
+        self.queue.ended(&JobId::new(ended.name.as_str()), Instant::now());
     }
 
     fn take(&mut self, offer: &Offer) {
@@ -141,8 +177,8 @@ impl Controller {
                 }
             };
             if self.queue.offer(entry, offer.seen_at) == Offered::Full {
+                // Those behind it are looked at all the same: one may be a cancel job.
                 tracing::debug!("the queue is full; the rest comes with a later poll");
-                return;
             }
         }
     }
@@ -185,6 +221,10 @@ impl Controller {
         }
     }
 
+    fn in_trouble(&self) -> bool {
+        self.host.journal.trouble().borrow().is_some()
+    }
+
     fn may_claim(&self) -> bool {
         let heard = *self.heard.borrow();
         heard.is_some_and(|at| at.elapsed() <= HEARTBEAT_FRESH)
@@ -200,9 +240,7 @@ impl Controller {
     }
 
     fn ended(&mut self, ended: &crate::task::Ended) {
-        if let Ending::Panicked(text) = &ended.ending {
-            tracing::error!(job_id = %ended.name, panic = %text, "a job's task panicked");
-        }
+        log_panic(ended);
         let id = JobId::new(ended.name.as_str());
         self.queue.ended(&id, Instant::now());
         self.stops.remove(&id);
@@ -225,7 +263,7 @@ impl Controller {
     fn tell(&self) {
         let now = Activity {
             queued: self.queue.waiting(),
-            active: self.queue.active(),
+            active: self.stops.len(),
             jobs: self.claimed.values().cloned().collect(),
             finished: self.finished,
             draining: !self.queue.is_accepting(),
@@ -235,6 +273,12 @@ impl Controller {
             *activity = now;
             changed
         });
+    }
+}
+
+fn log_panic(ended: &crate::task::Ended) {
+    if let Ending::Panicked(text) = &ended.ending {
+        tracing::error!(job_id = %ended.name, panic = %text, "a job's task panicked");
     }
 }
 

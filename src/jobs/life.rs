@@ -1,17 +1,23 @@
-//! One job from claim to report.
+//! One job from intent to report.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::handlers::{self, Finished, Host};
+use super::journal::Record;
+use super::progress::Progress;
 use super::queue::{Entry, Work};
 use super::report::report;
-use super::stop::JobStop;
+use super::stop::{JobStop, StopReason};
 use crate::backend::retry::{Backoff, Bounds, bounded};
-use crate::backend::{BackendError, Claim};
+use crate::backend::{BackendError, Claim, Completion};
 use crate::model::{Job, JobId, JobStatus, time};
 use crate::task::catch_panic;
+
+/// How often a running job's row is looked at: somebody may have cancelled it.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 /// What the controller is told once a job is ours.
 pub(super) struct Claimed {
@@ -28,30 +34,62 @@ pub(super) async fn live(
     claimed: impl AsyncFnOnce(Claimed),
 ) {
     let started_at = time::now_wire();
+    let record = Record::intent(
+        entry.id.clone(),
+        host.api.gateway().clone(),
+        entry.job_type().to_owned(),
+        started_at.clone(),
+    );
+    if let Err(error) = host.journal.intend(&record).await {
+        // Still queued at the backend: it comes again with the next poll.
+        tracing::debug!(%error, "the job is not claimed");
+        return;
+    }
     let row = match claim(&host, &entry.id, &started_at, &stop).await {
-        Ok(Some(row)) => row,
-        Ok(None) => return,
-        Err(error) => {
-            // Not ours as far as we know; a row that is still queued comes with the next poll.
+        Ok(row) => row,
+        Err(Unclaimed::NotOurs) => return host.journal.remove(&entry.id).await,
+        Err(Unclaimed::Refused(error)) => {
             tracing::warn!(error = %error, "could not claim the job");
+            return host.journal.remove(&entry.id).await;
+        }
+        // The record stays: the next gateway finds out.
+        Err(Unclaimed::Unknown(error)) => {
+            tracing::warn!(error = %error, "it is not known whether the job was claimed");
             return;
         }
     };
-    // The row as claimed is newer than the one that was polled.
-    let (job, refusal) = match (Job::decode(&row), entry.work) {
-        (Ok(job), _) => (job, None),
-        (Err(error), Work::Run(job)) => (*job, Some(error.reason)),
-        (Err(error), Work::Refuse(_)) => (stand_in(&host, &entry.id), Some(error.reason)),
-    };
+    let (job, refusal) = read_claimed(&host, entry, &row);
     claimed(Claimed { id: job.id.clone(), job_type: job.job_type.clone(), started_at }).await;
+    let progress = Progress::new(&host.journal, record);
     let finished = match refusal {
         Some(reason) => Finished::failed(json!({
             "message": format!("The job's row cannot be read: {reason}"),
             "error_code": "invalid_request",
         })),
-        None => work(&host, &job, &stop).await,
+        None => work(&host, &job, &stop, &progress).await,
     };
-    report(&host, &job, finished).await;
+    if stop.reason() == Some(StopReason::RowEnded) {
+        tracing::info!("the job was cancelled at the backend; its processes are gone");
+        return host.journal.remove(&job.id).await;
+    }
+    let mut record = progress.into_record();
+    record.completion = Some(Completion {
+        status: finished.status,
+        result: finished.result,
+        error: finished.error.map(|error| host.redactor.text(&error)),
+        completed_at: time::now_wire(),
+    });
+    report(&host, record).await;
+}
+
+/// The job as it was claimed, and why it cannot be run. The claimed row is newer than the polled
+/// one and counts.
+fn read_claimed(host: &Host, entry: Entry, row: &Value) -> (Job, Option<String>) {
+    match (Job::decode(row), entry.work) {
+        (Ok(job), _) => (job, None),
+        (Err(error), Work::Run(job)) => (*job, Some(error.reason)),
+        (Err(error), Work::Refuse(_)) => (stand_in(host, &entry.id), Some(error.reason)),
+    }
 }
 
 /// What is known of a row that does not decode: enough to complete it.
@@ -69,6 +107,16 @@ fn stand_in(host: &Host, id: &JobId) -> Job {
     }
 }
 
+/// Why a row is not to be worked on.
+enum Unclaimed {
+    /// Somebody else has it, or it is gone.
+    NotOurs,
+    /// The backend refuses the claim.
+    Refused(BackendError),
+    /// The gateway goes, and whether the last claim arrived is not known.
+    Unknown(BackendError),
+}
+
 /// The conditional update, until its outcome is known: an answer that was lost may have claimed the
 /// row, and a row that is ours must not be left `running`.
 async fn claim(
@@ -76,21 +124,21 @@ async fn claim(
     id: &JobId,
     started_at: &str,
     stop: &JobStop,
-) -> Result<Option<Value>, BackendError> {
+) -> Result<Value, Unclaimed> {
     let mut backoff = Backoff::new();
     let mut outcome = host.api.claim(id, started_at).await;
     loop {
         match outcome {
-            Ok(Claim::Won(row)) => return Ok(Some(row)),
-            Ok(Claim::Lost) => return Ok(None),
+            Ok(Claim::Won(row)) => return Ok(row),
+            Ok(Claim::Lost) => return Err(Unclaimed::NotOurs),
             Err(error) if error.ends_session() || error.is_permanent_refusal() => {
-                return Err(error);
+                return Err(Unclaimed::Refused(error));
             }
             Err(error) => {
                 tokio::select! {
                     // Cancel safe: nothing is under way.
                     () = tokio::time::sleep(backoff.after(&error)) => {}
-                    () = stop.token().cancelled() => return Err(error),
+                    () = stop.token().cancelled() => return Err(Unclaimed::Unknown(error)),
                 }
                 outcome = match host.api.resolve_claim(id, started_at).await {
                     Ok(Some(claim)) => Ok(claim),
@@ -102,8 +150,9 @@ async fn claim(
     }
 }
 
-/// Duplicate check and handler. A panic in a handler is a failed job, never a dead gateway.
-async fn work(host: &Arc<Host>, job: &Job, stop: &JobStop) -> Finished {
+/// Duplicate check and handler, beside a watch on the row. A panic in a handler is a failed job,
+/// never a dead gateway.
+async fn work(host: &Host, job: &Job, stop: &JobStop, progress: &Progress<'_>) -> Finished {
     if let Some(key) = &job.idempotency_key {
         match bounded(Bounds::READ, || host.api.duplicate_of(job)).await {
             Ok(None) => {}
@@ -116,7 +165,12 @@ async fn work(host: &Arc<Host>, job: &Job, stop: &JobStop) -> Finished {
             }
         }
     }
-    match catch_panic(handlers::run(host, job, stop)).await {
+    let handled = tokio::select! {
+        // Not cancelled by the other arm, which never ends.
+        handled = catch_panic(handlers::run(host, job, stop, progress)) => handled,
+        never = watch_row(host, &job.id, stop) => match never {},
+    };
+    match handled {
         Ok(finished) => finished,
         Err(text) => {
             tracing::error!(panic = %text, "the job's handler panicked");
@@ -124,6 +178,24 @@ async fn work(host: &Arc<Host>, job: &Job, stop: &JobStop) -> Finished {
                 "message": "The gateway failed inside; its log says more",
                 "job_type": job.job_type,
             }))
+        }
+    }
+}
+
+/// Looks at the row now and then, and stops the job when it no longer runs there. What cannot be
+/// read is no reason to stop anything.
+async fn watch_row(host: &Host, id: &JobId, stop: &JobStop) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if let Ok(status) = host.api.job_status(id).await
+            && status != Some(JobStatus::Running)
+        {
+            tracing::info!(
+                status = status.map(JobStatus::as_str),
+                "the job was ended at the backend; stopping it"
+            );
+            stop.stop(StopReason::RowEnded);
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -2,13 +2,17 @@
 //!
 //! [`Queue`] is pure and decides what may run. The [`Controller`] task owns it, spawns one task a
 //! job and learns of each end. A job's own life (claim, duplicate check, handler, report) is in
-//! `life`. Shutdown: the controller first stops accepting, then waits for its jobs, or cancels
+//! `life`. Before the claim a
+//! record goes to the [`journal`], and a gateway that starts first brings the records of an earlier
+//! one to their ends. Shutdown: the controller first stops accepting, then waits for its jobs, or cancels
 //! them.
 
 mod controller;
 mod handlers;
+pub mod journal;
 mod life;
 mod machine_control;
+mod progress;
 mod queue;
 mod report;
 mod stop;

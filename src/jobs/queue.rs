@@ -38,7 +38,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn job_type(&self) -> &str {
+    /// The type of the job; empty for a row that does not decode.
+    pub(super) fn job_type(&self) -> &str {
         match &self.work {
             Work::Run(job) => &job.job_type,
             Work::Refuse(_) => "",
@@ -144,6 +145,12 @@ impl Queue {
         entry.subagent().is_none_or(|subagent| {
             !self.active.values().any(|slot| slot.subagent.as_deref() == Some(subagent))
         })
+    }
+
+    /// A row that an earlier gateway claimed is being brought to its end: it uses no slot, and is
+    /// not started again meanwhile.
+    pub fn adopt(&mut self, id: JobId) {
+        self.active.insert(id, Slot { uses_slot: false, subagent: None });
     }
 
     /// An active row ended (or was not ours to claim).
@@ -269,6 +276,19 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         // Put back to `queued` by somebody: a later poll may bring it again.
         assert_eq!(queue.offer(entry("a", "shell_exec", None), Instant::now()), Offered::Queued);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_earlier_gateway_left_uses_no_slot_and_is_not_started_again() {
+        let now = Instant::now();
+        let mut queue = Queue::new(1);
+        queue.adopt(JobId::new("old"));
+        assert_eq!(queue.offer(entry("old", "shell_exec", None), now), Offered::Known);
+        queue.offer(entry("a", "shell_exec", None), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("a"));
+        queue.ended(&JobId::new("old"), now);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(queue.offer(entry("old", "shell_exec", None), Instant::now()), Offered::Queued);
     }
 
     #[tokio::test(start_paused = true)]

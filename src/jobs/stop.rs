@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 pub enum StopReason {
     /// The gateway goes away and does not wait any longer: the job ends as `cancelled`.
     Shutdown,
+    /// The row is no longer `running`: somebody cancelled it. Nothing more is written to it.
+    RowEnded,
 }
 
 /// One job's stop signal. Clones share it; the first reason stays.

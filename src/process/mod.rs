@@ -22,4 +22,4 @@ pub use environment::child_environment;
 pub use run::{Background, Ended, Exit, Outcome, Run, RunError, RunIds, RunSpec, StopSequence};
 pub use shim::{SHIM_WORD, shim_main};
 pub use spawn::set_shim_binary;
-pub use sweep::sweep;
+pub use sweep::{shim_lives, sweep};

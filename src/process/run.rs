@@ -60,7 +60,7 @@ pub struct RunSpec {
 }
 
 /// Names the processes of a run, for journal and status.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct RunIds {
     pub run_id: String,

@@ -28,6 +28,12 @@ pub async fn sweep(ids: RunIds) -> bool {
     sweep_lost(Lost { ids, leader: None }).await
 }
 
+/// Whether the run's shim still lives. One that outlives its gateway either ends the run this very
+/// moment, or holds background work that was left on purpose.
+pub fn shim_lives(ids: &RunIds) -> bool {
+    ids.shim_start != 0 && table::start_of(ids.shim_pid) == ids.shim_start
+}
+
 pub(super) async fn sweep_lost(lost: Lost) -> bool {
     for _ in 0..ROUNDS {
         let lost = lost.clone();

@@ -18,8 +18,9 @@ use crate::backend::retry::{Bounds, bounded};
 use crate::backend::{Api, Endpoint, GatewayEvent, Http, Session};
 use crate::config::{
     ConfigError, ConfigStore, FileLock, LockError, PidFile, PidRecord, Purpose, SavedConfig,
-    Settings,
+    Settings, Source, Sourced,
 };
+use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Controller, Host, Level};
 use crate::model::{GatewayId, TeamId};
 use crate::observe::Redactor;
@@ -142,6 +143,7 @@ impl Gateway {
         let (url, key) = options.settings.backend(Purpose::Start)?;
         save_backend(&config, &saved, &url, key.expose_secret())?;
         crate::fs::ensure_private_dir(&paths.tmp()).map_err(ConfigError::from)?;
+        let journal = Journal::open(&paths.journal()).map_err(ConfigError::from)?;
         let pid_file = PidFile::write(&paths.pid_file).map_err(ConfigError::from)?;
         let socket = status_socket::bind(&paths.socket())
             .inspect_err(|error| {
@@ -154,6 +156,7 @@ impl Gateway {
             options.settings.concurrency.value,
             saved.full_control(),
             saved.text("gatewayId").map(str::to_owned),
+            journal,
         ));
         Ok(Self { options, config, shared, socket, pid_file, _lock: lock })
     }
@@ -220,12 +223,12 @@ impl Gateway {
             return Err(StartError::NotPaired);
         }
         let text = |name: &str| saved.text(name).unwrap_or_default().to_owned();
-        let (url, anon_key) = settings.backend(Purpose::Start)?;
-        for name in ["accessToken", "refreshToken"] {
+        for name in ["accessToken", "refreshToken", "supabaseAnonKey"] {
             self.options.redactor.add_secret(&text(name));
         }
-        self.options.redactor.add_secret(anon_key.expose_secret());
-        let endpoint = Endpoint { url, anon_key };
+        // What was resolved at the start was saved; a pairing since then brought its own backend.
+        let endpoint =
+            Endpoint { url: text("supabaseUrl"), anon_key: text("supabaseAnonKey").into() };
         let http = Http::new(&endpoint).context("make the HTTP client")?;
         let session = Session::new(http.clone(), endpoint.clone(), Arc::new(self.config.clone()))
             .context("load the session")?;
@@ -236,6 +239,7 @@ impl Gateway {
             config: self.config.clone(),
             environment: settings.environment.clone(),
             redactor: self.options.redactor.clone(),
+            journal: self.shared.journal.clone(),
             caller_umask: self.options.caller_umask,
             claude: crate::providers::find_claude(settings),
         });
@@ -243,7 +247,7 @@ impl Gateway {
             shared: Arc::clone(&self.shared),
             api,
             host,
-            device_name: settings.device_name.value.clone(),
+            device_name: device_name(settings, &saved),
             image_reference: settings
                 .environment
                 .get("PANORAMA_VM_IMAGE_REFERENCE")
@@ -336,7 +340,6 @@ impl Gateway {
     fn begin_drain(&self, requests: u32) {
         let active = self.shared.activity.borrow().active;
         tracing::info!(active, requests, "draining");
-        self.shared.notes().detail = Some(format!("waiting for {active} jobs to end"));
         self.shared.phase.send_replace(Phase::Draining);
         self.shared.raise(Level::Draining);
     }
@@ -398,6 +401,15 @@ fn claim_instance(config: &ConfigStore) -> Result<FileLock, StartError> {
         Ok(lock) => Ok(lock),
         Err(LockError::Held) => Err(StartError::AlreadyRunning { pid }),
         Err(LockError::Fs(error)) => Err(ConfigError::from(error).into()),
+    }
+}
+
+/// A flag, else what the pairing in force was made with.
+fn device_name(settings: &Settings, saved: &SavedConfig) -> String {
+    let Sourced { value, source } = &settings.device_name;
+    match (source, saved.text("deviceName")) {
+        (Source::Flag(_), _) | (_, None) => value.clone(),
+        (_, Some(name)) => name.to_owned(),
     }
 }
 

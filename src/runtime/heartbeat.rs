@@ -137,6 +137,7 @@ struct Changes {
     level: tokio::sync::watch::Receiver<crate::jobs::Level>,
     polled: tokio::sync::watch::Receiver<Option<Instant>>,
     toggle: tokio::sync::watch::Receiver<bool>,
+    journal: tokio::sync::watch::Receiver<Option<String>>,
     wake: tokio::sync::watch::Receiver<u64>,
 }
 
@@ -146,6 +147,7 @@ impl Changes {
             level: shared.level.subscribe(),
             polled: shared.polled.subscribe(),
             toggle: shared.toggle.subscribe(),
+            journal: shared.journal.trouble(),
             wake: shared.wake.subscribe(),
         }
     }
@@ -154,6 +156,7 @@ impl Changes {
         self.level.mark_unchanged();
         self.polled.mark_unchanged();
         self.toggle.mark_unchanged();
+        self.journal.mark_unchanged();
     }
 
     /// The next change; true when it was a wake. Cancel safe.
@@ -162,6 +165,7 @@ impl Changes {
             _ = self.level.changed() => false,
             _ = self.polled.changed() => false,
             _ = self.toggle.changed() => false,
+            _ = self.journal.changed() => false,
             _ = self.wake.changed() => true,
         }
     }

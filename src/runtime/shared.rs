@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::status::{Contact, LiveStatus, Phase, SupervisorState};
+use super::status::{Contact, JournalState, LiveStatus, Phase, SupervisorState};
 use super::status_rule::{self, Facts};
+use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Level};
 use crate::model::{GatewayStatus, time};
 
@@ -32,7 +33,6 @@ pub(super) struct Notes {
     pub(super) heartbeat: Contact,
     pub(super) poll: Contact,
     pub(super) session_error: Option<String>,
-    pub(super) detail: Option<String>,
     pub(super) supervisors: BTreeMap<&'static str, SupervisorState>,
 }
 
@@ -63,6 +63,8 @@ pub(super) struct Shared {
     pub(super) stops: watch::Sender<u32>,
     /// The last status that the backend accepted.
     pub(super) reported: watch::Sender<Option<GatewayStatus>>,
+    /// What is claimed, on disk.
+    pub(super) journal: Journal,
     notes: Mutex<Notes>,
     last_stop: Mutex<Option<Instant>>,
     started_at: String,
@@ -74,8 +76,14 @@ pub(super) struct Shared {
 const STOPS_COUNT_ONCE: Duration = Duration::from_secs(1);
 
 impl Shared {
-    pub(super) fn new(concurrency: usize, toggle: bool, identity: Option<String>) -> Self {
+    pub(super) fn new(
+        concurrency: usize,
+        toggle: bool,
+        identity: Option<String>,
+        journal: Journal,
+    ) -> Self {
         Self {
+            journal,
             level: watch::Sender::new(Level::Accepting),
             heard: watch::Sender::new(None),
             polled: watch::Sender::new(None),
@@ -107,7 +115,7 @@ impl Shared {
         self.phase.send_replace(Phase::Starting);
         let mut notes = self.notes();
         (notes.heartbeat, notes.poll) = (Contact::default(), Contact::default());
-        (notes.session_error, notes.detail) = (None, None);
+        notes.session_error = None;
     }
 
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -146,6 +154,7 @@ impl Shared {
         let polled = *self.polled.borrow();
         let facts = Facts {
             host_available: true,
+            journal_in_order: self.journal.trouble().borrow().is_none(),
             accepting: *self.level.borrow() == Level::Accepting,
             last_good_poll: polled.map(|at| at.elapsed()),
             poll_interval: POLL_INTERVAL,
@@ -167,13 +176,19 @@ impl Shared {
             (Login::Proven, None) => "valid",
         };
         let notes = self.notes();
+        let (records, bytes) = self.journal.usage();
+        let phase = *self.phase.borrow();
+        let detail = match phase {
+            Phase::Draining => Some(format!("{} jobs in hand", activity.active)),
+            Phase::Starting | Phase::Up | Phase::Stopped => notes.session_error.clone(),
+        };
         LiveStatus {
             pid: std::process::id(),
             version: crate::VERSION.to_owned(),
             started_at: self.started_at.clone(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            phase: *self.phase.borrow(),
-            detail: notes.detail.clone(),
+            phase,
+            detail,
             reported_status: self.reported.borrow().map(|status| status.as_str().to_owned()),
             heartbeat: notes.heartbeat.clone(),
             poll: notes.poll.clone(),
@@ -184,9 +199,24 @@ impl Shared {
             queued_jobs: activity.queued,
             active_jobs: activity.jobs,
             finished_jobs: activity.finished,
+            journal: JournalState {
+                records,
+                bytes,
+                trouble: self.journal.trouble().borrow().clone(),
+            },
             providers: super::capabilities::provider_states(),
             supervisors: notes.supervisors.values().cloned().collect(),
         }
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    /// With a journal of its own, which goes with the directory.
+    pub(super) fn for_tests() -> (Self, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&dir.path().join("jobs")).unwrap();
+        (Self::new(1, false, None, journal), dir)
     }
 }
 
@@ -196,7 +226,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn stops_within_a_second_count_once() {
-        let shared = Shared::new(1, false, None);
+        let (shared, _dir) = Shared::for_tests();
         for (wait, expected) in [(0, 1), (900, 1), (100, 2), (999, 2), (1, 3)] {
             tokio::time::advance(Duration::from_millis(wait)).await;
             shared.request_stop();
@@ -206,7 +236,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_signal_that_comes_just_after_a_cancel_request_is_no_third_one() {
-        let shared = Shared::new(1, false, None);
+        let (shared, _dir) = Shared::for_tests();
         shared.request_cancel();
         shared.request_stop();
         assert_eq!(*shared.stops.borrow(), 2);
@@ -217,7 +247,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_gateway_whose_polls_stop_turns_to_error_by_itself() {
-        let shared = Shared::new(1, false, None);
+        let (shared, _dir) = Shared::for_tests();
         assert_eq!(shared.status_now(), (GatewayStatus::Pending, None));
         shared.polled.send_replace(Some(Instant::now()));
         let (status, stale_at) = shared.status_now();
@@ -228,7 +258,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_level_never_falls() {
-        let shared = Shared::new(1, false, None);
+        let (shared, _dir) = Shared::for_tests();
         shared.raise(Level::Cancelling);
         shared.raise(Level::Draining);
         assert_eq!(*shared.level.borrow(), Level::Cancelling);

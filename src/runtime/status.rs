@@ -27,6 +27,17 @@ pub struct Contact {
     pub error: Option<String>,
 }
 
+/// Results that are kept until the backend has them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalState {
+    /// How many records.
+    pub records: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Why nothing new is claimed.
+    pub trouble: Option<String>,
+}
+
 /// A supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorState {
@@ -86,6 +97,8 @@ pub struct LiveStatus {
     pub active_jobs: Vec<ActiveJob>,
     /// Jobs ended since the start.
     pub finished_jobs: u64,
+    /// What is claimed, on disk.
+    pub journal: JournalState,
     /// The three CLIs.
     pub providers: Vec<ProviderState>,
     /// The supervisors.

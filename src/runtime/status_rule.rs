@@ -12,6 +12,8 @@ const RECENT_POLLS: u32 = 3;
 pub(super) struct Facts {
     /// The host takes work at all.
     pub(super) host_available: bool,
+    /// What is claimed can be kept on disk.
+    pub(super) journal_in_order: bool,
     /// Not draining.
     pub(super) accepting: bool,
     /// Age of the last good poll; `None` until the first one.
@@ -30,6 +32,7 @@ pub(super) fn status(facts: Facts) -> GatewayStatus {
     }
     match facts.last_good_poll {
         None => GatewayStatus::Pending,
+        Some(_) if !facts.journal_in_order => GatewayStatus::Error,
         Some(age) if age <= facts.poll_interval * RECENT_POLLS => GatewayStatus::Ready,
         Some(_) => GatewayStatus::Error,
     }
@@ -43,6 +46,7 @@ mod tests {
     fn the_first_fact_that_speaks_decides() {
         let facts = |host_available, accepting, poll: Option<u64>| Facts {
             host_available,
+            journal_in_order: true,
             accepting,
             last_good_poll: poll.map(Duration::from_secs),
             poll_interval: Duration::from_secs(5),
@@ -52,5 +56,9 @@ mod tests {
         assert_eq!(status(facts(true, true, None)), GatewayStatus::Pending);
         assert_eq!(status(facts(true, true, Some(15))), GatewayStatus::Ready);
         assert_eq!(status(facts(true, true, Some(16))), GatewayStatus::Error);
+        let full = |facts: Facts| Facts { journal_in_order: false, ..facts };
+        assert_eq!(status(full(facts(true, true, Some(0)))), GatewayStatus::Error);
+        assert_eq!(status(full(facts(true, true, None))), GatewayStatus::Pending);
+        assert_eq!(status(full(facts(true, false, Some(0)))), GatewayStatus::Pending);
     }
 }

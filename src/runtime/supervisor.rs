@@ -66,7 +66,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_supervisor_that_panics_is_started_again_and_counted() {
-        let shared = Arc::new(Shared::new(1, false, None));
+        let (shared, _dir) = Shared::for_tests();
+        let shared = Arc::new(shared);
         let mut group = Group::new(CancellationToken::new());
         let starts = Arc::new(AtomicU32::new(0));
         let (third, mut arrived) = tokio::sync::mpsc::channel(1);

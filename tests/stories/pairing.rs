@@ -147,6 +147,34 @@ async fn pairing_again_keeps_toggle_and_unknown_fields() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_running_gateway_adopts_a_pairing_with_another_backend() {
+    let control = ControlPlane::start().await;
+    let other = ControlPlane::start().await;
+    let machine = Machine::new();
+    machine.pair(&control).await;
+    let _gateway = machine.start().await;
+    let code = other.code().await;
+    let (url, key) = (other.url(), other.server.anon_key().to_owned());
+    let args = [
+        "pair",
+        &code,
+        "--no-start",
+        "--supabase-url",
+        &url,
+        "--anon-key",
+        &key,
+        "--device-name",
+        "renamed",
+    ];
+    assert_eq!(machine.run_async(&args).await.code, 0);
+    wait_until("the other backend to know it", || async {
+        let gateways = other.gateways().await;
+        (gateways[0]["status"] == "ready" && gateways[0]["device_name"] == "renamed").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_running_gateway_adopts_a_new_pairing() {
     let control = ControlPlane::start().await;
     let paired = Paired::start(&control).await;

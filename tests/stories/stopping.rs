@@ -104,15 +104,36 @@ async fn a_killed_gateway_leaves_no_process_and_starts_again() {
     let control = ControlPlane::start().await;
     let mut paired = Paired::start(&control).await;
     let (command, pid, _) = waiting(&paired);
-    paired.submit_shell(&control, &command, json!({})).await;
+    let killed = paired.submit_shell(&control, &command, json!({})).await;
     let process = started(&pid).await;
     paired.gateway.signal(Signal::SIGKILL);
     paired.gateway.ended().await;
     wait_until("the command to be gone", || async { (!process.is_alive()).then_some(()) }).await;
     // Stale pid file and socket are no hindrance.
     let _again = paired.machine.start().await;
+    let row = control.ended(&killed).await;
+    assert_eq!(row["status"], "failed", "{row}");
+    assert_eq!(row["result"]["error_code"], "gateway_restarted", "{row}");
     let row = paired.shell(&control, "echo again").await;
     assert_eq!(row["result"]["stdout"], "again\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_cancelled_at_the_backend_is_stopped() {
+    let control = ControlPlane::start().await;
+    let paired = Paired::start(&control).await;
+    let (command, pid, _) = waiting(&paired);
+    let running = paired.submit_shell(&control, &command, json!({})).await;
+    let process = started(&pid).await;
+    control.admin.cancel_job(&running).await.unwrap();
+    wait_until("the command to be gone", || async { (!process.is_alive()).then_some(()) }).await;
+    wait_until("the gateway to have let go of it", || async {
+        let status = paired.machine.status().await?;
+        (status["active_jobs"] == json!([]) && status["journal"]["records"] == 0).then_some(())
+    })
+    .await;
+    let row = control.admin.job(&running).await.unwrap();
+    assert_eq!((&row["status"], &row["result"]), (&json!("cancelled"), &json!(null)), "{row}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Finished, Host, signal_name};
+use crate::jobs::progress::Progress;
 use crate::jobs::stop::JobStop;
 use crate::process::{
     Background, Ended, Exit, Outcome, Run, RunSpec, StopSequence, child_environment,
@@ -16,7 +17,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Far above what any `--version` prints.
 const CAPTURE_LIMIT: usize = 64 * 1024;
 
-pub(super) async fn run(host: &Host, stop: &JobStop) -> Finished {
+pub(super) async fn run(host: &Host, stop: &JobStop, progress: &Progress<'_>) -> Finished {
     let Some(claude) = &host.claude else {
         let message = "Claude Code was not found on this host";
         return Finished::failed(json!({
@@ -26,12 +27,15 @@ pub(super) async fn run(host: &Host, stop: &JobStop) -> Finished {
     };
     let command = format!("{} --version", claude.display());
     let run = match Run::spawn(spec(host, claude)).await {
-        Ok(run) => run.wait(Some(LIMIT), stop.token()).await,
+        Ok(run) => {
+            progress.run_started(run.ids()).await;
+            run.wait(Some(LIMIT), stop.token()).await
+        }
         Err(error) => Err(error),
     };
     let outcome = match run {
         Ok(outcome) if outcome.ended == Ended::Cancelled => {
-            return Finished::cancelled_by_shutdown();
+            return Finished::stopped();
         }
         Ok(outcome) => outcome,
         Err(error) => {

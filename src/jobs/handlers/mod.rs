@@ -5,10 +5,11 @@ mod diagnostic;
 mod shell_exec;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::journal::Journal;
+use super::progress::Progress;
 use super::stop::JobStop;
 use crate::backend::Api;
 use crate::config::{ConfigStore, Environment};
@@ -28,6 +29,8 @@ pub struct Host {
     pub redactor: Redactor,
     /// The umask of whoever started the gateway.
     pub caller_umask: u32,
+    /// What is claimed and how it ended, on disk.
+    pub journal: Journal,
     /// The Claude Code command, when there is one.
     pub claude: Option<PathBuf>,
 }
@@ -52,7 +55,9 @@ impl Finished {
         Self { status: JobStatus::Failed, result, error: Some(error) }
     }
 
-    pub(super) fn cancelled_by_shutdown() -> Self {
+    /// What a handler gives back when it was stopped from outside. Why it was stopped decides
+    /// whether anybody reads it.
+    pub(super) fn stopped() -> Self {
         let message = "The gateway was shut down before the job was done";
         Self {
             status: JobStatus::Cancelled,
@@ -63,10 +68,15 @@ impl Finished {
 }
 
 /// Runs the handler of the job's type.
-pub(super) async fn run(host: &Arc<Host>, job: &Job, stop: &JobStop) -> Finished {
+pub(super) async fn run(
+    host: &Host,
+    job: &Job,
+    stop: &JobStop,
+    progress: &Progress<'_>,
+) -> Finished {
     match job.job_type.as_str() {
-        "shell_exec" => shell_exec::run(host, job, stop).await,
-        "diagnostic" => diagnostic::run(host, stop).await,
+        "shell_exec" => shell_exec::run(host, job, stop, progress).await,
+        "diagnostic" => diagnostic::run(host, stop, progress).await,
         other => Finished::failed(json!({
             "message": format!("This gateway does not know the job type {other:?}"),
             "job_type": other,

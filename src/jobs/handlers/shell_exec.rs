@@ -13,6 +13,7 @@ use super::{Finished, Host, signal_name};
 use crate::backend::retry::{Bounds, bounded};
 use crate::backend::{BackendError, ControlState};
 use crate::jobs::machine_control::{machine_control, remote_shell_resource};
+use crate::jobs::progress::Progress;
 use crate::jobs::stop::JobStop;
 use crate::model::{Job, JobStatus, ResourceId};
 use crate::process::{
@@ -33,11 +34,16 @@ struct Checked {
     limit: Duration,
 }
 
-pub(super) async fn run(host: &Host, job: &Job, stop: &JobStop) -> Finished {
+pub(super) async fn run(
+    host: &Host,
+    job: &Job,
+    stop: &JobStop,
+    progress: &Progress<'_>,
+) -> Finished {
     let checked = tokio::select! {
         // Cancel safe: checks only read.
         checked = check(host, job) => checked,
-        () = stop.token().cancelled() => return Finished::cancelled_by_shutdown(),
+        () = stop.token().cancelled() => return Finished::stopped(),
     };
     let checked = match checked {
         Ok(checked) => checked,
@@ -45,11 +51,14 @@ pub(super) async fn run(host: &Host, job: &Job, stop: &JobStop) -> Finished {
     };
     let shell = shell(host);
     let run = match Run::spawn(spec(host, &shell, &checked.command)).await {
-        Ok(run) => run.wait(Some(checked.limit), stop.token()).await,
+        Ok(run) => {
+            progress.run_started(run.ids()).await;
+            run.wait(Some(checked.limit), stop.token()).await
+        }
         Err(error) => Err(error),
     };
     match run {
-        Ok(outcome) if outcome.ended == Ended::Cancelled => Finished::cancelled_by_shutdown(),
+        Ok(outcome) if outcome.ended == Ended::Cancelled => Finished::stopped(),
         Ok(outcome) => Finished::completed(result(host, checked, &shell, outcome)),
         Err(error) => refuse(
             Some(&checked.resource_id),
