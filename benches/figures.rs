@@ -13,7 +13,7 @@
 )]
 
 #[path = "../tests/common/mod.rs"]
-#[expect(dead_code, reason = "the stories use all of it")]
+#[expect(dead_code, reason = "the tests use the rest")]
 mod common;
 
 use std::process::{Command, Stdio};

@@ -191,6 +191,15 @@ mod tests {
     }
 
     #[test]
+    fn parents_are_first_even_where_all_of_a_session_are_roots() {
+        // As they are listed: the newest process first.
+        let entries = [entry(8, 5), entry(6, 5), entry(5, 4), entry(4, 1)];
+        let pids: Vec<i32> =
+            tree(&entries, |entry| entry.pid > 4).iter().map(|entry| entry.pid).collect();
+        assert_eq!(pids, [5, 8, 6]);
+    }
+
+    #[test]
     fn roots_below_roots_are_listed_once_and_loops_end() {
         let entries = [entry(2, 3), entry(3, 2), entry(4, 2)];
         let pids: Vec<i32> =

@@ -1,6 +1,6 @@
 //! A backend that misbehaves: forwards to a real control plane, or does what it is told instead.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +9,11 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// What a path answers instead of being forwarded.
 #[derive(Debug, Clone)]
@@ -23,6 +28,8 @@ pub(crate) enum Fault {
     Half(&'static str),
     /// Forwarded, but the answer is lost.
     LostAnswer,
+    /// Lost on its way there; the connection breaks.
+    LostRequest,
     /// Forwarded, and the answer is changed: query, JSON.
     Changed(fn(&str, &mut serde_json::Value)),
 }
@@ -33,6 +40,7 @@ struct Shared {
     client: reqwest::Client,
     faults: Arc<Mutex<HashMap<String, Fault>>>,
     seen: Arc<Mutex<Vec<Seen>>>,
+    secrets: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// A request that came.
@@ -47,6 +55,7 @@ pub(crate) struct Seen {
 pub(crate) struct Middleman {
     shared: Shared,
     pub(crate) url: String,
+    cut: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -59,13 +68,15 @@ impl Middleman {
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
             faults: Arc::default(),
             seen: Arc::default(),
+            secrets: Arc::default(),
         };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(handle).with_state(shared.clone());
+        let (cut, is_cut) = watch::channel(false);
         #[expect(clippy::disallowed_methods, reason = "ended by the handle when dropped")]
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { shared, url, task }
+        let task = tokio::spawn(serve(listener, router, is_cut));
+        Self { shared, url, cut, task }
     }
 
     /// From now on requests whose path ends like this meet the fault: `/user`, or with a method
@@ -74,8 +85,19 @@ impl Middleman {
         self.shared.faults.lock().unwrap().insert(which.to_owned(), fault);
     }
 
+    /// Breaks every connection, requests in hand included, and each new one at once.
+    pub(crate) fn cut(&self) {
+        self.cut.send_replace(true);
+    }
+
     pub(crate) fn heal(&self) {
         self.shared.faults.lock().unwrap().clear();
+        self.cut.send_replace(false);
+    }
+
+    /// Every token and key that came by.
+    pub(crate) fn secrets(&self) -> BTreeSet<String> {
+        self.shared.secrets.lock().unwrap().clone()
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -93,6 +115,39 @@ impl Drop for Middleman {
     }
 }
 
+async fn serve(listener: TcpListener, router: Router, mut cut: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { continue };
+                if *cut.borrow() {
+                    continue;
+                }
+                let service = TowerToHyperService::new(router.clone());
+                connections.spawn(async move {
+                    let http = hyper::server::conn::http1::Builder::new();
+                    // A connection that breaks is the peer's business.
+                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+            Ok(()) = cut.changed() => {
+                if *cut.borrow_and_update() {
+                    connections.abort_all();
+                }
+            }
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+        }
+    }
+}
+
+/// The fields of an answer or a request that hold tokens.
+fn tokens(body: &[u8]) -> Vec<String> {
+    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let token = |name: &str| json[name].as_str().map(str::to_owned);
+    ["access_token", "refresh_token"].into_iter().filter_map(token).collect()
+}
+
 async fn handle(State(shared): State<Shared>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 100 * 1024 * 1024).await.unwrap_or_default();
@@ -102,6 +157,14 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
         path: path.clone(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
     });
+    {
+        let mut secrets = shared.secrets.lock().unwrap();
+        let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        secrets.extend(header("apikey").map(str::to_owned));
+        let bearer = header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        secrets.extend(bearer.map(str::to_owned));
+        secrets.extend(tokens(&body));
+    }
     let fault = {
         let faults = shared.faults.lock().unwrap();
         let meets = |which: &str| match which.split_once(' ') {
@@ -141,11 +204,16 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
         }
         Some(Fault::LostAnswer) => {
             forward(&shared, &parts, body).await;
-            json_response(Body::from_stream(futures_util::stream::iter([Err::<Bytes, _>(
-                std::io::Error::other("lost"),
-            )])))
+            broken()
         }
+        Some(Fault::LostRequest) => broken(),
     }
+}
+
+/// An answer whose connection breaks.
+fn broken() -> Response {
+    let lost = Err::<Bytes, _>(std::io::Error::other("lost"));
+    json_response(Body::from_stream(futures_util::stream::iter([lost])))
 }
 
 fn json_response(body: Body) -> Response {
@@ -175,6 +243,7 @@ async fn forward(shared: &Shared, parts: &axum::http::request::Parts, body: Byte
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::CONTENT_LENGTH);
     let bytes = answer.bytes().await.unwrap_or_default();
+    shared.secrets.lock().unwrap().extend(tokens(&bytes));
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

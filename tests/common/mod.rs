@@ -3,6 +3,9 @@
 //! Everything real: the binary under test as a process, the control plane over HTTP on loopback.
 
 pub(crate) mod backend;
+pub(crate) mod disk;
+pub(crate) mod marks;
+pub(crate) mod tree;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -15,6 +18,18 @@ use tempfile::TempDir;
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_panorama-gateway");
+
+/// Prints past the test harness, which shows nothing of a test that passes.
+pub(crate) fn say(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// A number from the environment of the test.
+pub(crate) fn setting(name: &str) -> Option<u64> {
+    let environment = panorama_gateway::config::Environment::of_process();
+    environment.get(name).map(|text| text.parse().expect(name))
+}
 
 /// Far longer than anything here takes on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -43,9 +58,15 @@ pub(crate) struct ControlPlane {
 
 impl ControlPlane {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// One with other options than the usual ones.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut ServerOptions)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = dir.path().join("control");
-        let options = ServerOptions::new(&data_dir, "127.0.0.1:0".parse().unwrap());
+        let mut options = ServerOptions::new(&data_dir, "127.0.0.1:0".parse().unwrap());
+        change(&mut options);
         let server = Server::start(options).await.unwrap();
         let admin = AdminClient::find(&data_dir).await.unwrap().expect("the server runs");
         Self { server, admin, _dir: dir }
@@ -209,6 +230,15 @@ impl Machine {
         Gateway { child }
     }
 
+    /// The same with its log, and whatever else it says, in these files.
+    pub(crate) fn spawn_logging(&self, log: &Path, stderr: &Path) -> Gateway {
+        let stderr = std::fs::File::options().create(true).append(true).open(stderr).unwrap();
+        let log = log.display().to_string();
+        let mut command = self.command(&["start", "--foreground", "--log-path", &log]);
+        let child = command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+        Gateway { child }
+    }
+
     /// Starts a gateway in the foreground and waits until it is up.
     pub(crate) async fn start(&self) -> Gateway {
         let gateway = self.spawn(&[]);
@@ -315,6 +345,12 @@ impl Gateway {
 
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// SIGKILL; returns when it is gone.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.ended().await;
     }
 
     pub(crate) fn is_running(&mut self) -> bool {

@@ -8,6 +8,7 @@
 )]
 
 #[path = "../common/mod.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
 mod common;
 
 mod config_files;
