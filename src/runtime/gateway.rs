@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::identity::Identity;
+use super::identity::{Identity, WatchedStore};
 use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::{config_watch, heartbeat, ingress, session, status_socket, supervisor};
@@ -223,14 +223,13 @@ impl Gateway {
             return Err(StartError::NotPaired);
         }
         let text = |name: &str| saved.text(name).unwrap_or_default().to_owned();
-        for name in ["accessToken", "refreshToken", "supabaseAnonKey"] {
-            self.options.redactor.add_secret(&text(name));
-        }
+        saved.secrets().for_each(|secret| self.options.redactor.add_secret(secret));
         // What was resolved at the start was saved; a pairing since then brought its own backend.
         let endpoint =
             Endpoint { url: text("supabaseUrl"), anon_key: text("supabaseAnonKey").into() };
         let http = Http::new(&endpoint).context("make the HTTP client")?;
-        let session = Session::new(http.clone(), endpoint.clone(), Arc::new(self.config.clone()))
+        let store = WatchedStore::new(self.config.clone(), self.options.redactor.clone());
+        let session = Session::new(http.clone(), endpoint.clone(), Arc::new(store))
             .context("load the session")?;
         let (gateway, team) = (GatewayId::new(text("gatewayId")), TeamId::new(text("teamId")));
         let api = Api::new(http, endpoint, Arc::new(session), gateway, team);
