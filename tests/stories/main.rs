@@ -15,4 +15,5 @@ mod pairing;
 mod running;
 mod sandbox_up;
 mod shell_exec;
+mod smoke;
 mod stopping;
