@@ -169,6 +169,7 @@ impl Gateway {
     /// Lives until it is stopped. A pairing that replaces the identity meanwhile is adopted: the
     /// work in hand is finished first.
     pub async fn run(self) -> Result<ExitReason, StartError> {
+        tracing::info!(version = crate::VERSION, pid = std::process::id(), "starting");
         let stop = CancellationToken::new();
         let mut house = Group::new(stop.clone());
         let (shared, config) = (Arc::clone(&self.shared), self.config.clone());

@@ -105,6 +105,7 @@ async fn beat(
                 shared.phase.send_if_modified(|phase| {
                     let came_up = *phase == Phase::Starting;
                     if came_up {
+                        tracing::info!("the gateway is up");
                         *phase = Phase::Up;
                     }
                     came_up

@@ -39,6 +39,24 @@ async fn start_in_the_background_status_logs_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn variables_from_a_pipe_reach_the_gateway_in_the_background() {
+    let control = ControlPlane::start().await;
+    let machine = Machine::new();
+    machine.pair(&control).await;
+    let mut start = machine.command(&["start", "--daemon", "--env-file", "/dev/stdin"]);
+    let mut start = start.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(
+        &mut start.stdin.take().unwrap(),
+        b"PANORAMA_GATEWAY_CONCURRENCY=3\n",
+    )
+    .unwrap();
+    let code = tokio::task::spawn_blocking(move || start.wait()).await.unwrap().unwrap().code();
+    assert_eq!(code, Some(0));
+    assert_eq!(machine.status().await.unwrap()["concurrency"], 3);
+    assert_eq!(machine.run_async(&["stop", "--wait=20"]).await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_background_start_reports_what_stopped_it() {
     let machine = Machine::new();
     let ran = machine.run_async(&["start", "--daemon"]).await;
