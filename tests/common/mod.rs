@@ -43,9 +43,15 @@ pub(crate) struct ControlPlane {
 
 impl ControlPlane {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// With other options than the usual ones.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut ServerOptions)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = dir.path().join("control");
-        let options = ServerOptions::new(&data_dir, "127.0.0.1:0".parse().unwrap());
+        let mut options = ServerOptions::new(&data_dir, "127.0.0.1:0".parse().unwrap());
+        change(&mut options);
         let server = Server::start(options).await.unwrap();
         let admin = AdminClient::find(&data_dir).await.unwrap().expect("the server runs");
         Self { server, admin, _dir: dir }
