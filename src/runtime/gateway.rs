@@ -128,6 +128,17 @@ enum IdentityEnd {
     NewIdentity,
 }
 
+impl IdentityEnd {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Exit(ExitReason::Stopped) => "asked to stop",
+            Self::Exit(ExitReason::PairingRevoked(_)) => "the pairing was revoked",
+            Self::Exit(ExitReason::Unpaired) => "the pairing was removed from this machine",
+            Self::NewIdentity => "paired anew",
+        }
+    }
+}
+
 impl Gateway {
     /// Everything that needs no network: lock, pid file, status socket, config. Blocks for
     /// milliseconds (for a second when another gateway holds the lock).
@@ -298,14 +309,16 @@ impl Gateway {
                 tracing::warn!("going at once, as asked");
                 return IdentityEnd::Exit(ExitReason::Stopped);
             }
-            if requests >= 1 {
-                end = Some(IdentityEnd::Exit(ExitReason::Stopped));
-            }
-            if end.is_none() {
-                end = reason_to_end(identity, &login, &config_identity);
-            }
-            if end.is_some() && *shared.level.borrow() == Level::Accepting {
-                self.begin_drain(requests);
+            // Asked again each time: a revoked gateway that drains may be paired anew meanwhile.
+            end = if requests >= 1 {
+                Some(IdentityEnd::Exit(ExitReason::Stopped))
+            } else {
+                reason_to_end(identity, &login, &config_identity).or(end)
+            };
+            if let Some(end) = &end
+                && *shared.level.borrow() == Level::Accepting
+            {
+                self.begin_drain(end);
                 deadline = drain_limit.map(|limit| tokio::time::Instant::now() + limit);
             }
             let expired = deadline.is_some_and(|at| at <= tokio::time::Instant::now());
@@ -337,9 +350,9 @@ impl Gateway {
         }
     }
 
-    fn begin_drain(&self, requests: u32) {
+    fn begin_drain(&self, end: &IdentityEnd) {
         let active = self.shared.activity.borrow().active;
-        tracing::info!(active, requests, "draining");
+        tracing::info!(active, because = end.reason(), "draining");
         self.shared.phase.send_replace(Phase::Draining);
         self.shared.raise(Level::Draining);
     }
@@ -351,19 +364,16 @@ fn reason_to_end(
     login: &watch::Receiver<Login>,
     config_identity: &watch::Receiver<Option<String>>,
 ) -> Option<IdentityEnd> {
-    if let Login::Ended(code) = &*login.borrow() {
-        return Some(IdentityEnd::Exit(ExitReason::PairingRevoked(code.clone())));
-    }
     match &*config_identity.borrow() {
-        None => {
-            tracing::warn!("the pairing was removed from this machine");
-            Some(IdentityEnd::Exit(ExitReason::Unpaired))
-        }
+        None => return Some(IdentityEnd::Exit(ExitReason::Unpaired)),
         Some(id) if id != identity.api.gateway().as_str() => {
-            tracing::info!(gateway_id = %id, "paired anew; finishing the work in hand first");
-            Some(IdentityEnd::NewIdentity)
+            return Some(IdentityEnd::NewIdentity);
         }
-        Some(_) => None,
+        Some(_) => {}
+    }
+    match &*login.borrow() {
+        Login::Ended(code) => Some(IdentityEnd::Exit(ExitReason::PairingRevoked(code.clone()))),
+        Login::Unknown | Login::Proven => None,
     }
 }
 

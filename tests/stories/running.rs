@@ -153,6 +153,27 @@ async fn an_outage_costs_nothing_but_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_result_whose_answer_was_lost_is_not_logged_as_dropped() {
+    let control = ControlPlane::start().await;
+    let middleman = Middleman::before(&control.url()).await;
+    let machine = Machine::new();
+    let code = control.code().await;
+    let gateway_id = machine.pair_with(&middleman.url, control.server.anon_key(), &code).await;
+    let _gateway = machine.start().await;
+    middleman.fault("PATCH /gateway_jobs", Fault::LostAnswer);
+    let job = control.submit(&gateway_id, "teleport", json!({})).await;
+    assert_eq!(control.ended(&job).await["status"], "failed");
+    middleman.heal();
+    wait_until("the gateway to be done with it", || async {
+        (machine.status().await?["finished_jobs"] == 1).then_some(())
+    })
+    .await;
+    let logs = machine.run_async(&["logs", "--no-follow"]).await;
+    assert!(logs.stdout.contains("job ended"), "{logs:?}");
+    assert!(!logs.stdout.contains("no longer running"), "{logs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_is_away_at_the_start_is_waited_for() {
     let control = ControlPlane::start().await;
     let middleman = Middleman::before(&control.url()).await;
