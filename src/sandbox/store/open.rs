@@ -22,17 +22,15 @@ const PREPARED: usize = 128;
 /// Makes the file when it is absent, checks its format before anything is changed, and migrates.
 /// Returns the writer's connection.
 pub(super) fn writer(path: &Path, schema: &Schema) -> Result<(Connection, TimeLimit), StoreError> {
-    prepared(path, schema).map_err(|error| match error {
-        StoreError::Sqlite(source) => {
-            let path = path.to_owned();
-            match source.sqlite_error_code() {
-                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-                    StoreError::Damaged { path, source }
-                }
-                _ => StoreError::Open { path, source },
+    prepared(path, schema).map_err(|error| {
+        let StoreError::Sqlite(source) = error else { return error };
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                StoreError::Damaged { path, source }
             }
+            _ => StoreError::Open { path, source },
         }
-        other => other,
     })
 }
 
