@@ -14,7 +14,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     clippy::disallowed_methods,
     reason = "chaos that leaves harm fails; it measures real time"
 )]

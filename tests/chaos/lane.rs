@@ -113,7 +113,7 @@ impl<'a> Lane<'a> {
         self.report.into_inner().unwrap()
     }
 
-    pub(crate) fn violation(&self, what: String) {
+    pub(crate) fn violation(&self, what: &str) {
         let what = format!("lane {}: {what}", self.number);
         self.report.lock().unwrap().violations.push(what);
     }
@@ -250,7 +250,7 @@ impl<'a> Lane<'a> {
         let mut gateway = self.gateway.lock().await;
         if !gateway.is_running() {
             let status = gateway.child.try_wait().unwrap();
-            self.violation(format!(
+            self.violation(&format!(
                 "the gateway ended by itself: {status:?}: {}",
                 self.last_words()
             ));
@@ -321,16 +321,16 @@ impl<'a> Lane<'a> {
     async fn revoke(&self) -> String {
         let _quiet = self.submitting.lock().await;
         if !self.idle().await {
-            self.violation("the jobs before a revocation did not end".to_owned());
+            self.violation("the jobs before a revocation did not end");
         }
         let mut gateway = self.gateway.lock().await;
         if self.log_out().await {
             let status = gateway.ended().await;
             if status.code() != Some(4) {
-                self.violation(format!("a revoked pairing ended the gateway with {status}"));
+                self.violation(&format!("a revoked pairing ended the gateway with {status}"));
             }
         } else {
-            self.violation("the session could not be revoked".to_owned());
+            self.violation("the session could not be revoked");
             gateway.kill().await;
         }
         let identity = pair(self.control, &self.middleman, &self.machine).await;
@@ -372,7 +372,7 @@ impl<'a> Lane<'a> {
                 .collect();
             for (id, planned) in jobs {
                 let row = self.control.admin.job(&id).await.unwrap();
-                self.violation(format!("{planned:?} did not end: {row}"));
+                self.violation(&format!("{planned:?} did not end: {row}"));
             }
         }
     }
@@ -385,7 +385,7 @@ impl<'a> Lane<'a> {
         gateway.signal(Signal::SIGTERM);
         let status = gateway.ended().await;
         if !status.success() {
-            self.violation(format!("asked to stop, the gateway ended with {status}"));
+            self.violation(&format!("asked to stop, the gateway ended with {status}"));
         }
     }
 
