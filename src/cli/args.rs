@@ -14,7 +14,8 @@ const LONGEST_AGE: u64 = 100 * 366 * 86400;
 
 /// Runs a team's jobs on this machine and brings back their results
 #[derive(Debug, Parser)]
-#[command(name = "panorama-gateway", version = crate::VERSION, disable_help_subcommand = true)]
+#[command(name = "panorama-gateway", version = crate::VERSION, propagate_version = true)]
+#[command(disable_help_subcommand = true)]
 #[command(max_term_width = 100)]
 #[command(
     after_help = "Pair once with `panorama-gateway pair <CODE>`; it starts the gateway, too.\n\

@@ -10,7 +10,7 @@ use crate::config::Purpose;
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &ConfigShowArgs) -> Outcome {
-    let settings = context.settings(Purpose::Start)?;
+    let settings = context.settings(Purpose::Look)?;
     let rows = settings.table(&context.saved(&settings)?);
     if args.json {
         let rows: Vec<Value> = rows

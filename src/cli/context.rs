@@ -7,9 +7,9 @@ use secrecy::ExposeSecret;
 use super::failure::Failure;
 use super::ui::Ui;
 use crate::config::{
-    ConfigStore, Environment, GlobalOptions, Paths, Purpose, SavedConfig, Settings,
+    ConfigStore, Environment, GlobalOptions, Paths, Purpose, SavedConfig, Settings, Sourced,
 };
-use crate::observe::Redactor;
+use crate::observe::{Redactor, logging};
 
 /// Made once in [`super::main`].
 #[derive(Debug, Clone)]
@@ -36,13 +36,13 @@ impl Context {
     pub(crate) fn settings(&self, purpose: Purpose) -> Result<Settings, Failure> {
         let settings = Settings::resolve(&self.options, self.environment.clone(), purpose)?;
         for warning in &settings.warnings {
-            self.ui.warn(warning);
+            self.ui.warn_once(warning);
         }
-        if let Some((previous, current)) = &settings.dir_fallback {
-            self.ui.warn(&format!(
-                "{} cannot be written; using {}",
-                previous.display(),
-                current.display()
+        if !logging::is_filter(&settings.log_filter.value) {
+            let Sourced { value, source } = &settings.log_filter;
+            self.ui.warn_once(&format!(
+                "{source} is ignored: {value:?} is neither a level (error, warn, info, debug, \
+                 trace) nor a list of target=level"
             ));
         }
         if let Some(key) = &settings.anon_key {
@@ -52,8 +52,8 @@ impl Context {
     }
 
     /// The paths alone: what stops a gateway or reads its log must work however its config looks.
-    pub(crate) fn paths(&self) -> Result<Paths, Failure> {
-        Ok(Paths::resolve(&self.options, self.environment.clone())?)
+    pub(crate) fn paths(&self, purpose: Purpose) -> Result<Paths, Failure> {
+        Ok(Paths::resolve(&self.options, self.environment.clone(), purpose)?)
     }
 
     /// The saved config; its tokens are kept out of everything that is printed from here on.

@@ -8,7 +8,8 @@ use crate::config::{ConfigStore, Purpose};
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &FullControlArgs) -> Outcome {
-    let settings = context.settings(Purpose::Start)?;
+    let purpose = if args.action == Toggle::Status { Purpose::Look } else { Purpose::Start };
+    let settings = context.settings(purpose)?;
     let store = ConfigStore::new(settings.paths.clone());
     let wanted = match args.action {
         Toggle::Enable => Some(true),

@@ -59,7 +59,7 @@ pub(crate) struct ReportPaths {
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &StatusArgs) -> Outcome {
-    let settings = context.settings(Purpose::Start)?;
+    let settings = context.settings(Purpose::Look)?;
     let saved = context.saved(&settings)?;
     let report = report(&settings, &saved, Instance::find(&settings.paths));
     let text = if args.json {
@@ -127,7 +127,7 @@ fn gateway_line(report: &Report) -> String {
         return match (report.running, report.pid) {
             (true, Some(pid)) => format!("running, but it does not answer (pid {pid})"),
             (true, None) => "starting or stopping".to_owned(),
-            (false, _) => "not running".to_owned(),
+            (false, _) => format!("not running, version {}", report.version),
         };
     };
     let phase = match live.phase {

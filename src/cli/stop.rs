@@ -11,7 +11,7 @@ use super::failure::{Exit, Failure, Outcome};
 use super::instance::{Instance, Process};
 use super::socket::{self, Answer};
 use super::ui::Ui;
-use crate::config::Paths;
+use crate::config::{Paths, Purpose};
 use crate::runtime::status::LiveStatus;
 
 /// How long a plain `stop` waits.
@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &StopArgs) -> Outcome {
-    let paths = context.paths()?;
+    let paths = context.paths(Purpose::Look)?;
     let limit = match args.wait {
         Some(Wait::Forever) => None,
         Some(Wait::AtMost(limit)) => Some(limit),

@@ -1,6 +1,8 @@
 //! Stdout and stderr: redaction, colour, and readers that go away.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::Environment;
 use crate::observe::Redactor;
@@ -10,12 +12,16 @@ use crate::observe::Redactor;
 pub(crate) struct Ui {
     redactor: Redactor,
     no_colour: bool,
+    /// Warnings that were given already.
+    warned: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Ui {
-    /// Honours `NO_COLOR`.
+    /// Honours `NO_COLOR`, and terminals that know no colours.
     pub(crate) fn new(environment: &Environment, redactor: Redactor) -> Self {
-        Self { redactor, no_colour: environment.get("NO_COLOR").is_some() }
+        let no_colour =
+            environment.get("NO_COLOR").is_some() || environment.get("TERM") == Some("dumb");
+        Self { redactor, no_colour, warned: Arc::default() }
     }
 
     /// A line on stdout: the product of a command.
@@ -46,6 +52,15 @@ impl Ui {
         let (yellow, plain) =
             if self.colour_on_stderr() { ("\x1b[1;33m", "\x1b[0m") } else { ("", "") };
         self.err_raw(&format!("{yellow}warning:{plain} {}\n", self.redactor.text(line)));
+    }
+
+    /// The same, once: `pair` resolves the settings twice, for itself and for `start`.
+    pub(crate) fn warn_once(&self, line: &str) {
+        let news =
+            self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(line.to_owned());
+        if news {
+            self.warn(line);
+        }
     }
 
     /// Text for stderr, redacted.

@@ -8,8 +8,13 @@ use super::ui::Ui;
 /// Prints help, version or the error; says how to end.
 pub(crate) fn show(error: &clap::Error, ui: &Ui) -> Exit {
     let kind = error.kind();
-    if matches!(kind, ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+    if kind == ErrorKind::DisplayHelp {
         let _reader_is_gone = error.print();
+        return Exit::Done;
+    }
+    if kind == ErrorKind::DisplayVersion {
+        // Behind a command, clap would name that, too.
+        let _reader_is_gone = ui.out(&format!("panorama-gateway {}", crate::VERSION));
         return Exit::Done;
     }
     if kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {

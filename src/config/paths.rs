@@ -38,16 +38,17 @@ impl Paths {
     }
 
     /// The paths alone, for what must work however the config looks (`stop`, `logs`, `doctor`).
-    /// Makes nothing.
+    /// Unless it is for pairing, makes nothing.
     pub fn resolve(
         options: &GlobalOptions,
         mut environment: Environment,
+        purpose: Purpose,
     ) -> Result<Self, ConfigError> {
         let current_dir = current_dir();
         let mut warnings = Vec::new();
         let file = env_file::overlay(options, &mut environment, &current_dir, &mut warnings)?;
         let mut layers = Layers::new(&environment, file.as_ref(), warnings);
-        Ok(resolve(options, &mut layers, &current_dir, Purpose::Start)?.paths)
+        Ok(resolve(options, &mut layers, &current_dir, purpose)?.paths)
     }
 
     /// Makes the config dir, or checks and repairs it: the first thing that a command which writes
@@ -142,7 +143,7 @@ pub(super) fn resolve(
 
     let mut fallback = None;
     let dir = if let Some(dir) = dir {
-        make_usable(&dir.value, purpose)?;
+        make_usable(&dir.value, purpose).or_else(|error| good_enough_to_look_at(error, purpose))?;
         dir
     } else {
         let home = home.as_deref().ok_or(ConfigError::NoHome)?;
@@ -202,15 +203,20 @@ fn choose(
         }
         Ok(()) => Ok(default.to_owned()),
         Err(error) if cannot_write(&error, default) => {
+            let in_use = || data.join(CONFIG_FILE).exists();
+            if purpose == Purpose::Look && error.is_denied() && !in_use() {
+                return Ok(default.to_owned());
+            }
             // What to repair is the default, so its error is the one to show.
             if make_usable(data, purpose).is_err() {
-                return Err(error.into());
+                good_enough_to_look_at(error, purpose)?;
+                return Ok(default.to_owned());
             }
             if !config_elsewhere {
                 carry_over(default, data, layers)?;
             }
             layers.warn(format!(
-                "{} cannot be written ({error}): the files of the gateway lie in {} instead",
+                "{} cannot be written: the files of the gateway are in {} instead",
                 default.display(),
                 data.display()
             ));
@@ -231,6 +237,11 @@ fn make_usable(dir: &Path, purpose: Purpose) -> Result<(), FsError> {
         fs::ensure_private_dir(dir)?;
     }
     fs::check_writable_dir(dir)
+}
+
+/// Who only looks needs nothing that can be written.
+fn good_enough_to_look_at(error: FsError, purpose: Purpose) -> Result<(), FsError> {
+    if purpose == Purpose::Look && error.is_denied() { Ok(()) } else { Err(error) }
 }
 
 /// Whether this is what the data dir is for. A dir of somebody else that we could write all the

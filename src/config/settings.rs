@@ -61,13 +61,16 @@ impl std::fmt::Debug for GlobalOptions {
     }
 }
 
-/// What the settings are for: pairing ignores the saved backend and device name.
+/// What the settings are for: pairing ignores the saved backend and device name, and looking asks
+/// for no more than it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// `pair`.
     Pair,
     /// `start` and everything that speaks for a paired gateway.
     Start,
+    /// `status` and all that only reads: a dir that cannot be written is as good as any.
+    Look,
 }
 
 /// Every effective setting. Immutable.
@@ -131,7 +134,7 @@ impl Settings {
         let resolved = paths::resolve(options, &mut layers, current_dir, purpose)?;
         let saved = match purpose {
             Purpose::Pair => SavedConfig::default(),
-            Purpose::Start => ConfigStore::new(resolved.paths.clone()).load()?,
+            Purpose::Start | Purpose::Look => ConfigStore::new(resolved.paths.clone()).load()?,
         };
         let mut settings = merge(options, layers, resolved, &saved)?;
         settings.env_file = env_file.map(|file| file.path);

@@ -163,6 +163,11 @@ pub fn init(options: LogOptions) -> Result<LogGuard, LogError> {
     Ok(LogGuard { handle, _worker: worker })
 }
 
+/// Whether the text is a filter.
+pub fn is_filter(text: &str) -> bool {
+    parse_filter(text).is_some()
+}
+
 /// `None` when the text is not a filter.
 fn parse_filter(filter: &str) -> Option<Targets> {
     // An unknown word is read as the name of a target, all of whose lines are shown: nothing else

@@ -1,9 +1,14 @@
 //! Takes secrets out of text that people or backends will read.
 //!
-//! One pass over the bytes collects the spans to hide (see [`scan`]), merges them, and puts
-//! [`MARK`] in their place. Linear in the text; applying it twice changes nothing.
+//! One pass over the bytes collects the spans to hide (see [`scan`] and [`own`]), merges them, and
+//! puts [`MARK`] in their place. Linear in the text, in time and in memory; applying it twice
+//! changes nothing. `docs/SECURITY.md` says what passes it and what does not.
 
+mod own;
+mod pairs;
 mod scan;
+mod text;
+
 #[cfg(test)]
 mod tests;
 
@@ -11,24 +16,22 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::{Map, Value};
 
+use own::OwnSecrets;
+
 /// What stands where a secret stood.
 const MARK: &str = "[REDACTED]";
 /// Start of what stands for an argument whose content is nobody's business; its length follows.
 const CONTENT_MARK: &str = "[REDACTED_CONTENT:";
 /// Arguments with more characters than this are content, not options.
 const LONGEST_ARGUMENT: usize = 256;
-/// Shorter "secrets" would tear ordinary words out of text.
-const SHORTEST_SECRET: usize = 8;
-/// How many own secrets are remembered. Rotated tokens add up over weeks; the oldest go first.
-const MOST_SECRETS: usize = 256;
-/// Hiding one thing can uncover the word boundary of the next; two rounds settle all but text
-/// that was made to need more.
-const MOST_ROUNDS: usize = 4;
+
+/// First byte and the byte behind the last one.
+type Span = (usize, usize);
 
 /// Cheap to clone; all clones know the same secrets.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    secrets: Arc<RwLock<Vec<String>>>,
+    secrets: Arc<RwLock<OwnSecrets>>,
 }
 
 impl std::fmt::Debug for Redactor {
@@ -38,22 +41,10 @@ impl std::fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Adds a secret that the gateway itself holds (at least 8 bytes, else it is ignored).
+    /// Adds a secret that the gateway itself holds (at least 8 bytes, else it is ignored). It is
+    /// found as it is, escaped in JSON, and percent-encoded. The 256 youngest are remembered.
     pub fn add_secret(&self, secret: &str) {
-        if secret.len() < SHORTEST_SECRET || MARK.contains(secret) {
-            return;
-        }
-        let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = secrets.iter().position(|known| known == secret) {
-            // Known again is young again: a long-lived key is not pushed out by rotated tokens.
-            let known = secrets.remove(at);
-            secrets.push(known);
-            return;
-        }
-        if secrets.len() >= MOST_SECRETS {
-            secrets.remove(0);
-        }
-        secrets.push(secret.to_owned());
+        self.secrets.write().unwrap_or_else(PoisonError::into_inner).add(secret);
     }
 
     /// Replaces the gateway's own secrets only, by exact value: for results and commands, which
@@ -62,27 +53,29 @@ impl Redactor {
     /// Takes the text so that megabytes of output without a secret are not copied.
     pub fn own_secrets(&self, text: impl Into<String>) -> String {
         let text = text.into();
-        let mut spans = Vec::new();
-        self.find_own(&text, &mut spans);
+        let spans = self.own_spans(&text);
         if spans.is_empty() { text } else { hide(&text, spans) }
     }
 
     /// The whole rule: own secrets, `key=value` and JSON pairs whose key names a secret, `Bearer`,
     /// JWTs, provider keys, userinfo of URLs. Idempotent, linear time.
     pub fn text(&self, text: &str) -> String {
-        let mut current = self.text_once(text);
-        for _ in 1..MOST_ROUNDS {
-            let next = self.text_once(&current);
-            if next == current {
-                break;
-            }
-            current = next;
+        let own = self.own_spans(text);
+        let has_own = !own.is_empty();
+        let mut spans = scan::secret_spans(text);
+        spans.extend(own);
+        let shown = hide(text, spans);
+        if !has_own {
+            return shown;
         }
-        current
+        // An own secret may stand right before something that looks like a secret only now that
+        // it begins a word.
+        let spans = scan::secret_spans(&shown);
+        hide(&shown, spans)
     }
 
-    /// [`Self::text`] for every string of a JSON value; a string under a key that names a secret
-    /// is hidden whole.
+    /// [`Self::text`] for every string and key of a JSON value; strings under a key that names a
+    /// secret, alone or in an array, are hidden whole.
     pub fn value(&self, value: &Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.text(text)),
@@ -98,26 +91,49 @@ impl Redactor {
         fields
             .iter()
             .map(|(name, value)| {
-                let hidden =
-                    value.as_str().is_some_and(|text| !text.is_empty()) && scan::names_secret(name);
-                let shown = if hidden { Value::String(MARK.to_owned()) } else { self.value(value) };
-                (name.clone(), shown)
+                let secret = pairs::names_secret(name);
+                let shown = if secret { self.secret_value(value) } else { self.value(value) };
+                (self.text(name), shown)
             })
             .collect()
+    }
+
+    /// The value of a key that names a secret.
+    fn secret_value(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) if !text.is_empty() => Value::from(MARK),
+            Value::Array(items) => {
+                Value::Array(items.iter().map(|item| self.secret_value(item)).collect())
+            }
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Object(_) => self.value(value),
+        }
     }
 
     /// An argument list as it may be shown: the value after a flag that names a secret, a prompt
     /// or a schema, and every argument with blanks or over 256 characters, becomes
     /// `[REDACTED_CONTENT:<characters>]`; the rest passes [`Self::text`].
     pub fn arguments<S: AsRef<str>>(&self, arguments: &[S]) -> Vec<String> {
+        self.arguments_with_prompt(arguments, None)
+    }
+
+    /// [`Self::arguments`] of a program that had to get its prompt as an argument.
+    pub fn arguments_with_prompt<S: AsRef<str>>(
+        &self,
+        arguments: &[S],
+        prompt: Option<&str>,
+    ) -> Vec<String> {
         let mut value_is_content = false;
         arguments
             .iter()
             .map(|argument| {
                 let argument = argument.as_ref();
-                let hidden_by_flag = value_is_content && !argument.starts_with("--");
+                let is_value = value_is_content && !looks_like_flag(argument);
                 value_is_content = false;
-                if hidden_by_flag {
+                if is_value || prompt == Some(argument) {
                     return content_mark(argument);
                 }
                 if let Some((flag, value)) = argument.split_once('=')
@@ -138,50 +154,49 @@ impl Redactor {
         words.join(" ")
     }
 
-    fn text_once(&self, text: &str) -> String {
-        let mut spans = scan::secret_spans(text.as_bytes());
-        self.find_own(text, &mut spans);
-        hide(text, spans)
-    }
-
-    fn find_own(&self, text: &str, spans: &mut Vec<(usize, usize)>) {
+    fn own_spans(&self, text: &str) -> Vec<Span> {
+        let mut spans = Vec::new();
         let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
-        for secret in secrets.iter() {
-            spans.extend(text.match_indices(secret.as_str()).map(|(at, hit)| (at, at + hit.len())));
-        }
+        secrets.find(text.as_bytes(), &mut spans);
+        spans
     }
 }
 
 /// Puts [`MARK`] over the spans, one for those that overlap or touch.
-fn hide(text: &str, mut spans: Vec<(usize, usize)>) -> String {
+fn hide(text: &str, mut spans: Vec<Span>) -> String {
     spans.retain(|(start, end)| start < end);
-    if spans.is_empty() {
-        return text.to_owned();
-    }
     spans.sort_unstable();
     let mut shown = String::with_capacity(text.len());
     let mut done = 0;
-    let mut pending = spans[0];
-    for span in spans.into_iter().skip(1) {
-        if span.0 <= pending.1 {
-            pending.1 = pending.1.max(span.1);
-            continue;
+    let mut spans = spans.into_iter().peekable();
+    while let Some((start, mut end)) = spans.next() {
+        while let Some(more) = spans.next_if(|more| more.0 <= end) {
+            end = end.max(more.1);
         }
-        shown.push_str(text.get(done..pending.0).unwrap_or_default());
+        shown.push_str(text.get(done..start).unwrap_or_default());
         shown.push_str(MARK);
-        done = pending.1;
-        pending = span;
+        done = end;
     }
-    shown.push_str(text.get(done..pending.0).unwrap_or_default());
-    shown.push_str(MARK);
-    shown.push_str(text.get(pending.1..).unwrap_or_default());
+    shown.push_str(text.get(done..).unwrap_or_default());
     shown
 }
 
+/// `--api-key` or `-api-key`; a single letter names nothing.
 fn names_content(flag: &str) -> bool {
-    let Some(name) = flag.strip_prefix("--") else { return false };
+    let Some(name) = flag.strip_prefix("--").or_else(|| flag.strip_prefix('-')) else {
+        return false;
+    };
     let name = name.to_ascii_lowercase();
-    name.contains("prompt") || name.contains("schema") || scan::names_secret(&name)
+    let words = !name.is_empty() && name.bytes().all(text::is_word);
+    words && (name.contains("prompt") || name.contains("schema") || pairs::names_secret(&name))
+}
+
+/// A flag that follows another one is no value of it.
+fn looks_like_flag(argument: &str) -> bool {
+    argument.strip_prefix("--").is_some_and(|name| {
+        let name = name.split_once('=').map_or(name, |(name, _)| name);
+        name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    })
 }
 
 fn is_content(argument: &str) -> bool {
@@ -189,12 +204,14 @@ fn is_content(argument: &str) -> bool {
 }
 
 fn content_mark(argument: &str) -> String {
-    let is_mark = argument
-        .strip_prefix(CONTENT_MARK)
-        .and_then(|rest| rest.strip_suffix(']'))
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
-    if is_mark {
+    if is_content_mark(argument.as_bytes()) {
         return argument.to_owned();
     }
     format!("{CONTENT_MARK}{}]", argument.chars().count())
+}
+
+fn is_content_mark(text: &[u8]) -> bool {
+    text.strip_prefix(CONTENT_MARK.as_bytes())
+        .and_then(|rest| rest.strip_suffix(b"]"))
+        .is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
 }

@@ -45,7 +45,9 @@ pub(super) struct RotatingFile {
     bounds: Bounds,
     state: FileState,
     file: Option<File>,
+    /// Bytes in the file, less what could not be rotated away.
     size: u64,
+    stuck: u64,
     /// The last write left a part of a line.
     torn: bool,
 }
@@ -59,7 +61,15 @@ impl RotatingFile {
     ) -> Result<Self, crate::fs::FsError> {
         let file = append_private(path)?;
         let size = file.metadata().map_or(0, |metadata| metadata.len());
-        Ok(Self { path: path.to_owned(), bounds, state, file: Some(file), size, torn: false })
+        Ok(Self {
+            path: path.to_owned(),
+            bounds,
+            state,
+            file: Some(file),
+            size,
+            stuck: 0,
+            torn: false,
+        })
     }
 
     fn write_line(&mut self, line: &[u8]) -> Result<(), crate::fs::FsError> {
@@ -75,7 +85,8 @@ impl RotatingFile {
             file
         } else {
             let file = append_private(&self.path)?;
-            self.size = file.metadata().map_or(0, |metadata| metadata.len());
+            let size = file.metadata().map_or(0, |metadata| metadata.len());
+            self.size = size.saturating_sub(self.stuck);
             file
         };
         if self.torn {
@@ -83,7 +94,10 @@ impl RotatingFile {
         }
         let written = file.write_all(line);
         self.torn = written.is_err();
-        self.size = self.size.saturating_add(line.len() as u64);
+        // Lines that a full disk refused must not rotate away those that it holds.
+        if written.is_ok() {
+            self.size = self.size.saturating_add(line.len() as u64);
+        }
         self.file = Some(file);
         written.map_err(failed)
     }
@@ -103,7 +117,9 @@ impl RotatingFile {
         if moved.is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
             self.state.failed.fetch_add(1, Ordering::Relaxed);
             // Try again only after as much again was written.
-            self.size = 0;
+            self.stuck = self.path.metadata().map_or(0, |metadata| metadata.len());
+        } else {
+            self.stuck = 0;
         }
     }
 }
@@ -178,6 +194,34 @@ mod tests {
         log.write_all(b"new\n").unwrap();
         assert_eq!(read_to_string(dir.path().join("moved")).unwrap(), "old\n");
         assert_eq!(read_to_string(dir.path().join("log")).unwrap(), "new\n");
+    }
+
+    #[test]
+    fn a_full_disk_rotates_nothing_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, state) = open(dir.path(), 10);
+        log.write_all(b"kept\n").unwrap();
+        for _ in 0..9 {
+            log.file = Some(File::options().write(true).open("/dev/full").unwrap());
+            log.write_all(b"lost\n").unwrap();
+        }
+        assert_eq!(state.failures(), 9);
+        assert_eq!(read_to_string(dir.path().join("log")).unwrap(), "kept\n");
+        assert!(!dir.path().join("log.1").exists());
+    }
+
+    #[test]
+    fn what_cannot_be_rotated_is_tried_again_only_after_as_much_again() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in ["log.1", "log.2"] {
+            std::fs::create_dir_all(dir.path().join(number).join("in the way")).unwrap();
+        }
+        let (mut log, state) = open(dir.path(), 20);
+        for _ in 0..5 {
+            log.write_all(b"12345678\n").unwrap();
+        }
+        assert_eq!(state.failures(), 2, "after 18 bytes and after 36");
+        assert_eq!(std::fs::metadata(dir.path().join("log")).unwrap().len(), 45);
     }
 
     #[test]

@@ -60,8 +60,12 @@ impl Hosts {
     }
 }
 
+/// A host with or without a port; no user, and no port that is not one.
 fn authority(text: &str) -> Option<Authority> {
-    text.parse::<Authority>().ok().filter(|_| !text.contains('@'))
+    let named: Authority = text.parse().ok()?;
+    let port = text.strip_prefix(named.host())?;
+    let is_port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
+    (port.is_empty() || port.strip_prefix(':').is_some_and(is_port)).then_some(named)
 }
 
 /// Refuses requests for other hosts.
@@ -128,6 +132,12 @@ pub(super) async fn add_security_headers(request: Request, next: Next) -> Respon
     response
 }
 
+/// Answers a method that a page does not take; `Allow` names those that it does.
+pub(super) async fn wrong_method() -> Response {
+    let message = "this method is not allowed here";
+    refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}
+
 /// An error answer of no API in particular.
 pub(super) fn refusal(status: StatusCode, code: &str, message: &str) -> Response {
     let body = json!({"error": {"code": code, "message": message}, "message": message});
@@ -191,6 +201,9 @@ mod tests {
         assert!(!request_allowed("/", &["evil.example@localhost"]));
         assert!(!request_allowed("http://evil.example/", &["localhost"]));
         assert!(!request_allowed("/", &["localhost/evil"]));
+        assert!(!request_allowed("/", &["127.0.0.1:evil.example"]));
+        assert!(!request_allowed("/", &["localhost:80,evil.example"]));
+        assert!(!request_allowed("/", &["localhost:65536"]));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::guard::{self, Hosts};
 use super::rest::{self, RestRequest};
 use super::{Caller, admin, auth, body, credentials, functions};
 
-const REST: &str = "/rest/v1";
+const REST: &str = "/rest/v1/";
 
 /// The whole service.
 pub(super) fn router(app: Shared, hosts: Hosts) -> Router {
@@ -30,6 +30,7 @@ pub(super) fn router(app: Shared, hosts: Hosts) -> Router {
         .route("/functions/v1/{name}", any(functions::invoke))
         .nest("/admin/v1", admin::router(&app))
         .fallback(async || guard::refusal(StatusCode::NOT_FOUND, "not_found", "no such page"))
+        .method_not_allowed_fallback(guard::wrong_method)
         .layer(middleware::from_fn(guard::limit_time))
         .layer(middleware::from_fn_with_state(Arc::new(hosts), guard::check_host))
         .layer(middleware::from_fn(guard::add_security_headers))
@@ -64,7 +65,7 @@ async fn tables(State(app): State<Shared>, request: Request) -> Response {
     };
     let request = RestRequest {
         method: parts.method,
-        path: parts.uri.path().trim_start_matches(REST).trim_matches('/').to_owned(),
+        path: parts.uri.path().strip_prefix(REST).unwrap_or_default().to_owned(),
         query: credentials::query_without(query, "apikey"),
         headers: parts.headers,
         body,

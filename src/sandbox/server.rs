@@ -24,6 +24,7 @@ use super::guard::Hosts;
 use super::jwt::Signer;
 use super::rate::GuessLimit;
 use super::secrets::{Secrets, SecretsError};
+use super::store::schema::Schema;
 use super::store::{Store, StoreError};
 use super::{accept, liveness, routes};
 use crate::config::{FileLock, LockError};
@@ -51,10 +52,12 @@ pub struct ServerOptions {
     pub reuse_interval: Duration,
     /// How far clocks may differ before tables refuse an access token (whole seconds).
     pub clock_leeway: Duration,
+    /// The tables and functions that REST shows.
+    pub schema: Schema,
 }
 
 impl ServerOptions {
-    /// The usual ones: tokens of an hour, no remote access.
+    /// The usual ones: tokens of an hour, no remote access, the sandbox's own tables.
     pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
         Self {
             data_dir: data_dir.into(),
@@ -64,6 +67,7 @@ impl ServerOptions {
             access_token_lifetime: Duration::from_hours(1),
             reuse_interval: Duration::from_secs(10),
             clock_leeway: Duration::from_secs(30),
+            schema: Schema::built_in(),
         }
     }
 }
@@ -126,26 +130,26 @@ impl ServerError {
     pub fn hint(&self) -> String {
         match self {
             Self::AlreadyRunning { .. } => {
-                "Use it as it is, stop it first, or name another --data-dir.".into()
+                "use it as it is, stop it first, or name another --data-dir".into()
             }
             Self::PortBusy { address } => format!(
                 "`lsof -i :{}` shows which; stop it, or choose another address with --listen \
-                 (127.0.0.1:0 takes any free port).",
+                 (127.0.0.1:0 takes any free port)",
                 address.port()
             ),
-            Self::Listen { .. } => "Choose an address of this machine with --listen.".into(),
+            Self::Listen { .. } => "choose an address of this machine with --listen".into(),
             Self::RemoteNotAllowed { .. } => {
-                "Listen on 127.0.0.1, or pass --allow-remote: whoever has the admin token can \
-                 then run commands on paired machines over an unencrypted connection."
+                "listen on 127.0.0.1, or pass --allow-remote: whoever has the admin token can \
+                 then run commands on paired machines over an unencrypted connection"
                     .into()
             }
-            Self::Fs(_) => "Repair the file, or name another --data-dir.".into(),
+            Self::Fs(_) => "repair the file, or name another --data-dir".into(),
             Self::Secrets(_) | Self::Store(_) => {
-                "Nothing was changed. Repair the file, restore a copy of it, or start anew with \
-                 another --data-dir."
+                "nothing was changed: repair the file, restore a copy of it, or start anew with \
+                 another --data-dir"
                     .into()
             }
-            Self::Describe(_) | Self::Interrupted(_) => "Try again.".into(),
+            Self::Describe(_) | Self::Interrupted(_) => "try again".into(),
         }
     }
 }
@@ -206,7 +210,9 @@ impl Server {
             .local_addr()
             .map_err(|source| ServerError::Listen { address: options.listen, source })?;
         let database = options.data_dir.join("sandbox.db");
-        let store = tokio::task::spawn_blocking(move || Store::open(&database)).await??;
+        let schema = options.schema.clone();
+        let store =
+            tokio::task::spawn_blocking(move || Store::open_with(&database, schema)).await??;
         let team_id = default_team(&store).await?;
         let stop = CancellationToken::new();
         let machine = host_name();

@@ -67,10 +67,19 @@ fn every_command_that_help_names_is_shown_here() {
 
 #[test]
 fn the_version() {
-    let output = Machine::new().command(&["--version"]).output().unwrap();
+    let machine = Machine::new();
     let wanted = format!("panorama-gateway {}\n", env!("CARGO_PKG_VERSION"));
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), wanted);
-    assert_eq!(output.status.code(), Some(0));
+    for words in [
+        &["--version"][..],
+        &["-V"],
+        &["--version", "status"],
+        &["status", "--version"],
+        &["sandbox", "submit", "shell-exec", "-V"],
+    ] {
+        let output = machine.command(words).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), wanted, "{words:?}");
+        assert_eq!(output.status.code(), Some(0), "{words:?}");
+    }
 }
 
 #[test]

@@ -41,6 +41,23 @@ fn on_a_fresh_machine() {
 }
 
 #[test]
+fn variables_that_are_not_understood_are_named() {
+    let output = Machine::new()
+        .command(&["status"])
+        .env("PANORAMA_GATEWAY_CONCURRENCY", "many")
+        .env("PANORAMA_GATEWAY_AUTO_RESTART", "perhaps")
+        .env("PANORAMA_GATEWAY_LOG", "info,loud")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r#"
+    warning: PANORAMA_GATEWAY_CONCURRENCY is ignored: "many" is not a whole number
+    warning: PANORAMA_GATEWAY_AUTO_RESTART is ignored: "perhaps" is neither 1/true/yes/on nor 0/false/no/off
+    warning: PANORAMA_GATEWAY_LOG is ignored: "info,loud" is neither a level (error, warn, info, debug, trace) nor a list of target=level
+    "#);
+}
+
+#[test]
 fn looking_makes_no_files() {
     let machine = Machine::new();
     for words in [

@@ -5,6 +5,8 @@
 mod admin;
 mod auth;
 mod context;
+mod fixtures;
+mod operation;
 mod pairing;
 mod refusals;
 mod tables;

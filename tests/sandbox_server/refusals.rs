@@ -163,3 +163,51 @@ async fn garbage_on_the_wire_does_not_stop_the_server() {
     let answer = context.request(Method::GET, "/healthz").send().await.unwrap();
     assert_eq!(answer.status(), 200);
 }
+
+#[tokio::test]
+async fn a_table_has_one_path() {
+    let context = Context::new().await;
+    let ours = context.pair().await;
+    let right = context.signed(Method::GET, "/rest/v1/gateway_jobs", &ours.access).send();
+    assert_eq!(right.await.unwrap().status(), 200);
+    for path in [
+        "/rest/v1//gateway_jobs",
+        "/rest/v1/gateway_jobs/",
+        "/rest/v1/rest/v1/gateway_jobs",
+        "/rest/v1/%2e%2e/v1/gateway_jobs",
+        "/rest/v1/gateway_jobs%2f",
+        "/rest/v1/",
+    ] {
+        // As it is: a client would tidy it up.
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\napikey: {}\r\nAuthorization: Bearer {}\r\n\
+             Connection: close\r\n\r\n",
+            context.server.anon_key(),
+            ours.access
+        );
+        let status = raw(&context, &head).await;
+        assert!(status.contains(" 404 "), "{path}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_of_methods_and_names_say_why_in_json() {
+    let context = Context::new().await;
+    let ours = context.pair().await;
+    for (request, status) in [
+        (context.request(Method::POST, "/healthz"), 405),
+        (context.request(Method::GET, "/auth/v1/token"), 405),
+        (context.signed(Method::DELETE, "/auth/v1/user", &ours.access), 405),
+        (context.signed(Method::PUT, "/rest/v1/gateway_jobs", &ours.access), 405),
+        (context.signed(Method::POST, "/functions/v1/%ff", &ours.access), 404),
+        (context.admin_request(Method::DELETE, "info"), 405),
+        (context.admin_request(Method::GET, "jobs/%ff"), 404),
+        (context.request(Method::DELETE, "/admin/v1/info"), 401),
+    ] {
+        let answer = request.send().await.unwrap();
+        let url = answer.url().clone();
+        assert_eq!(answer.status(), status, "{url}");
+        let body: Value = answer.json().await.unwrap_or_else(|error| panic!("{url}: {error}"));
+        assert!(body.to_string().len() > 20, "{url}: {body}");
+    }
+}

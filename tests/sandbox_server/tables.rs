@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::fixtures;
 
 #[tokio::test]
 async fn a_job_is_polled_claimed_and_completed() {
@@ -118,4 +119,31 @@ async fn keys_and_tokens_are_checked_before_anything_else() {
             ["code", "message", "details", "hint"]
         );
     }
+}
+
+#[tokio::test]
+async fn tables_and_functions_can_be_added() {
+    let context = Context::with(|options| options.schema = fixtures::schema()).await;
+    let ours = context.pair().await;
+    let item: Value = context
+        .signed(Method::POST, "/rest/v1/conformance_items?select=name,status", &ours.access)
+        .header("Prefer", "return=representation")
+        .json(&json!({"name": "first"}))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(item, json!([{"name": "first", "status": "queued"}]));
+    let sum: Value = context
+        .signed(Method::POST, "/rest/v1/rpc/conformance_add", &ours.access)
+        .json(&json!({"a": 2, "b": 40}))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(sum, json!(42));
 }

@@ -47,6 +47,18 @@ fn exits_as_the_command_did() {
 }
 
 #[test]
+fn json_is_the_row_of_the_job() {
+    let machine = Machine::new();
+    let ran = machine.run(&["sandbox", "up", "--json", "--exec", "echo hello; exit 3"]);
+    let row: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(
+        (&row["status"], &row["result"]["stdout"]),
+        (&"completed".into(), &"hello\n".into())
+    );
+    assert_eq!(ran.code, 3, "{ran:?}");
+}
+
+#[test]
 fn ephemeral_leaves_no_file_at_all() {
     let machine = Machine::new();
     let temp = machine.home().join("temp");

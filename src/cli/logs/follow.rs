@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::tail::{ROTATED, rotated};
+
 /// Read at a time; what is more waits for the next look.
 const MOST_AT_ONCE: u64 = 1024 * 1024;
 
@@ -17,26 +19,28 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// From the end of the last whole line on.
+    /// From the end of the file on.
     pub(super) fn at_end(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let position = file.metadata()?.len();
         Ok(Self { path: path.to_owned(), file, position, partial: Vec::new() })
     }
 
-    /// How far the file was when following began.
-    pub(super) fn position(&self) -> u64 {
-        self.position
+    /// The file, and how far it was when following began: the path may name another by now.
+    pub(super) fn start(&mut self) -> (&mut File, u64) {
+        (&mut self.file, self.position)
     }
 
     /// Lines that came since. A log that cannot be read now is looked at again the next time.
     pub(super) fn poll(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
+        // Who writes goes on in the younger file only once the older one is moved away, so what is
+        // read after a younger one was seen is the rest of the older.
+        let younger = self.younger_file();
         let came = self.read_on(&mut lines).unwrap_or(0);
         if came == 0
-            && let Some(younger) = self.younger_file()
+            && let Some(younger) = younger
         {
-            // The old file is read to its end by now.
             if !self.partial.is_empty() {
                 lines.push(text(&std::mem::take(&mut self.partial)));
             }
@@ -65,12 +69,28 @@ impl Follower {
         Ok(size)
     }
 
+    /// The file that came after ours: the log, unless it was rotated more than once since.
     fn younger_file(&self) -> Option<File> {
-        let ours = self.file.metadata().ok()?;
-        let younger = File::open(&self.path).ok()?;
-        let theirs = younger.metadata().ok()?;
-        ((ours.dev(), ours.ino()) != (theirs.dev(), theirs.ino())).then_some(younger)
+        let ours = identity(&self.file)?;
+        let mut younger = File::open(&self.path).ok()?;
+        if identity(&younger)? == ours {
+            return None;
+        }
+        for number in 1..=ROTATED {
+            let Ok(older) = File::open(rotated(&self.path, number)) else { break };
+            if identity(&older)? == ours {
+                return Some(younger);
+            }
+            younger = older;
+        }
+        // Ours is too old to be kept, or was moved elsewhere.
+        File::open(&self.path).ok()
     }
+}
+
+fn identity(file: &File) -> Option<(u64, u64)> {
+    let metadata = file.metadata().ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 fn text(line: &[u8]) -> String {
@@ -113,6 +133,23 @@ mod tests {
         assert_eq!(follower.poll(), Vec::<String>::new(), "no younger file yet");
         append(&path, "first of the new\n");
         assert_eq!(follower.poll(), ["first of the new"]);
+    }
+
+    #[test]
+    fn rotation_twice_between_looks_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path, "");
+        let mut follower = Follower::at_end(&path).unwrap();
+        append(&path, "first\n");
+        std::fs::rename(&path, rotated(&path, 2)).unwrap();
+        append(&rotated(&path, 1), "second\n");
+        append(&path, "third\n");
+        let mut lines = Vec::new();
+        for _ in 0..4 {
+            lines.extend(follower.poll());
+        }
+        assert_eq!(lines, ["first", "second", "third"]);
     }
 
     #[test]

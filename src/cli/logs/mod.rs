@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::args::LogsArgs;
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
+use crate::config::Purpose;
 use follow::Follower;
 use line::Filter;
 
@@ -22,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &LogsArgs) -> Outcome {
-    let paths = context.paths()?;
+    let paths = context.paths(Purpose::Look)?;
     let path = &paths.log_file;
     let unreadable = |error: io::Error| {
         let failure = if error.kind() == io::ErrorKind::NotFound {
@@ -40,7 +41,7 @@ pub(crate) fn run(context: &Context, args: &LogsArgs) -> Outcome {
         (None, None) => LINES,
     };
     let mut follower = Follower::at_end(path).map_err(unreadable)?;
-    let last = tail::last_lines(path, follower.position(), most, &filter).map_err(unreadable)?;
+    let last = tail::last_lines(path, follower.start(), most, &filter).map_err(unreadable)?;
     let show = |line: &str| -> io::Result<()> {
         if args.json { context.ui.out(line) } else { context.ui.out(&line::render(line)) }
     };
@@ -51,12 +52,14 @@ pub(crate) fn run(context: &Context, args: &LogsArgs) -> Outcome {
         return Ok(Exit::Done);
     }
     loop {
-        for line in follower.poll() {
-            if filter.shows(&line) {
-                show(&line)?;
-            }
+        let lines = follower.poll();
+        for line in lines.iter().filter(|line| filter.shows(line)) {
+            show(line)?;
         }
-        std::thread::sleep(LOOK_EVERY);
+        // A flood is kept up with: the next look is at once while there is more.
+        if lines.is_empty() {
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 }
 

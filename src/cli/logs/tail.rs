@@ -11,17 +11,18 @@ const BLOCK: u64 = 64 * 1024;
 /// A line that is longer is shown in pieces.
 const LONGEST_LINE: usize = 1024 * 1024;
 /// Rotated files that may exist.
-const ROTATED: u32 = 5;
+pub(super) const ROTATED: u32 = 5;
 
-/// The last `most` lines that `filter` shows, oldest first. The log itself is read up to `end`.
+/// The last `most` lines that `filter` shows, oldest first. `log` is the open log, which is read up
+/// to `end`; `path` leads to its forerunners.
 pub(super) fn last_lines(
     path: &Path,
-    end: u64,
+    (log, end): (&mut File, u64),
     most: usize,
     filter: &Filter,
 ) -> io::Result<Vec<String>> {
     let mut found = VecDeque::new();
-    let mut complete = take(&mut File::open(path)?, end, most, filter, &mut found)?;
+    let mut complete = take(log, end, most, filter, &mut found)?;
     for number in 1..=ROTATED {
         if complete {
             break;
@@ -33,7 +34,7 @@ pub(super) fn last_lines(
     Ok(found.into())
 }
 
-fn rotated(path: &Path, number: u32) -> PathBuf {
+pub(super) fn rotated(path: &Path, number: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{number}"));
     name.into()
@@ -92,7 +93,7 @@ mod tests {
 
     fn last(path: &Path, most: usize) -> Vec<String> {
         let end = std::fs::metadata(path).unwrap().len();
-        last_lines(path, end, most, &Filter::default()).unwrap()
+        last_lines(path, (&mut File::open(path).unwrap(), end), most, &Filter::default()).unwrap()
     }
 
     #[test]
@@ -116,7 +117,8 @@ mod tests {
         std::fs::write(&path, [line("10"), line("11"), line("12")].concat()).unwrap();
         let filter = Filter { since: "2026-01-01T10:30:00Z".parse().ok(), ..Filter::default() };
         let end = std::fs::metadata(&path).unwrap().len();
-        assert_eq!(last_lines(&path, end, usize::MAX, &filter).unwrap().len(), 2);
+        let log = &mut File::open(&path).unwrap();
+        assert_eq!(last_lines(&path, (log, end), usize::MAX, &filter).unwrap().len(), 2);
     }
 
     #[test]

@@ -16,7 +16,8 @@ use secrecy::ExposeSecret;
 use self::args::{Common, SandboxCommand, SubmitCommand};
 use super::asynchronous;
 use super::context::Context;
-use super::failure::{Failure, Outcome};
+use super::failure::{Exit, Failure, Outcome};
+use crate::config::Purpose;
 use crate::sandbox::{AdminClient, AdminClientError, Server, ServerError};
 
 /// Where a sandbox listens unless told otherwise.
@@ -49,7 +50,7 @@ fn data_dir(context: &Context, common: &Common) -> Result<PathBuf, Failure> {
     match &common.data_dir {
         Some(dir) => std::path::absolute(dir)
             .map_err(|error| Failure::usage("--data-dir is not a path").cause(error.to_string())),
-        None => Ok(context.paths()?.dir.join("sandbox")),
+        None => Ok(context.paths(Purpose::Start)?.dir.join("sandbox")),
     }
 }
 
@@ -79,7 +80,8 @@ fn show_path(path: &Path) -> String {
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
         let hint = error.hint();
-        Self::of(&error).hint(hint)
+        let already = matches!(error, ServerError::AlreadyRunning { .. });
+        Self::of(&error).hint(hint).exit(if already { Exit::AlreadyRunning } else { Exit::Failed })
     }
 }
 
@@ -91,7 +93,17 @@ impl From<AdminClientError> for Failure {
                 Self::new("no gateway is paired with this sandbox")
                     .hint("`panorama-gateway sandbox code` makes a code and prints how to use it")
             }
-            AdminClientError::Refused { .. } | AdminClientError::Client(_) => failure,
+            AdminClientError::Refused { code, .. } => match code.as_str() {
+                "job_not_found" => failure.hint("`panorama-gateway sandbox jobs` lists them"),
+                "gateway_not_found" => {
+                    failure.hint("`panorama-gateway sandbox gateways` lists them")
+                }
+                "job_is_over" => {
+                    failure.hint("there is nothing to call off: `panorama-gateway sandbox jobs`")
+                }
+                _ => failure.hint("correct the request; the sandbox's log says more"),
+            },
+            AdminClientError::Client(_) => failure,
             AdminClientError::Unreachable { .. } | AdminClientError::Contract(_) => {
                 failure.hint("see whether it still runs: `panorama-gateway sandbox gateways`")
             }
@@ -101,5 +113,29 @@ impl From<AdminClientError> for Failure {
                 failure.hint("repair the file, or start a sandbox on another --data-dir")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_says_what_to_do() {
+        for code in ["no_gateway", "gateway_not_found", "job_not_found", "job_is_over", "other"] {
+            let failure = Failure::from(AdminClientError::Refused {
+                status: 400,
+                code: code.to_owned(),
+                message: "refused".to_owned(),
+                job: None,
+            });
+            assert!(failure.hint.is_some(), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_second_server_is_an_error_of_its_own() {
+        let error = ServerError::AlreadyRunning { data_dir: "/data".into() };
+        assert_eq!(Failure::from(error).exit, Exit::AlreadyRunning);
     }
 }

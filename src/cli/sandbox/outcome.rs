@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::cli::failure::{Exit, Failure, Outcome};
+use crate::cli::table;
 use crate::cli::ui::Ui;
 use crate::model::JobStatus;
 use crate::sandbox::AdminClient;
@@ -37,8 +38,17 @@ pub(super) async fn follow(
     }
 }
 
+/// Shows how a job ended, and ends as its command did: its row in JSON, or what it printed.
+pub(super) fn tell(ui: &Ui, job: &Value, json: bool) -> Outcome {
+    if !json {
+        return replay(ui, job);
+    }
+    ui.out(&table::json(job))?;
+    Ok(exit(job).unwrap_or(Exit::Failed))
+}
+
 /// Prints what the job's command printed, where it belongs, and ends as it did.
-pub(super) fn replay(ui: &Ui, job: &Value) -> Outcome {
+fn replay(ui: &Ui, job: &Value) -> Outcome {
     let result = &job["result"];
     ui.out_raw(text(result, "stdout"))?;
     ui.err_raw(text(result, "stderr"));
@@ -49,12 +59,15 @@ pub(super) fn replay(ui: &Ui, job: &Value) -> Outcome {
     }
     match exit(job) {
         Some(exit) => Ok(exit),
-        None => Err(Failure::new(format!("the job {}: {}", text(job, "status"), reason(job)))),
+        None => Err(Failure::new(format!("the job {}: {}", verb(job), reason(job))).hint(format!(
+            "`panorama-gateway sandbox job {}` shows all of it while the sandbox runs",
+            text(job, "id")
+        ))),
     }
 }
 
 /// The exit of the job's command; `None` when the job itself failed.
-pub(super) fn exit(job: &Value) -> Option<Exit> {
+fn exit(job: &Value) -> Option<Exit> {
     if job["status"] != JobStatus::Completed.as_str() {
         return None;
     }
@@ -79,6 +92,10 @@ fn signal_number(signal: &Value) -> Option<u8> {
     let name = signal.as_str()?;
     let name = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
     Signal::from_str(&name).ok().and_then(|signal| u8::try_from(signal as i32).ok())
+}
+
+fn verb(job: &Value) -> &'static str {
+    if job["status"] == JobStatus::Cancelled.as_str() { "was cancelled" } else { "failed" }
 }
 
 /// Why a job failed, one line.

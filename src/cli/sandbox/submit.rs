@@ -66,11 +66,7 @@ async fn submit(
     let row = client.submit_job(job).await?;
     if args.wait {
         let row = outcome::follow(client, &context.ui, row).await?;
-        if args.common.json {
-            context.ui.out(&table::json(&row))?;
-            return Ok(outcome::exit(&row).unwrap_or(Exit::Failed));
-        }
-        return outcome::replay(&context.ui, &row);
+        return outcome::tell(&context.ui, &row, args.common.json);
     }
     print(context, args, &row)
 }

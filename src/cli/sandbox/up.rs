@@ -363,7 +363,7 @@ impl Up<'_> {
             () = self.stop.recv() => None,
         };
         if let Some(row) = finished {
-            return outcome::replay(&self.context.ui, &row);
+            return outcome::tell(&self.context.ui, &row, self.args.common.json);
         }
         if let Some(id) = submitted
             && let Err(error) = client.cancel_job(&id).await

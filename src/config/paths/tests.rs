@@ -239,6 +239,31 @@ fn a_named_dir_is_never_replaced() {
 }
 
 #[test]
+fn looking_needs_no_dir_that_can_be_written() {
+    as_ordinary_user(|| {
+        let home = Home::new();
+        let default = home.default_dir();
+        std::fs::create_dir_all(&default).unwrap();
+        chmod(&default, 0o500);
+        let named = [("PANORAMA_GATEWAY_CONFIG_DIR", default.to_str().unwrap())];
+        for variables in [&[][..], &named] {
+            let (resolved, warnings) =
+                home.resolve(&GlobalOptions::default(), variables, Purpose::Look).unwrap();
+            assert_eq!(resolved.paths, Paths::in_dir(&default));
+            assert_eq!((resolved.fallback, warnings), (None, Vec::new()));
+        }
+        assert!(!home.data_dir().exists());
+
+        // Where the data dir is in use, it is the one to look at.
+        home.plain(Purpose::Pair).unwrap();
+        std::fs::write(home.data_dir().join(CONFIG_FILE), "{}").unwrap();
+        let (resolved, warnings) = home.plain(Purpose::Look).unwrap();
+        chmod(&default, 0o700);
+        assert_eq!((resolved.paths.dir, warnings.len()), (home.data_dir(), 1));
+    });
+}
+
+#[test]
 fn the_data_dir_stays_in_use_while_its_config_is_the_newer() {
     let home = Home::new();
     let write = |dir: &Path, age: u64| {

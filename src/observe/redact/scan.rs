@@ -1,63 +1,58 @@
-//! Finds secrets in foreign text by their look, in one pass.
+//! Finds secrets in foreign text by their look and by their key, in one pass.
 //!
 //! Spans may overlap. Each scan forward either covers new bytes or is bounded, so that hostile
 //! text (`token=token=token=…`, `eyJeyJeyJ…`) costs no more than any other.
 
-use super::MARK;
-
-/// Names of secrets, without `_` and `-`, in lower case; a key that ends with one of them counts.
-const SECRET_NAMES: [&str; 11] = [
-    "accesstoken",
-    "refreshtoken",
-    "apikey",
-    "servicerolekey",
-    "secret",
-    "password",
-    "authorization",
-    "cookie",
-    "session",
-    "sessionid",
-    "token",
-];
-/// Longest key that is looked at.
-const LONGEST_KEY: usize = 64;
-/// Blanks and backslashes that may stand around a separator.
-const LONGEST_GAP: usize = 16;
+use super::Span;
+use super::pairs::Pairs;
+use super::text::{Text, ends_bare, is_quote, is_word};
 
 /// Prefixes of provider keys, and how many characters must follow.
-const KEY_PREFIXES: [(&str, usize); 9] = [
-    ("AIza", 12),
-    ("AKIA", 12),
-    ("ghp_", 8),
-    ("gho_", 8),
-    ("ghu_", 8),
-    ("ghs_", 8),
-    ("ghr_", 8),
-    ("github_pat_", 8),
-    ("sb_secret_", 8),
+const KEY_PREFIXES: [(&str, usize); 8] = [
+    ("AIza", 8),
+    ("ghp_", 4),
+    ("gho_", 4),
+    ("ghu_", 4),
+    ("ghs_", 4),
+    ("ghr_", 4),
+    ("github_pat_", 4),
+    ("sb_secret_", 4),
 ];
-
-/// True when a key, flag or field of this name holds a secret.
-pub(super) fn names_secret(name: &str) -> bool {
-    let plain: String =
-        name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
-    SECRET_NAMES.iter().any(|secret| plain.ends_with(secret))
-}
+/// `sk-ant-…` is a key in the middle of a word too; `sk-…` would be the end of `disk-…`.
+const ANTHROPIC: &str = "sk-ant-";
+/// What people write behind "Bearer" when they speak of it.
+const ABOUT_BEARER: [&str; 7] =
+    ["token", "tokens", "auth", "authentication", "authorization", "scheme", "schema"];
 
 /// Where secrets stand.
-pub(super) fn secret_spans(text: &[u8]) -> Vec<(usize, usize)> {
-    let mut scan = Scan { text, spans: Vec::new(), pairs_until: 0, words_until: 0, jwt_until: 0 };
-    for (at, byte) in text.iter().enumerate() {
+pub(super) fn secret_spans(text: &str) -> Vec<Span> {
+    spans_of(&Text::new(text))
+}
+
+/// [`secret_spans`] of a text that counts how often it is looked at.
+pub(super) fn spans_of(text: &Text<'_>) -> Vec<Span> {
+    let mut scan = Scan { text, spans: Vec::new(), words_until: 0, jwt_until: 0, bearer_until: 0 };
+    let mut pairs = Pairs::new(text);
+    for at in 0..text.len() {
+        let Some(byte) = text.byte(at) else { break };
         match byte {
-            b'=' | b':' => scan.separator(at),
-            b'/' => scan.userinfo(at),
+            b'=' => pairs.separator(at, 1, &mut scan.spans),
+            b':' => {
+                pairs.separator(at, 1, &mut scan.spans);
+                scan.userinfo(at);
+            }
+            b'%' if is_encoded_separator(text, at) => pairs.separator(at, 3, &mut scan.spans),
             b'B' | b'b' => scan.bearer(at),
             b'e' => scan.jwt(at),
             b's' => {
                 scan.dashed_key(at);
                 scan.prefixed_key(at);
             }
-            b'A' | b'g' => scan.prefixed_key(at),
+            b'A' => {
+                scan.prefixed_key(at);
+                scan.amazon_key(at);
+            }
+            b'g' => scan.prefixed_key(at),
             b'x' => scan.slack_key(at),
             _ => {}
         }
@@ -65,293 +60,144 @@ pub(super) fn secret_spans(text: &[u8]) -> Vec<(usize, usize)> {
     scan.spans
 }
 
+fn is_encoded_separator(text: &Text<'_>, at: usize) -> bool {
+    text.starts_with_any_case(at, "%3D") || text.starts_with_any_case(at, "%3A")
+}
+
 struct Scan<'a> {
-    text: &'a [u8],
-    spans: Vec<(usize, usize)>,
-    /// Values of pairs are hidden up to here.
-    pairs_until: usize,
+    text: &'a Text<'a>,
+    spans: Vec<Span>,
     /// A key with a known prefix reaches up to here.
     words_until: usize,
     /// A run that starts like a JWT was looked at up to here.
     jwt_until: usize,
+    /// What a `Bearer` is followed by reaches up to here.
+    bearer_until: usize,
 }
 
 impl Scan<'_> {
-    fn byte(&self, at: usize) -> u8 {
-        self.text.get(at).copied().unwrap_or(b'\n')
-    }
-
-    fn starts_with(&self, at: usize, prefix: &str) -> bool {
-        self.text.get(at..).is_some_and(|rest| rest.starts_with(prefix.as_bytes()))
-    }
-
-    fn end_of_word(&self, from: usize) -> usize {
-        let mut end = from;
-        while end < self.text.len() && is_word(self.text[end]) {
-            end += 1;
-        }
-        end
-    }
-
-    /// `key=value`, `key: value`, `"key":"value"`, at any depth of JSON escaping.
-    fn separator(&mut self, at: usize) {
-        // `::` separates the parts of a path, not a key from its value.
-        if self.byte(at + 1) == b':' || (at > 0 && self.text[at - 1] == b':') {
+    /// `Bearer …`, `bearer "…"`; not the words of those who speak of it.
+    fn bearer(&mut self, at: usize) {
+        const WORD: &str = "bearer";
+        let text = self.text;
+        if at < self.bearer_until || !text.starts_with_any_case(at, WORD) {
             return;
         }
-        let Some(key) = self.key_before(at) else { return };
-        let mut start = at + 1;
-        if self.byte(start) == b'>' {
-            start += 1;
-        }
-        while matches!(self.byte(start), b' ' | b'\t') && start < self.text.len() {
-            start += 1;
-        }
-        if self.starts_with(start, MARK) {
-            return;
-        }
-        let end = match self.quote_at(start) {
-            Some(quote) => {
-                start = quote.content;
-                self.end_of_quoted(start, &quote)
-            }
-            None if key.quoted && self.is_json_literal(start) => return,
-            None if key.whole_line => self.end_of_line(start),
-            None => self.end_of_bare(start),
+        let behind = at + WORD.len();
+        let start = match text.skip_blanks(behind) {
+            start if start > behind => start,
+            _ if text.starts_with(behind, "+") => behind + 1,
+            _ if text.starts_with(behind, "%20") => behind + 3,
+            _ => return,
         };
-        if start < end {
-            self.pairs_until = self.pairs_until.max(end);
+        let (start, end) = if let Some(quote) = text.quote_at(start, false) {
+            (quote.content, text.end_of_quoted(quote).0)
+        } else {
+            let from = if text.byte(start) == Some(b'<') { start + 1 } else { start };
+            (start, text.end_where(from, |byte| ends_bare(byte) || byte == b'\\'))
+        };
+        let word = text.slice(start, end);
+        let word = word.strip_suffix(b".").or_else(|| word.strip_suffix(b":")).unwrap_or(word);
+        if !ABOUT_BEARER.iter().any(|about| word.eq_ignore_ascii_case(about.as_bytes())) {
+            self.bearer_until = end;
             self.spans.push((start, end));
         }
     }
 
-    fn key_before(&self, separator: usize) -> Option<Key> {
-        let mut end = separator;
-        let limit = separator.saturating_sub(LONGEST_GAP);
-        while end > limit && matches!(self.text[end - 1], b' ' | b'\t') {
-            end -= 1;
-        }
-        let quoted = end > 0 && matches!(self.text[end - 1], b'"' | b'\'');
-        if quoted {
-            end -= 1;
-            while end > limit && self.text[end - 1] == b'\\' {
-                end -= 1;
-            }
-        }
-        let mut start = end;
-        let limit = end.saturating_sub(LONGEST_KEY);
-        while start > limit && is_word(self.text[start - 1]) {
-            start -= 1;
-        }
-        let name = std::str::from_utf8(&self.text[start..end]).ok()?;
-        if !names_secret(name) {
-            return None;
-        }
-        let name = name.to_ascii_lowercase();
-        let whole_line = self.text[separator] == b':'
-            && (name.ends_with("authorization") || name.ends_with("cookie"));
-        Some(Key { quoted, whole_line })
-    }
-
-    fn quote_at(&self, at: usize) -> Option<Quote> {
-        let mut mark = at;
-        while self.byte(mark) == b'\\' && mark - at < LONGEST_GAP {
-            mark += 1;
-        }
-        let sign = self.byte(mark);
-        matches!(sign, b'"' | b'\'').then_some(Quote {
-            sign,
-            escapes: mark - at,
-            content: mark + 1,
-        })
-    }
-
-    /// A quote inside text that is itself quoted `n` deep carries `2^n - 1` backslashes; content
-    /// that ends in backslashes adds multiples of `2^(n+1)` to them. A quote with fewer closes the
-    /// text around.
-    fn end_of_quoted(&self, from: usize, quote: &Quote) -> usize {
-        let mut at = from.max(self.pairs_until);
-        let mut backslashes = 0;
-        while at < self.text.len() {
-            let byte = self.text[at];
-            if byte == b'\\' {
-                backslashes += 1;
-            } else {
-                let closes = backslashes < quote.escapes
-                    || backslashes % (2 * (quote.escapes + 1)) == quote.escapes;
-                if byte == quote.sign && closes {
-                    return (at - backslashes.min(quote.escapes)).max(from);
-                }
-                backslashes = 0;
-            }
-            at += 1;
-        }
-        self.text.len()
-    }
-
-    fn is_json_literal(&self, at: usize) -> bool {
-        matches!(self.byte(at), b'0'..=b'9' | b'-' | b'[' | b'{')
-            || ["null", "true", "false"].iter().any(|literal| self.starts_with(at, literal))
-    }
-
-    fn end_of_line(&self, from: usize) -> usize {
-        self.end_where(from, |byte| matches!(byte, b'\n' | b'\r' | b'"' | b'\''))
-    }
-
-    fn end_of_bare(&self, from: usize) -> usize {
-        let end = self.end_where(from, |byte| {
-            byte.is_ascii_whitespace()
-                || matches!(byte, b',' | b';' | b'&' | b'"' | b'\'' | b'`' | b'<' | b')' | b'}')
-        });
-        // Debug output: `token: Some("…")`.
-        if end > from
-            && matches!(self.text[end - 1], b'(' | b'[' | b'{')
-            && let Some(quote) = self.quote_at(end)
-        {
-            return self.end_of_quoted(quote.content, &quote);
-        }
-        end
-    }
-
-    /// Backslash escapes stay whole: one of a quote or of a blank ends the value (the text may be a
-    /// line of JSON, which must stay one), others belong to it.
-    fn end_where(&self, from: usize, ends: impl Fn(u8) -> bool) -> usize {
-        let mut at = from.max(self.pairs_until);
-        while at < self.text.len() {
-            let byte = self.text[at];
-            if ends(byte) {
-                break;
-            }
-            if byte == b'\\' {
-                if matches!(self.byte(at + 1), b'"' | b'\'' | b'n' | b'r' | b't') {
-                    break;
-                }
-                // The byte after a backslash may be the first of a character: take it alone only
-                // when it is ASCII, so that the span ends between characters.
-                at += if self.byte(at + 1).is_ascii() && at + 1 < self.text.len() { 2 } else { 1 };
-                continue;
-            }
-            at += 1;
-        }
-        at
-    }
-
-    fn bearer(&mut self, at: usize) {
-        const WORD: &str = "bearer";
-        let is_word = self
-            .text
-            .get(at..at + WORD.len())
-            .is_some_and(|w| w.eq_ignore_ascii_case(WORD.as_bytes()));
-        let mut start = at + WORD.len();
-        if !is_word || !matches!(self.byte(start), b' ' | b'\t') || start >= self.text.len() {
-            return;
-        }
-        while start < self.text.len() && matches!(self.text[start], b' ' | b'\t') {
-            start += 1;
-        }
-        if self.starts_with(start, MARK) {
-            return;
-        }
-        let mut end = start;
-        while end < self.text.len()
-            && !self.text[end].is_ascii_whitespace()
-            && !matches!(
-                self.text[end],
-                b'"' | b'\'' | b'`' | b',' | b';' | b'\\' | b'<' | b')' | b'}'
-            )
-        {
-            end += 1;
-        }
-        self.spans.push((start, end));
-    }
-
     /// `eyJ….….…`; a cut one without its last part counts too.
     fn jwt(&mut self, at: usize) {
-        if at < self.jwt_until || !self.starts_with(at, "eyJ") {
+        let text = self.text;
+        if at < self.jwt_until || !text.starts_with(at, "eyJ") {
             return;
         }
-        let mut end = self.end_of_word(at);
-        self.jwt_until = end;
-        let mut parts = 1;
-        while parts < 5 && self.byte(end) == b'.' && is_word(self.byte(end + 1)) {
-            end = self.end_of_word(end + 1);
-            parts += 1;
+        let first = text.end_of_word(at);
+        let mut end = first;
+        while text.byte(end) == Some(b'.') && text.byte(end + 1).is_some_and(is_word) {
+            end = text.end_of_word(end + 1);
         }
-        if parts > 1 {
-            self.jwt_until = end;
+        self.jwt_until = end;
+        if end > first {
             self.spans.push((at, end));
         }
     }
 
     fn prefixed_key(&mut self, at: usize) {
+        let text = self.text;
         if at < self.words_until {
             return;
         }
-        if let Some((prefix, least)) =
-            KEY_PREFIXES.iter().find(|(prefix, _)| self.starts_with(at, prefix))
-        {
+        let found = KEY_PREFIXES.iter().find(|(prefix, _)| text.starts_with(at, prefix));
+        if let Some((prefix, least)) = found {
             self.key_of(at, prefix.len(), *least);
         }
     }
 
-    /// `sk-…` and `sk-ant-…`, but not the end of `disk-…` or `task-…`.
     fn dashed_key(&mut self, at: usize) {
-        let inside_word = at > 0 && is_word(self.text[at - 1]);
-        if !inside_word && self.starts_with(at, "sk-") {
+        let text = self.text;
+        if at < self.words_until || !text.starts_with(at, "sk-") {
+            return;
+        }
+        // The `n` of an escaped newline begins no word.
+        let escape = at > 1 && text.byte(at - 2) == Some(b'\\');
+        let inside_word =
+            !escape && text.before(at).is_some_and(|byte| byte.is_ascii_alphanumeric());
+        if text.starts_with(at, ANTHROPIC) {
+            self.key_of(at, ANTHROPIC.len(), 4);
+        } else if !inside_word {
             self.key_of(at, 3, 8);
         }
     }
 
-    fn slack_key(&mut self, at: usize) {
-        let looks_so = self.starts_with(at, "xox")
-            && self.byte(at + 3).is_ascii_alphanumeric()
-            && self.byte(at + 4) == b'-';
-        if at >= self.words_until && looks_so {
-            self.key_of(at, 5, 8);
+    /// `AKIA…`: capitals and digits only.
+    fn amazon_key(&mut self, at: usize) {
+        let text = self.text;
+        if at < self.words_until || !text.starts_with(at, "AKIA") {
+            return;
+        }
+        let end = text.skip(at + 4, |byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+        if end - at >= 12 {
+            self.key_of(at, 4, 8);
         }
     }
 
+    /// `xoxb-…`
+    fn slack_key(&mut self, at: usize) {
+        let text = self.text;
+        let looks_so = at >= self.words_until
+            && text.starts_with(at, "xox")
+            && text.byte(at + 3).is_some_and(|byte| byte.is_ascii_alphanumeric())
+            && text.byte(at + 4) == Some(b'-');
+        if looks_so {
+            self.key_of(at, 5, 4);
+        }
+    }
+
+    /// Hides the whole word when it is long enough.
     fn key_of(&mut self, at: usize, prefix: usize, least: usize) {
-        let end = self.end_of_word(at + prefix);
+        let end = self.text.end_of_word(at + prefix);
+        // One that is too short has no other that is long enough inside.
         if end - (at + prefix) >= least {
             self.words_until = self.words_until.max(end);
             self.spans.push((at, end));
         }
     }
 
-    /// `scheme://user:password@host`.
+    /// `scheme://user:password@host`, also with the slashes as some write them in JSON.
     fn userinfo(&mut self, at: usize) {
-        if at == 0 || self.text[at - 1] != b':' || self.byte(at + 1) != b'/' {
-            return;
-        }
-        let start = at + 2;
-        let mut last_at_sign = None;
-        for (offset, byte) in self.text.get(start..).unwrap_or_default().iter().enumerate() {
-            match byte {
-                b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>' | b'\\' | b'`' => break,
-                byte if byte.is_ascii_whitespace() => break,
-                b'@' => last_at_sign = Some(start + offset),
-                _ => {}
-            }
-        }
-        if let Some(end) = last_at_sign {
-            self.spans.push((start, end));
+        let text = self.text;
+        let slash = |at: usize| {
+            let at = text.skip(at, |byte| byte == b'\\');
+            (text.byte(at) == Some(b'/')).then_some(at + 1)
+        };
+        let Some(start) = slash(at + 1).and_then(slash) else { return };
+        let end = text.skip(start, |byte| {
+            !byte.is_ascii_whitespace()
+                && !is_quote(byte)
+                && !matches!(byte, b'/' | b'?' | b'#' | b'<' | b'>' | b'\\')
+        });
+        let userinfo = text.slice(start, end).iter().rposition(|byte| *byte == b'@');
+        if let Some(length) = userinfo {
+            self.spans.push((start, start + length));
         }
     }
-}
-
-struct Key {
-    quoted: bool,
-    /// A header whose value has blanks.
-    whole_line: bool,
-}
-
-struct Quote {
-    sign: u8,
-    escapes: usize,
-    content: usize,
-}
-
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
 }

@@ -1,7 +1,7 @@
 //! Error answers of the admin API: `{error: {code, message}}`, and the job where one is at stake.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -46,13 +46,18 @@ impl AdminError {
 
 impl From<StoreError> for AdminError {
     fn from(error: StoreError) -> Self {
+        if error.passes() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "an admin call must wait");
+            let message = "the sandbox's database takes nothing now: is its disk full?";
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
+        }
         Self::internal(&error)
     }
 }
 
 impl From<rusqlite::Error> for AdminError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::internal(&error)
+        StoreError::from(error).into()
     }
 }
 
@@ -75,6 +80,10 @@ impl IntoResponse for AdminError {
         if let Some(job) = self.job {
             body["job"] = *job;
         }
-        (self.status, Json(body)).into_response()
+        let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use rusqlite::params;
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::error::AdminError;
-use super::{Answer, Created, Input, Params, gateways, row_limit};
+use super::{Answer, Created, Id, Input, Params, gateways, row_limit};
 use crate::model::{JobStatus, time};
 use crate::sandbox::app::{App, Shared, now_micros};
 use crate::sandbox::rows;
@@ -101,7 +101,7 @@ pub(super) struct Watch {
 /// One job; with `wait_ms` and `after`, once its `updated_at` is no longer `after`.
 pub(super) async fn show(
     State(app): State<Shared>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Params(watch): Params<Watch>,
 ) -> Answer {
     let wait = Duration::from_millis(watch.wait_ms.unwrap_or(0)).min(MAX_WAIT);
@@ -151,7 +151,7 @@ async fn find(app: &App, id: &str) -> Result<Value, AdminError> {
 }
 
 /// Calls a job off that has not ended.
-pub(super) async fn cancel(State(app): State<Shared>, Path(id): Path<String>) -> Answer {
+pub(super) async fn cancel(State(app): State<Shared>, Id(id): Id) -> Answer {
     app.store
         .write(move |write| {
             let now = now_micros();

@@ -35,6 +35,7 @@ pub(super) fn router(app: &Shared) -> Router<Shared> {
         .route("/resources", get(team::list_resources).post(team::make_resource))
         .route("/events", get(team::list_events))
         .fallback(async || AdminError::not_found("not_found", "there is no such admin call"))
+        .method_not_allowed_fallback(guard::wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), authorize))
         .layer(middleware::from_fn(guard::check_origin))
 }
@@ -97,6 +98,23 @@ impl<T: DeserializeOwned, S: Send + Sync> axum::extract::FromRequestParts<S> for
             .await
             .map(|axum::extract::Query(params)| Self(params))
             .map_err(|error| AdminError::invalid(error.body_text()))
+    }
+}
+
+/// The id in a path.
+struct Id(String);
+
+impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Id {
+    type Rejection = AdminError;
+
+    async fn from_request_parts(
+        parts: &mut http::request::Parts,
+        state: &S,
+    ) -> Result<Self, AdminError> {
+        axum::extract::Path::<String>::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(id)| Self(id))
+            .map_err(|error| AdminError::not_found("not_found", error.body_text()))
     }
 }
 

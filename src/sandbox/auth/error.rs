@@ -1,6 +1,6 @@
 //! Error answers of auth, in both of their shapes.
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
@@ -37,20 +37,29 @@ impl AuthError {
             }),
         };
         let mut response = (self.status, axum::Json(body)).into_response();
-        response.headers_mut().insert("x-sb-error-code", HeaderValue::from_static(self.code));
+        let headers = response.headers_mut();
+        headers.insert("x-sb-error-code", HeaderValue::from_static(self.code));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         response
     }
 }
 
 impl From<StoreError> for AuthError {
     fn from(error: StoreError) -> Self {
+        if error.passes() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "auth must wait");
+            let message = "the sandbox's database takes nothing now; try again";
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "unexpected_failure", message);
+        }
         Self::internal(&error)
     }
 }
 
 impl From<rusqlite::Error> for AuthError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::internal(&error)
+        StoreError::from(error).into()
     }
 }
 

@@ -4,6 +4,7 @@ mod heartbeat;
 mod pairing;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -44,20 +45,28 @@ impl FunctionError {
 
 impl From<StoreError> for FunctionError {
     fn from(error: StoreError) -> Self {
+        if error.passes() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a function must wait");
+            let message = "the sandbox's database takes nothing now; try again";
+            return Self {
+                retry_after: Some(1),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+            };
+        }
         Self::internal(&error)
     }
 }
 
 impl From<rusqlite::Error> for FunctionError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::internal(&error)
+        StoreError::from(error).into()
     }
 }
 
 /// Runs the function `name`.
 pub(super) async fn invoke(
     State(app): State<Shared>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
@@ -67,9 +76,10 @@ pub(super) async fn invoke(
         Err(CallerError::Key(error)) => return error.response(),
         Err(CallerError::Token(_)) => return platform_error("UNAUTHORIZED_INVALID_JWT"),
     };
-    if !matches!(name.as_str(), pairing::NAME | heartbeat::NAME) {
-        return platform_error("NOT_FOUND");
-    }
+    let name = match name {
+        Ok(Path(name)) if matches!(&*name, pairing::NAME | heartbeat::NAME) => name,
+        Ok(_) | Err(_) => return platform_error("NOT_FOUND"),
+    };
     if parts.method != Method::POST {
         return failure(&FunctionError::new(
             StatusCode::METHOD_NOT_ALLOWED,

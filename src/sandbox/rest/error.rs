@@ -131,7 +131,11 @@ impl From<StoreError> for RestError {
             StoreError::Sqlite(error) => error.into(),
             StoreError::Commit(error) => of_sqlite(&error),
             StoreError::Closed => Self::new("PGRST001", "the sandbox is shutting down"),
-            StoreError::Panicked(_) | StoreError::File { .. } | StoreError::Newer { .. } => {
+            StoreError::Panicked(_)
+            | StoreError::File { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::Open { .. }
+            | StoreError::Newer { .. } => {
                 tracing::error!(%error, "request failed");
                 Self::new("XX000", error.to_string())
             }

@@ -132,7 +132,7 @@ struct Parsed {
 }
 
 async fn route(store: &Store, caller: &Caller, request: RestRequest) -> Result<Reply, RestError> {
-    let path = request.path.trim_matches('/').to_owned();
+    let path = request.path.clone();
     // Before the query string: that of a GET would hold the arguments.
     if path.starts_with("rpc/") && request.method != Method::POST {
         return Err(RestError::new("PGRST101", "Only POST is allowed on RPC"));

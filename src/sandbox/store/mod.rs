@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use rusqlite::{Connection, Params};
+use rusqlite::{Connection, ErrorCode, Params};
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch};
 
@@ -47,6 +47,24 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// What is in the file is no database, or no whole one.
+    #[error("the sandbox's database {} is damaged", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What SQLite found.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// SQLite could not open it.
+    #[error("could not open the sandbox's database {}", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
     /// SQLite said no.
     #[error("could not use the sandbox's database")]
     Sqlite(#[from] rusqlite::Error),
@@ -70,6 +88,27 @@ pub enum StoreError {
         /// Ours.
         known: i64,
     },
+}
+
+impl StoreError {
+    /// Whether it passes: the disk is full, the file is busy, the store shuts down. Whoever asked
+    /// may try again.
+    pub fn passes(&self) -> bool {
+        let cause = match self {
+            Self::Closed => return true,
+            Self::Sqlite(error) => error,
+            Self::Commit(error) => error.as_ref(),
+            Self::File { .. }
+            | Self::Damaged { .. }
+            | Self::Open { .. }
+            | Self::Panicked(_)
+            | Self::Newer { .. } => return false,
+        };
+        matches!(
+            cause.sqlite_error_code(),
+            Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+        )
+    }
 }
 
 /// What a write may use. Changes of tables that REST shows are noted by themselves.

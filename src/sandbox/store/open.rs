@@ -5,7 +5,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{Schema, StoreError, functions};
 
@@ -21,6 +21,21 @@ const PREPARED: usize = 128;
 /// Makes the file when it is absent, checks its format before anything is changed, and migrates.
 /// Returns the writer's connection.
 pub(super) fn writer(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
+    prepared(path, schema).map_err(|error| match error {
+        StoreError::Sqlite(source) => {
+            let path = path.to_owned();
+            match source.sqlite_error_code() {
+                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                    StoreError::Damaged { path, source }
+                }
+                _ => StoreError::Open { path, source },
+            }
+        }
+        other => other,
+    })
+}
+
+fn prepared(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
     make_private(path).map_err(|source| StoreError::File { path: path.to_owned(), source })?;
     let mut connection = Connection::open_with_flags(path, flags())?;
     connection.busy_timeout(BUSY)?;

@@ -269,7 +269,7 @@ pub struct Function {
 }
 
 /// All tables and functions that a store shows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Schema {
     tables: BTreeMap<&'static str, &'static Table>,
     functions: BTreeMap<&'static str, &'static Function>,

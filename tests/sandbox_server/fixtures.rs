@@ -1,0 +1,98 @@
+//! A table and functions that are added to the sandbox's own through the library.
+
+use panorama_gateway::sandbox::Caller;
+use panorama_gateway::sandbox::store::schema::{
+    Argument, CallError, Claim, Column, Fallback, Function, Insert, Owned, Raised, Returned,
+    Rights, Schema, Table, Type, Update,
+};
+use rusqlite::Connection;
+use rusqlite::types::Value as Sql;
+use serde_json::json;
+
+const MINE: &[Owned] = &[Owned { column: "owner", claim: Claim::UserId }];
+
+static ITEMS: Table = Table {
+    name: "conformance_items",
+    columns: &[
+        Column::new("id", Type::Uuid).or(Fallback::NewUuid),
+        Column::new("name", Type::Text),
+        Column::new("status", Type::Text),
+        Column::new("n", Type::Int8).nullable(),
+        Column::new("payload", Type::Jsonb).nullable(),
+        Column::new("owner", Type::Uuid).or(Fallback::Claim(Claim::UserId)),
+        Column::new("created_at", Type::Timestamptz).or(Fallback::Now),
+    ],
+    key: &["id"],
+    unique: &[&["name"]],
+    touched: None,
+    rights: Rights {
+        select: Some(MINE),
+        insert: Some(Insert {
+            columns: &["id", "name", "status", "n", "payload", "owner", "created_at"],
+            owned: MINE,
+        }),
+        update: Some(Update {
+            rows: MINE,
+            columns: &["name", "status", "n", "payload", "created_at"],
+            pinned: MINE,
+            moves: None,
+        }),
+        delete: Some(MINE),
+    },
+};
+
+const ITEMS_SQL: &str = "CREATE TABLE IF NOT EXISTS conformance_items (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    status TEXT NOT NULL DEFAULT 'queued',
+    n INTEGER,
+    payload TEXT,
+    owner TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;";
+
+static ADD: Function = Function {
+    name: "conformance_add",
+    arguments: &[
+        Argument { name: "a", kind: Type::Int4 },
+        Argument { name: "b", kind: Type::Int4 },
+    ],
+    body: |_, _, arguments| match arguments {
+        [Sql::Integer(a), Sql::Integer(b)] => Ok(Returned::Scalar(json!(a + b))),
+        _ => Ok(Returned::Scalar(json!(null))),
+    },
+};
+
+static LIST: Function = Function {
+    name: "conformance_list",
+    arguments: &[Argument { name: "p_status", kind: Type::Text }],
+    body: list,
+};
+
+fn list(tx: &Connection, _: &Caller, arguments: &[Sql]) -> Result<Returned, CallError> {
+    let mut sql = tx.prepare("SELECT rowid FROM conformance_items WHERE status = ?1")?;
+    let rows = sql.query_map(rusqlite::params_from_iter(arguments), |row| row.get(0))?;
+    Ok(Returned::Rows(&ITEMS, rows.collect::<Result<_, _>>()?))
+}
+
+static NOTHING: Function =
+    Function { name: "conformance_void", arguments: &[], body: |_, _, _| Ok(Returned::Void) };
+
+static FAIL: Function = Function {
+    name: "conformance_fail",
+    arguments: &[],
+    body: |_, _, _| {
+        Err(CallError::Raised(Raised {
+            code: "P0001",
+            message: "refused".to_owned(),
+            details: Some("the detail".to_owned()),
+            hint: Some("the hint".to_owned()),
+        }))
+    },
+};
+
+pub(crate) fn schema() -> Schema {
+    [&ADD, &LIST, &NOTHING, &FAIL]
+        .into_iter()
+        .fold(Schema::built_in().with_table(&ITEMS, ITEMS_SQL), Schema::with_function)
+}
