@@ -31,7 +31,8 @@ pub async fn sweep(ids: RunIds) -> bool {
 /// Whether the run's shim still lives. One that outlives its gateway either ends the run this very
 /// moment, or holds background work that was left on purpose.
 pub fn shim_lives(ids: &RunIds) -> bool {
-    ids.shim_start != 0 && table::start_of(ids.shim_pid) == ids.shim_start
+    // A zombie does neither any more, and where nobody reaps orphans it stays one.
+    table::one(ids.shim_pid.cast_signed()).is_some_and(|shim| shim.start == ids.shim_start)
 }
 
 pub(super) async fn sweep_lost(lost: Lost) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Everything here is a reading of a moment. A pid alone names nobody: pid and start time do.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A living process (zombies are left out: they cannot be signalled, and have no children).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +41,24 @@ pub(super) fn tree(entries: &[Entry], is_root: impl Fn(&Entry) -> bool) -> Vec<E
     for entry in entries {
         children.entry(entry.parent).or_default().push(*entry);
     }
-    let mut members: Vec<Entry> = entries.iter().filter(|entry| is_root(entry)).copied().collect();
-    let mut seen: std::collections::HashSet<i32> = members.iter().map(|entry| entry.pid).collect();
-    let mut next = 0;
-    while let Some(parent) = members.get(next).map(|entry| entry.pid) {
-        next += 1;
-        let below = children.get(&parent).into_iter().flatten();
-        members.extend(below.filter(|child| seen.insert(child.pid)));
+    let roots: Vec<Entry> = entries.iter().filter(|entry| is_root(entry)).copied().collect();
+    let is_listed: HashSet<i32> = roots.iter().map(|entry| entry.pid).collect();
+    let (below, tops): (Vec<Entry>, Vec<Entry>) =
+        roots.into_iter().partition(|root| is_listed.contains(&root.parent));
+    let mut members = Vec::new();
+    let mut seen = HashSet::new();
+    // Roots below roots come with their parents, but for loops, which a listing over time may show.
+    for root in tops.into_iter().chain(below) {
+        if !seen.insert(root.pid) {
+            continue;
+        }
+        let mut next = members.len();
+        members.push(root);
+        while let Some(parent) = members.get(next).map(|entry: &Entry| entry.pid) {
+            next += 1;
+            let below = children.get(&parent).into_iter().flatten();
+            members.extend(below.filter(|child| seen.insert(child.pid)));
+        }
     }
     members
 }

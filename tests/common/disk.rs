@@ -78,7 +78,7 @@ fn fill(path: &Path) -> std::io::Error {
         Ok(file) => file,
         Err(error) => return error,
     };
-    let zeros = [0; 64 * 1024];
+    let zeros = vec![0; 64 * 1024];
     let mut chunk = zeros.len();
     loop {
         match file.write(&zeros[..chunk]) {

@@ -1,5 +1,6 @@
 //! A tree of processes that are hard to end, grown by a job; each member reports pid and start time.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -78,7 +79,7 @@ pub(crate) async fn all_gone(what: &str, members: &[Member], since: Instant, lim
     for (member, gone) in members.iter().zip(&gone) {
         let ProcessName { pid, start } = member.process;
         let after = gone.map_or("ALIVE".to_owned(), |after| format!("{} ms", after.as_millis()));
-        table += &format!("    {:<14} {pid:<9} {start:<12} {after}\n", member.label);
+        let _ = writeln!(table, "    {:<14} {pid:<9} {start:<12} {after}", member.label);
     }
     say(&table);
     let alive: Vec<_> = members.iter().filter(|member| member.process.is_alive()).collect();
@@ -109,5 +110,6 @@ pub(crate) fn started(process: &ProcessName) -> Instant {
     let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
     // Start times count in hundredths of a second, as user space sees them.
     let ticks = Duration::from_millis(process.start * 10);
-    Instant::now() - Duration::from_secs_f64(uptime).saturating_sub(ticks)
+    let age = Duration::from_secs_f64(uptime).saturating_sub(ticks);
+    Instant::now().checked_sub(age).unwrap()
 }

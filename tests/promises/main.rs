@@ -3,7 +3,7 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
+    clippy::expect_used,
     clippy::disallowed_methods,
     reason = "a promise that is broken fails; it measures real time"
 )]

@@ -188,7 +188,9 @@ async fn what_a_shell_exec_left_on_purpose_survives_the_gateways_death_and_next_
     let row = paired.shell(&control, "echo again").await;
     assert_eq!(row["result"]["stdout"], "again\n", "{row}");
     let after_start = alive();
-    members.iter().for_each(|member| end(&member.process));
+    for member in &members {
+        end(&member.process);
+    }
     say(&format!(
         "background work of a plain shell_exec: 5 alive at its end, {after_death} after the \
          gateway's SIGKILL, {after_start} after the next gateway's start and first job"
