@@ -250,6 +250,7 @@ impl Gateway {
             config: self.config.clone(),
             environment: settings.environment.clone(),
             redactor: self.options.redactor.clone(),
+            polled: self.shared.polled.subscribe(),
             journal: self.shared.journal.clone(),
             caller_umask: self.options.caller_umask,
             claude: crate::providers::find_claude(settings),

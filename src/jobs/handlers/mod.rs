@@ -7,6 +7,8 @@ mod shell_exec;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::journal::Journal;
 use super::progress::Progress;
@@ -29,6 +31,8 @@ pub struct Host {
     pub redactor: Redactor,
     /// The umask of whoever started the gateway.
     pub caller_umask: u32,
+    /// When the backend last answered a poll: results that wait are tried again then.
+    pub polled: watch::Receiver<Option<Instant>>,
     /// What is claimed and how it ended, on disk.
     pub journal: Journal,
     /// The Claude Code command, when there is one.
