@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::json::parse_json;
 use crate::config::{ConfigStore, FileLock};
+use crate::observe::Redactor;
 
 /// Longer than the one network call that the holder of the refresh lock makes.
 const REFRESH_LOCK_PATIENCE: Duration = Duration::from_secs(30);
@@ -68,6 +69,46 @@ impl TokenStore for ConfigStore {
         let lock = FileLock::acquire(&self.paths().refresh_lock(), REFRESH_LOCK_PATIENCE)
             .context("take the refresh lock")?;
         Ok(Box::new(lock))
+    }
+}
+
+/// Tells the redactor of every token before anything is done with it: a rotated one may never reach
+/// the file that is watched (its disk is full) and can be in a log line before the watch notices.
+#[derive(Debug)]
+pub struct RedactedTokens<S> {
+    store: S,
+    redactor: Redactor,
+}
+
+impl<S> RedactedTokens<S> {
+    /// The same store, told of to `redactor`.
+    pub fn new(store: S, redactor: Redactor) -> Self {
+        Self { store, redactor }
+    }
+
+    fn tell(&self, tokens: &Tokens) {
+        for token in [&tokens.access, &tokens.refresh] {
+            self.redactor.add_secret(token.expose_secret());
+        }
+    }
+}
+
+impl<S: TokenStore> TokenStore for RedactedTokens<S> {
+    fn load(&self) -> anyhow::Result<Option<Tokens>> {
+        let tokens = self.store.load()?;
+        if let Some(tokens) = &tokens {
+            self.tell(tokens);
+        }
+        Ok(tokens)
+    }
+
+    fn save(&self, tokens: &Tokens, parent: &SecretString) -> anyhow::Result<bool> {
+        self.tell(tokens);
+        self.store.save(tokens, parent)
+    }
+
+    fn lock_refresh(&self) -> anyhow::Result<Box<dyn std::any::Any + Send>> {
+        self.store.lock_refresh()
     }
 }
 
@@ -231,6 +272,47 @@ mod tests {
         }
         for token in ["", "opaque", "a.b", "..", "a.%%%.c"] {
             assert_eq!(Claims::of(&token.into()), Claims::default(), "{token:?}");
+        }
+    }
+
+    /// Nothing can be kept.
+    #[derive(Debug)]
+    struct Full;
+
+    impl TokenStore for Full {
+        fn load(&self) -> anyhow::Result<Option<Tokens>> {
+            Ok(Some(pair("loaded")))
+        }
+
+        fn save(&self, _: &Tokens, _: &SecretString) -> anyhow::Result<bool> {
+            anyhow::bail!("disk full")
+        }
+
+        fn lock_refresh(&self) -> anyhow::Result<Box<dyn std::any::Any + Send>> {
+            Ok(Box::new(()))
+        }
+    }
+
+    fn pair(name: &str) -> Tokens {
+        Tokens {
+            access: format!("{name}-access-token").into(),
+            refresh: format!("{name}-refresh-one").into(),
+        }
+    }
+
+    #[test]
+    fn tokens_are_known_to_the_redactor_even_when_they_cannot_be_saved() {
+        let redactor = Redactor::default();
+        let store = RedactedTokens::new(Full, redactor.clone());
+        assert!(store.load().unwrap().is_some());
+        assert!(store.save(&pair("rotated"), &"parent".into()).is_err());
+        for secret in [
+            "loaded-access-token",
+            "loaded-refresh-one",
+            "rotated-access-token",
+            "rotated-refresh-one",
+        ] {
+            assert_eq!(redactor.own_secrets(secret), "[REDACTED]");
         }
     }
 }

@@ -304,6 +304,18 @@ fn values_keep_their_shape() {
 }
 
 #[test]
+fn a_result_loses_own_secrets_only() {
+    let redactor = Redactor::default();
+    redactor.add_secret("own-12345678");
+    let result =
+        json!({"token": "x", "session_id": "s", "out": ["an own-12345678"], "own-12345678": 1});
+    assert_eq!(
+        redactor.own_secrets_in(result),
+        json!({"token": "x", "session_id": "s", "out": ["an [REDACTED]"], MARK: 1})
+    );
+}
+
+#[test]
 fn arguments_hide_content_and_keep_options() {
     let redactor = Redactor::default();
     let long = "x".repeat(257);
