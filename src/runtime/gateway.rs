@@ -10,12 +10,12 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::identity::{Identity, WatchedStore};
+use super::identity::Identity;
 use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::{config_watch, heartbeat, ingress, session, status_socket, supervisor};
 use crate::backend::retry::{Bounds, bounded};
-use crate::backend::{Api, Endpoint, GatewayEvent, Http, Session};
+use crate::backend::{Api, Endpoint, GatewayEvent, Http, RedactedTokens, Session};
 use crate::config::{
     ConfigError, ConfigStore, FileLock, LockError, PidFile, PidRecord, Purpose, SavedConfig,
     Settings, Source, Sourced,
@@ -240,7 +240,7 @@ impl Gateway {
         let endpoint =
             Endpoint { url: text("supabaseUrl"), anon_key: text("supabaseAnonKey").into() };
         let http = Http::new(&endpoint).context("make the HTTP client")?;
-        let store = WatchedStore::new(self.config.clone(), self.options.redactor.clone());
+        let store = RedactedTokens::new(self.config.clone(), self.options.redactor.clone());
         let session = Session::new(http.clone(), endpoint.clone(), Arc::new(store))
             .context("load the session")?;
         let (gateway, team) = (GatewayId::new(text("gatewayId")), TeamId::new(text("teamId")));
