@@ -278,7 +278,9 @@ impl Api {
         self.first(read_at_most(query, 1)?).await
     }
 
-    /// Writes the end of a job while its row is still `running`.
+    /// Writes the end of a job while its row is still `running`. A row that is not may have been
+    /// written by an earlier attempt whose answer was lost: one that ended with our status at our
+    /// `completed_at` is ours.
     pub async fn complete(
         &self,
         job: &JobId,
@@ -288,7 +290,27 @@ impl Api {
             self.jobs().update("").select("id").eq("id", job.as_str()).eq("status", "running");
         let call = write(query, body(completion)?, Prefer::Representation)?;
         let rows = self.send(call).await?.rows()?;
-        Ok(if rows.is_empty() { Confirmation::NotOurs } else { Confirmation::Written })
+        if !rows.is_empty() || self.ended_so(job, completion).await? {
+            return Ok(Confirmation::Written);
+        }
+        Ok(Confirmation::NotOurs)
+    }
+
+    /// Whether the row holds this very end.
+    async fn ended_so(&self, job: &JobId, completion: &Completion) -> Result<bool, BackendError> {
+        let query = self.jobs().select("status,completed_at").eq("id", job.as_str());
+        let row = match self.first(read(query)?).await {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(false),
+            // What may not be read tells nothing, and is no refusal of the result.
+            Err(error) if error.is_permanent_refusal() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let text = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default();
+        let ended = time::parse(text("completed_at"));
+        Ok(text("status") == completion.status.as_str()
+            && ended.is_some()
+            && ended == time::parse(&completion.completed_at))
     }
 
     /// Writes the job's `debug` column, in whatever state the row is.

@@ -79,6 +79,11 @@ impl BackendError {
         *retry_after
     }
 
+    /// The backend wants to be left alone for a while: 429, or an answer with `Retry-After`.
+    pub fn asks_for_time(&self) -> bool {
+        self.status() == Some(429) || self.retry_after().is_some()
+    }
+
     /// The status of an error answer.
     pub fn status(&self) -> Option<u16> {
         let Self::Status { status, .. } = self else { return None };

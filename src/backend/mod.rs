@@ -20,4 +20,4 @@ pub use error::BackendError;
 pub use http::{Endpoint, Http};
 pub use pairing::{Pairing, exchange_pairing_code};
 pub use session::{Session, SessionState};
-pub use tokens::{TokenStore, Tokens};
+pub use tokens::{RedactedTokens, TokenStore, Tokens};

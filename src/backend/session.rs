@@ -285,7 +285,7 @@ impl Session {
         let mut refusal = None;
         while tried.len() < REFRESH_ATTEMPTS {
             // Read again after every refusal too: somebody may have saved a newer token meanwhile.
-            let chosen = match self.choose().await {
+            let chosen = match self.choose(refusal.is_some()).await? {
                 Choice::Adopted => return Ok(()),
                 Choice::Send(token) => token,
             };
@@ -332,32 +332,34 @@ impl Session {
         Err(error)
     }
 
-    /// Reads the store and decides which token to send.
-    async fn choose(&self) -> Choice {
+    /// Reads the store and decides which token to send. After a refusal a store that cannot be
+    /// read is an error: it may hold the newer token that makes the refusal meaningless.
+    async fn choose(&self, refused: bool) -> Result<Choice, BackendError> {
+        self.save_unsaved().await;
         let saved = match self.in_store(TokenStore::load).await {
-            Ok(saved) => saved,
+            Err(error) if refused => return Err(BackendError::TokenStore(error.into())),
             Err(error) => {
                 // The identity in memory is good; a damaged file is no reason to lose it.
                 tracing::warn!(error = %format!("{error:#}"), "could not read the saved tokens");
                 None
             }
+            Ok(saved) => saved,
         };
         let (held, unsaved_parent) = {
             let held = self.held();
             (held.tokens.clone(), held.unsaved_parent.clone())
         };
-        let Some(saved) = saved.filter(|saved| !same(&saved.refresh, &held.refresh)) else {
-            return Choice::Send(held.refresh);
-        };
-        if let Some(parent) = unsaved_parent.filter(|parent| same(parent, &saved.refresh)) {
+        if let Some(parent) = unsaved_parent {
             // Never refresh from a token that only memory knows: a kill would lose its child. The
             // saved parent may be used again and returns the live pair.
-            let saved = self.save(&held, &parent).await;
-            return Choice::Send(if saved { held.refresh } else { parent });
+            return Ok(Choice::Send(parent));
         }
+        let Some(saved) = saved.filter(|saved| !same(&saved.refresh, &held.refresh)) else {
+            return Ok(Choice::Send(held.refresh));
+        };
         if Claims::of(&saved.access).subject != Claims::of(&held.access).subject {
             // Paired anew meanwhile: that identity is not ours to use or to touch.
-            return Choice::Send(held.refresh);
+            return Ok(Choice::Send(held.refresh));
         }
         let life = self.life(&saved.access);
         let mut now = self.held();
@@ -366,9 +368,9 @@ impl Session {
         now.unsaved_parent = None;
         if life.is_some_and(|life| life >= MARGIN) && !same(&saved.access, &held.access) {
             tracing::debug!("took over tokens that another process had refreshed");
-            return Choice::Adopted;
+            return Ok(Choice::Adopted);
         }
-        Choice::Send(saved.refresh)
+        Ok(Choice::Send(saved.refresh))
     }
 
     /// `POST /auth/v1/token`. The same token may be sent again after a lost answer.

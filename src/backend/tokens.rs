@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::json::parse_json;
 use crate::config::{ConfigStore, FileLock};
+use crate::observe::Redactor;
 
 /// Longer than the one network call that the holder of the refresh lock makes.
 const REFRESH_LOCK_PATIENCE: Duration = Duration::from_secs(30);
@@ -71,6 +72,46 @@ impl TokenStore for ConfigStore {
     }
 }
 
+/// Tells the redactor of every token before anything is done with it: a rotated one may never reach
+/// the file that is watched (its disk is full) and can be in a log line before the watch notices.
+#[derive(Debug)]
+pub struct RedactedTokens<S> {
+    store: S,
+    redactor: Redactor,
+}
+
+impl<S> RedactedTokens<S> {
+    /// The same store, told of to `redactor`.
+    pub fn new(store: S, redactor: Redactor) -> Self {
+        Self { store, redactor }
+    }
+
+    fn tell(&self, tokens: &Tokens) {
+        for token in [&tokens.access, &tokens.refresh] {
+            self.redactor.add_secret(token.expose_secret());
+        }
+    }
+}
+
+impl<S: TokenStore> TokenStore for RedactedTokens<S> {
+    fn load(&self) -> anyhow::Result<Option<Tokens>> {
+        let tokens = self.store.load()?;
+        if let Some(tokens) = &tokens {
+            self.tell(tokens);
+        }
+        Ok(tokens)
+    }
+
+    fn save(&self, tokens: &Tokens, parent: &SecretString) -> anyhow::Result<bool> {
+        self.tell(tokens);
+        self.store.save(tokens, parent)
+    }
+
+    fn lock_refresh(&self) -> anyhow::Result<Box<dyn std::any::Any + Send>> {
+        self.store.lock_refresh()
+    }
+}
+
 /// What we read of an access token. Unverified: it only decides when to ask.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Claims {
@@ -109,9 +150,110 @@ pub(super) fn same(one: &SecretString, other: &SecretString) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Paths;
 
     fn jwt(claims: &str) -> SecretString {
         format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims)).into()
+    }
+
+    fn stored(access: &str, refresh: &str) -> (tempfile::TempDir, ConfigStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ConfigStore::new(Paths::in_dir(&dir.path().join("gateway")));
+        store
+            .update(|config| {
+                config.set("gatewayId", "g");
+                config.set("accessToken", access);
+                config.set("refreshToken", refresh);
+            })
+            .unwrap();
+        (dir, store)
+    }
+
+    fn pair(access: &str, refresh: &str) -> Tokens {
+        Tokens { access: access.into(), refresh: refresh.into() }
+    }
+
+    fn saved(store: &ConfigStore) -> Option<(String, String)> {
+        let tokens = TokenStore::load(store).unwrap()?;
+        let text = |secret: &SecretString| secret.expose_secret().to_owned();
+        Some((text(&tokens.access), text(&tokens.refresh)))
+    }
+
+    fn is_saved(store: &ConfigStore, access: &str, refresh: &str) -> bool {
+        saved(store) == Some((access.to_owned(), refresh.to_owned()))
+    }
+
+    #[test]
+    fn a_new_pair_takes_the_place_of_its_parent_alone() {
+        let (_dir, store) = stored("a1", "r1");
+        assert!(store.save(&pair("a2", "r2"), &"r1".into()).unwrap());
+        assert!(is_saved(&store, "a2", "r2"));
+        assert_eq!(store.load().unwrap().text("gatewayId"), Some("g"), "the rest is kept");
+        // Once more, from a lost answer: the refresh token is the live one again.
+        assert!(store.save(&pair("a3", "r2"), &"r1".into()).unwrap());
+        assert!(is_saved(&store, "a3", "r2"));
+        // A straggler, whose parent is long gone.
+        assert!(!store.save(&pair("a9", "r9"), &"r1".into()).unwrap());
+        assert!(is_saved(&store, "a3", "r2"));
+    }
+
+    #[test]
+    fn an_unpairing_is_not_undone() {
+        let (_dir, store) = stored("a1", "r1");
+        store
+            .update(|config| {
+                config.remove("accessToken");
+                config.remove("refreshToken");
+            })
+            .unwrap();
+        assert!(!store.save(&pair("a2", "r2"), &"r1".into()).unwrap());
+        assert_eq!(saved(&store), None);
+        let (_dir, store) = stored("a1", "r1");
+        std::fs::remove_file(&store.paths().config_file).unwrap();
+        assert!(!store.save(&pair("a2", "r2"), &"r1".into()).unwrap());
+        assert!(!store.paths().config_file.exists());
+    }
+
+    #[test]
+    fn half_a_pair_is_none_and_a_damaged_file_is_an_error() {
+        let (_dir, store) = stored("a1", "");
+        assert_eq!(saved(&store), None);
+        store.update(|config| config.remove("accessToken")).unwrap();
+        assert_eq!(saved(&store), None);
+        std::fs::write(&store.paths().config_file, "{ damaged").unwrap();
+        assert!(TokenStore::load(&store).is_err());
+        assert!(store.save(&pair("a2", "r2"), &"r1".into()).is_err());
+        assert_eq!(std::fs::read(&store.paths().config_file).unwrap(), b"{ damaged");
+    }
+
+    #[test]
+    fn of_many_that_save_children_of_one_parent_one_wins() {
+        let (_dir, store) = stored("a", "parent");
+        let won: Vec<usize> = std::thread::scope(|scope| {
+            let savers: Vec<_> = (0..8)
+                .map(|index| {
+                    let store = ConfigStore::new(store.paths().clone());
+                    let new = pair("new", &format!("r{index}"));
+                    scope.spawn(move || store.save(&new, &"parent".into()).unwrap())
+                })
+                .collect();
+            let outcomes = savers.into_iter().map(|saver| saver.join().unwrap());
+            outcomes.enumerate().filter_map(|(index, won)| won.then_some(index)).collect()
+        });
+        let [winner] = won.as_slice() else { panic!("{won:?}") };
+        assert!(is_saved(&store, "new", &format!("r{winner}")));
+    }
+
+    #[test]
+    fn the_refresh_lock_excludes_another_process_until_it_is_dropped() {
+        let (_dir, store) = stored("a", "r");
+        let path = store.paths().refresh_lock();
+        let held = store.lock_refresh().unwrap();
+        assert!(FileLock::try_acquire(&path).is_err());
+        // Writers of other settings do not wait for it.
+        store.update(|config| config.set("other", 1)).unwrap();
+        drop(held);
+        FileLock::try_acquire(&path).unwrap();
     }
 
     #[test]
@@ -130,6 +272,47 @@ mod tests {
         }
         for token in ["", "opaque", "a.b", "..", "a.%%%.c"] {
             assert_eq!(Claims::of(&token.into()), Claims::default(), "{token:?}");
+        }
+    }
+
+    /// Nothing can be kept.
+    #[derive(Debug)]
+    struct Full;
+
+    impl TokenStore for Full {
+        fn load(&self) -> anyhow::Result<Option<Tokens>> {
+            Ok(Some(pair("loaded")))
+        }
+
+        fn save(&self, _: &Tokens, _: &SecretString) -> anyhow::Result<bool> {
+            anyhow::bail!("disk full")
+        }
+
+        fn lock_refresh(&self) -> anyhow::Result<Box<dyn std::any::Any + Send>> {
+            Ok(Box::new(()))
+        }
+    }
+
+    fn pair(name: &str) -> Tokens {
+        Tokens {
+            access: format!("{name}-access-token").into(),
+            refresh: format!("{name}-refresh-one").into(),
+        }
+    }
+
+    #[test]
+    fn tokens_are_known_to_the_redactor_even_when_they_cannot_be_saved() {
+        let redactor = Redactor::default();
+        let store = RedactedTokens::new(Full, redactor.clone());
+        assert!(store.load().unwrap().is_some());
+        assert!(store.save(&pair("rotated"), &"parent".into()).is_err());
+        for secret in [
+            "loaded-access-token",
+            "loaded-refresh-one",
+            "rotated-access-token",
+            "rotated-refresh-one",
+        ] {
+            assert_eq!(redactor.own_secrets(secret), "[REDACTED]");
         }
     }
 }

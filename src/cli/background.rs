@@ -107,6 +107,12 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Outcome {
 
 fn spawn(context: &Context, settings: &Settings) -> Result<Child, Failure> {
     let mut command = Command::new(&context.executable);
+    if settings.env_file.is_some() && env_file_to_read_again(settings).is_none() {
+        command.envs(settings.environment.iter());
+        for asks_for_it in ["PANORAMA_ENV_FILE", "PANORAMA_ENV_PATH", "PANORAMA_ENV"] {
+            command.env_remove(asks_for_it);
+        }
+    }
     if let Some(key) = &context.options.anon_key {
         // Not an argument: those are everybody's to read.
         command.env("PANORAMA_SUPABASE_ANON_KEY", key);
@@ -171,10 +177,7 @@ fn child_arguments(context: &Context, settings: &Settings) -> Vec<OsString> {
         }
     }
     // What the process environment and a named env file give, the child gets the same way.
-    if let Some(name) = &options.env {
-        add("--env", name.into());
-    }
-    if let Some(path) = &settings.env_file {
+    if let Some(path) = env_file_to_read_again(settings) {
         add("--env-file", path.into());
     }
     for (flag, value) in
@@ -197,6 +200,12 @@ fn child_arguments(context: &Context, settings: &Settings) -> Vec<OsString> {
         words.push("--verbose".into());
     }
     words
+}
+
+/// The env file, if it is one: from a pipe nothing comes twice, and what came goes to the child as
+/// its environment.
+fn env_file_to_read_again(settings: &Settings) -> Option<&Path> {
+    settings.env_file.as_deref().filter(|path| path.is_file())
 }
 
 /// A program with a slash is a path; one without is looked up by name.

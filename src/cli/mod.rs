@@ -53,6 +53,7 @@ pub fn main() -> ExitCode {
     let redactor = Redactor::default();
     let environment = Environment::of_process();
     let ui = Ui::new(&environment, redactor.clone());
+    redact_panics(&ui);
     let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
         Err(error) => return usage::show(&error, &ui).into(),
@@ -87,6 +88,17 @@ fn run(context: &Context, command: &Command) -> Outcome {
         Command::Sandbox(command) => sandbox::run(context, command),
         Command::Completions(args) => completions::run(context, args),
     }
+}
+
+/// A panic's text may quote what it was about.
+fn redact_panics(ui: &Ui) {
+    let ui = ui.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let trace = std::backtrace::Backtrace::capture();
+        let captured = trace.status() == std::backtrace::BacktraceStatus::Captured;
+        let trace = if captured { format!("\n{trace}") } else { String::new() };
+        ui.err(&format!("{panic}{trace}\n"));
+    }));
 }
 
 fn ended(outcome: Outcome, verbose: bool, ui: &Ui) -> ExitCode {

@@ -59,6 +59,16 @@ pub enum ConfigError {
         /// The URL.
         url: String,
     },
+    /// Only an env file names this backend, and the saved tokens are for another one.
+    #[error("{name} in {} is not the backend of the saved pairing, {paired}", path.display())]
+    OtherBackend {
+        /// The variable.
+        name: &'static str,
+        /// The env file.
+        path: PathBuf,
+        /// The URL that was saved with the tokens.
+        paired: String,
+    },
     /// A lock could not be had in time.
     #[error("another panorama-gateway holds {} for too long", path.display())]
     Busy {
@@ -96,6 +106,10 @@ impl ConfigError {
             Self::Insecure { .. } => "use https://, or set PANORAMA_ALLOW_INSECURE_BACKEND=1 if \
                                       nobody else can listen on the way"
                 .to_owned(),
+            Self::OtherBackend { name, .. } => format!(
+                "leave {name} out of the file, give --supabase-url if the backend has moved, or \
+                 pair with the other one"
+            ),
             Self::Busy { .. } => {
                 "try again; if it stays so, see which panorama-gateway hangs with \
                                   `panorama-gateway status -v`"
@@ -181,6 +195,14 @@ mod tests {
                 "--anon-key, or set PANORAMA_SUPABASE_ANON_KEY",
             ),
             (ConfigError::Insecure { url: String::new() }, "PANORAMA_ALLOW_INSECURE_BACKEND=1"),
+            (
+                ConfigError::OtherBackend {
+                    name: "SUPABASE_URL",
+                    path: path(),
+                    paired: String::new(),
+                },
+                "--supabase-url",
+            ),
             (ConfigError::Busy { path: path() }, "status -v"),
         ];
         for (error, part) in cases {

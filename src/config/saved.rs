@@ -68,6 +68,13 @@ impl SavedConfig {
         self.fields.shift_remove(name);
     }
 
+    /// Every secret in it that must not be shown: tokens and the backend's key.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        ["accessToken", "refreshToken", "supabaseAnonKey"]
+            .into_iter()
+            .filter_map(|name| self.text(name))
+    }
+
     /// Paired: gateway id, team id, access and refresh token are all there.
     pub fn is_paired(&self) -> bool {
         ["gatewayId", "teamId", "accessToken", "refreshToken"]

@@ -88,6 +88,8 @@ pub struct Settings {
     pub environment: Environment,
     pub supabase_url: Option<Sourced<String>>,
     pub anon_key: Option<Sourced<SecretString>>,
+    /// The backend that the saved tokens are for.
+    pub paired_url: Option<String>,
     pub device_name: Sourced<String>,
     pub concurrency: Sourced<usize>,
     pub auto_restart: Sourced<bool>,
@@ -165,6 +167,7 @@ fn merge(
         environment: Environment::default(),
         supabase_url,
         anon_key,
+        paired_url: saved.text("refreshToken").and(saved.text("supabaseUrl")).map(str::to_owned),
         device_name,
         concurrency: layers.number(
             variable::CONCURRENCY,

@@ -57,6 +57,23 @@ impl Redactor {
         if spans.is_empty() { text } else { hide(&text, spans) }
     }
 
+    /// [`Self::own_secrets`] for every string and key of a result.
+    pub fn own_secrets_in(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.own_secrets(text)),
+            Value::Array(items) => {
+                Value::Array(items.into_iter().map(|item| self.own_secrets_in(item)).collect())
+            }
+            Value::Object(fields) => {
+                let field = |(name, value): (String, Value)| {
+                    (self.own_secrets(name), self.own_secrets_in(value))
+                };
+                Value::Object(fields.into_iter().map(field).collect())
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => value,
+        }
+    }
+
     /// The whole rule: own secrets, `key=value` and JSON pairs whose key names a secret, `Bearer`,
     /// JWTs, provider keys, userinfo of URLs. Idempotent, linear time.
     pub fn text(&self, text: &str) -> String {

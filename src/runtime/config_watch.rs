@@ -79,11 +79,7 @@ async fn read(shared: &Shared, config: &ConfigStore, redactor: &Redactor) {
 }
 
 fn take(shared: &Shared, saved: &SavedConfig, redactor: &Redactor) {
-    for secret in ["accessToken", "refreshToken", "supabaseAnonKey"] {
-        if let Some(secret) = saved.text(secret) {
-            redactor.add_secret(secret);
-        }
-    }
+    saved.secrets().for_each(|secret| redactor.add_secret(secret));
     let toggle = saved.full_control();
     shared.toggle.send_if_modified(|now| {
         let changed = *now != toggle;

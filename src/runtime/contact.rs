@@ -7,12 +7,20 @@ use crate::backend::retry::Backoff;
 
 /// A backend that was out of reach is noticed again within this time.
 const LONGEST_UNREACHABLE: Duration = Duration::from_secs(4);
+/// One that answers with errors is noticed to be well again within this time.
+const LONGEST_UNWELL: Duration = Duration::from_secs(15);
 
-/// The pause before the next try. A backend that answers is given the time it asks for; one that
-/// cannot be reached is tried often, because trying costs it nothing.
+/// The pause before the next try. A backend that asks for time gets it; one that cannot be reached
+/// is tried often, because trying costs it nothing.
 pub(super) fn pause(backoff: &mut Backoff, error: &BackendError) -> Duration {
     let pause = backoff.after(error);
-    if is_out_of_reach(error) { pause.min(LONGEST_UNREACHABLE) } else { pause }
+    if error.asks_for_time() {
+        pause
+    } else if is_out_of_reach(error) {
+        pause.min(LONGEST_UNREACHABLE)
+    } else {
+        pause.min(LONGEST_UNWELL)
+    }
 }
 
 /// No answer came at all.

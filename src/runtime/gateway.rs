@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::identity::Identity;
+use super::identity::{Identity, WatchedStore};
 use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::{config_watch, heartbeat, ingress, session, status_socket, supervisor};
@@ -128,6 +128,17 @@ enum IdentityEnd {
     NewIdentity,
 }
 
+impl IdentityEnd {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Exit(ExitReason::Stopped) => "asked to stop",
+            Self::Exit(ExitReason::PairingRevoked(_)) => "the pairing was revoked",
+            Self::Exit(ExitReason::Unpaired) => "the pairing was removed from this machine",
+            Self::NewIdentity => "paired anew",
+        }
+    }
+}
+
 impl Gateway {
     /// Everything that needs no network: lock, pid file, status socket, config. Blocks for
     /// milliseconds (for a second when another gateway holds the lock).
@@ -169,6 +180,7 @@ impl Gateway {
     /// Lives until it is stopped. A pairing that replaces the identity meanwhile is adopted: the
     /// work in hand is finished first.
     pub async fn run(self) -> Result<ExitReason, StartError> {
+        tracing::info!(version = crate::VERSION, pid = std::process::id(), "starting");
         let stop = CancellationToken::new();
         let mut house = Group::new(stop.clone());
         let (shared, config) = (Arc::clone(&self.shared), self.config.clone());
@@ -223,14 +235,13 @@ impl Gateway {
             return Err(StartError::NotPaired);
         }
         let text = |name: &str| saved.text(name).unwrap_or_default().to_owned();
-        for name in ["accessToken", "refreshToken", "supabaseAnonKey"] {
-            self.options.redactor.add_secret(&text(name));
-        }
+        saved.secrets().for_each(|secret| self.options.redactor.add_secret(secret));
         // What was resolved at the start was saved; a pairing since then brought its own backend.
         let endpoint =
             Endpoint { url: text("supabaseUrl"), anon_key: text("supabaseAnonKey").into() };
         let http = Http::new(&endpoint).context("make the HTTP client")?;
-        let session = Session::new(http.clone(), endpoint.clone(), Arc::new(self.config.clone()))
+        let store = WatchedStore::new(self.config.clone(), self.options.redactor.clone());
+        let session = Session::new(http.clone(), endpoint.clone(), Arc::new(store))
             .context("load the session")?;
         let (gateway, team) = (GatewayId::new(text("gatewayId")), TeamId::new(text("teamId")));
         let api = Api::new(http, endpoint, Arc::new(session), gateway, team);
@@ -239,6 +250,7 @@ impl Gateway {
             config: self.config.clone(),
             environment: settings.environment.clone(),
             redactor: self.options.redactor.clone(),
+            polled: self.shared.polled.subscribe(),
             journal: self.shared.journal.clone(),
             caller_umask: self.options.caller_umask,
             claude: crate::providers::find_claude(settings),
@@ -298,14 +310,16 @@ impl Gateway {
                 tracing::warn!("going at once, as asked");
                 return IdentityEnd::Exit(ExitReason::Stopped);
             }
-            if requests >= 1 {
-                end = Some(IdentityEnd::Exit(ExitReason::Stopped));
-            }
-            if end.is_none() {
-                end = reason_to_end(identity, &login, &config_identity);
-            }
-            if end.is_some() && *shared.level.borrow() == Level::Accepting {
-                self.begin_drain(requests);
+            // Asked again each time: a revoked gateway that drains may be paired anew meanwhile.
+            end = if requests >= 1 {
+                Some(IdentityEnd::Exit(ExitReason::Stopped))
+            } else {
+                reason_to_end(identity, &login, &config_identity).or(end)
+            };
+            if let Some(end) = &end
+                && *shared.level.borrow() == Level::Accepting
+            {
+                self.begin_drain(end);
                 deadline = drain_limit.map(|limit| tokio::time::Instant::now() + limit);
             }
             let expired = deadline.is_some_and(|at| at <= tokio::time::Instant::now());
@@ -337,9 +351,9 @@ impl Gateway {
         }
     }
 
-    fn begin_drain(&self, requests: u32) {
+    fn begin_drain(&self, end: &IdentityEnd) {
         let active = self.shared.activity.borrow().active;
-        tracing::info!(active, requests, "draining");
+        tracing::info!(active, because = end.reason(), "draining");
         self.shared.phase.send_replace(Phase::Draining);
         self.shared.raise(Level::Draining);
     }
@@ -351,19 +365,16 @@ fn reason_to_end(
     login: &watch::Receiver<Login>,
     config_identity: &watch::Receiver<Option<String>>,
 ) -> Option<IdentityEnd> {
-    if let Login::Ended(code) = &*login.borrow() {
-        return Some(IdentityEnd::Exit(ExitReason::PairingRevoked(code.clone())));
-    }
     match &*config_identity.borrow() {
-        None => {
-            tracing::warn!("the pairing was removed from this machine");
-            Some(IdentityEnd::Exit(ExitReason::Unpaired))
-        }
+        None => return Some(IdentityEnd::Exit(ExitReason::Unpaired)),
         Some(id) if id != identity.api.gateway().as_str() => {
-            tracing::info!(gateway_id = %id, "paired anew; finishing the work in hand first");
-            Some(IdentityEnd::NewIdentity)
+            return Some(IdentityEnd::NewIdentity);
         }
-        Some(_) => None,
+        Some(_) => {}
+    }
+    match &*login.borrow() {
+        Login::Ended(code) => Some(IdentityEnd::Exit(ExitReason::PairingRevoked(code.clone()))),
+        Login::Unknown | Login::Proven => None,
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
     let mut login = shared.login.subscribe();
     tokio::select! {
         // Cancel safe: a watch.
-        _ = login.wait_for(|login| *login == Login::Proven) => {}
+        _ = login.wait_for(|login| *login != Login::Unknown) => {}
         () = stop.cancelled() => return,
     }
     let mut backoff = Backoff::new();
@@ -35,7 +35,9 @@ pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
         changes.seen();
         let (status, _) = shared.status_now();
         let capabilities = identity.capabilities();
-        let next = match beat(&identity, status, &capabilities).await {
+        let sent = beat(&identity, status, &capabilities).await;
+        let accepted = sent.is_ok();
+        let next = match sent {
             Ok(()) => {
                 backoff.reset();
                 if kept.as_ref() != Some(&capabilities) {
@@ -46,13 +48,21 @@ pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
             }
             Err(error) => {
                 session::note_ended(shared, &error);
-                Instant::now() + contact::pause(&mut backoff, &error).min(INTERVAL)
+                Instant::now() + contact::pause(&mut backoff, &error)
             }
         };
-        if !wait(&identity, &mut changes, &stop, next, status, &capabilities).await {
+        let said = Said { status, capabilities, accepted };
+        if !wait(&identity, &mut changes, &stop, next, &said).await {
             return;
         }
     }
+}
+
+/// What the last heartbeat said.
+struct Said {
+    status: GatewayStatus,
+    capabilities: Capabilities,
+    accepted: bool,
 }
 
 /// Waits until the next heartbeat is due: by time, by a wake, or because what it would say changed.
@@ -62,8 +72,7 @@ async fn wait(
     changes: &mut Changes,
     stop: &CancellationToken,
     next: Instant,
-    status: GatewayStatus,
-    capabilities: &Capabilities,
+    said: &Said,
 ) -> bool {
     loop {
         let wake_at = identity.shared.status_now().1.map_or(next, |stale_at| stale_at.min(next));
@@ -73,11 +82,10 @@ async fn wait(
             () = sleep_until(wake_at) => false,
             woken = changes.next() => woken,
         };
-        let differs =
-            identity.shared.status_now().0 != status || identity.capabilities() != *capabilities;
+        let differs = identity.shared.status_now().0 != said.status
+            || identity.capabilities() != said.capabilities;
         // After a failed heartbeat a change does not hurry the next one: the backend is away.
-        let accepted = *identity.shared.reported.borrow() == Some(status);
-        if woken || Instant::now() >= next || (differs && accepted) {
+        if woken || Instant::now() >= next || (differs && said.accepted) {
             return true;
         }
     }
@@ -105,6 +113,7 @@ async fn beat(
                 shared.phase.send_if_modified(|phase| {
                     let came_up = *phase == Phase::Starting;
                     if came_up {
+                        tracing::info!("the gateway is up");
                         *phase = Phase::Up;
                     }
                     came_up

@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use super::capabilities;
 use super::shared::Shared;
-use crate::backend::Api;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::backend::{Api, TokenStore, Tokens};
+use crate::config::ConfigStore;
 use crate::jobs::Host;
 use crate::model::Capabilities;
+use crate::observe::Redactor;
 
 /// What the supervisors of one identity share. A new pairing makes a new one.
 #[derive(Debug)]
@@ -36,5 +40,44 @@ impl Identity {
         if let Ok(Err(error)) = saved {
             tracing::warn!(%error, "the capabilities last sent could not be kept");
         }
+    }
+}
+
+/// The saved tokens, none of which passes here without the redactor learning it: a new token must
+/// be known before a child can read it from `gateway.json` and print it.
+#[derive(Debug)]
+pub(super) struct WatchedStore {
+    config: ConfigStore,
+    redactor: Redactor,
+}
+
+impl WatchedStore {
+    /// The tokens of this config.
+    pub(super) fn new(config: ConfigStore, redactor: Redactor) -> Self {
+        Self { config, redactor }
+    }
+
+    fn learn(&self, tokens: &Tokens) {
+        self.redactor.add_secret(tokens.access.expose_secret());
+        self.redactor.add_secret(tokens.refresh.expose_secret());
+    }
+}
+
+impl TokenStore for WatchedStore {
+    fn load(&self) -> anyhow::Result<Option<Tokens>> {
+        let tokens = TokenStore::load(&self.config)?;
+        if let Some(tokens) = &tokens {
+            self.learn(tokens);
+        }
+        Ok(tokens)
+    }
+
+    fn save(&self, tokens: &Tokens, parent: &SecretString) -> anyhow::Result<bool> {
+        self.learn(tokens);
+        TokenStore::save(&self.config, tokens, parent)
+    }
+
+    fn lock_refresh(&self) -> anyhow::Result<Box<dyn std::any::Any + Send>> {
+        TokenStore::lock_refresh(&self.config)
     }
 }

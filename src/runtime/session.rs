@@ -40,8 +40,12 @@ pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
                 });
                 CHECK_EVERY
             }
-            Err(error) => {
+            Err(error) if error.ends_session() => {
                 note_ended(shared, &error);
+                stop.cancelled().await;
+                return;
+            }
+            Err(error) => {
                 note_retry(&identity, &error);
                 contact::pause(&mut backoff, &error)
             }
@@ -70,7 +74,6 @@ pub(super) fn note_ended(shared: &Shared, error: &BackendError) {
     shared.login.send_if_modified(|login| {
         let first = !matches!(login, Login::Ended(_));
         if first {
-            tracing::error!(%code, "the pairing was revoked; pair this machine again");
             *login = Login::Ended(code.clone());
         }
         first

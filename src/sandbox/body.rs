@@ -4,6 +4,8 @@ use axum::body::Body;
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 
+use super::store::value;
+
 /// Auth, functions and admin: what they take is small.
 pub(super) const SMALL: usize = 1024 * 1024;
 /// Tables: a job's result carries up to 5,000,000 bytes of each stream, and JSON may make six of
@@ -40,8 +42,12 @@ pub(super) async fn read(mut body: Body, limit: usize) -> Result<Vec<u8>, BodyEr
     if seen > limit { Err(BodyError::TooLarge(limit)) } else { Ok(bytes) }
 }
 
-/// A JSON body; `Err` is one line that says what is wrong with it.
+/// A JSON body without U+0000, which Postgres stores neither; `Err` is one line that says what is
+/// wrong with it.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    if holds_nul(bytes) {
+        return Err("the body holds U+0000, which cannot be stored".to_owned());
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         if error.is_data() {
             format!("the body is not what is expected: {error}")
@@ -49,6 +55,13 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
             "the body is not JSON".to_owned()
         }
     })
+}
+
+fn holds_nul(bytes: &[u8]) -> bool {
+    const ESCAPED: &[u8] = br"\u0000";
+    // A backslash that is escaped itself looks the same, so only the parsed text tells.
+    bytes.windows(ESCAPED.len()).any(|window| window == ESCAPED)
+        && serde_json::from_slice(bytes).is_ok_and(|body| value::has_nul(&body))
 }
 
 #[cfg(test)]
@@ -73,5 +86,7 @@ mod tests {
         assert!(unknown.contains("more"), "{unknown}");
         assert_eq!(parse::<Strict>(b"<html>").unwrap_err(), "the body is not JSON");
         assert_eq!(parse::<Strict>(b"").unwrap_err(), "the body is not JSON");
+        assert!(parse::<Strict>(br#"{"code":"x\u0000"}"#).unwrap_err().contains("U+0000"));
+        assert!(parse::<Strict>(br#"{"code":"x\\u0000"}"#).is_ok());
     }
 }

@@ -126,7 +126,38 @@ async fn rows_that_are_gone_are_not_errors() {
     assert_eq!(api.control_state().await.unwrap(), None);
     assert_eq!(api.resource(&ResourceId::new("r")).await.unwrap(), None);
     assert_eq!(api.duplicate_of(&full(Some("k"))).await.unwrap(), None);
-    assert_eq!(fake.seen().len(), 6);
+    assert_eq!(fake.seen().len(), 7);
+}
+
+#[tokio::test]
+async fn a_completion_whose_answer_was_lost_is_known_again() {
+    let row = |status: &str, at: Value| json!([{"status": status, "completed_at": at}]);
+    for (found, wanted) in [
+        // The backend writes our time in another way.
+        ((200, row("completed", json!("2026-11-21T22:00:00+00:00"))), Some(true)),
+        ((200, row("completed", json!("2026-11-21T22:00:00.001+00:00"))), Some(false)),
+        ((200, row("cancelled", json!("2026-11-21T22:00:00+00:00"))), Some(false)),
+        ((200, row("completed", Value::Null)), Some(false)),
+        ((200, row("queued", Value::Null)), Some(false)),
+        ((200, json!([])), Some(false)),
+        ((403, json!({"code": "42501", "message": "denied"})), Some(false)),
+        ((503, json!({"message": "down"})), None),
+    ] {
+        let shown = format!("{found:?}");
+        let fake = Fake::start(move |seen| match &*seen.method {
+            "PATCH" => reply(200, json!([])),
+            _ => reply(found.0, found.1.clone()),
+        })
+        .await;
+        let result = api(&fake).complete(&job(), &completion(json!(1))).await;
+        match wanted {
+            Some(true) => assert_eq!(result.unwrap(), Confirmation::Written, "{shown}"),
+            Some(false) => assert_eq!(result.unwrap(), Confirmation::NotOurs, "{shown}"),
+            None => assert!(result.unwrap_err().is_transient(), "{shown}"),
+        }
+        let read = fake.last();
+        assert_eq!(read.line(), "GET /rest/v1/gateway_jobs?select=status,completed_at&id=eq.j ");
+    }
 }
 
 #[tokio::test]

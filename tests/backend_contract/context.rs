@@ -61,6 +61,7 @@ pub fn dated(offset_seconds: i64, status: u16, body: Value) -> Reply {
 pub struct MemoryStore {
     saved: Mutex<Option<(String, String)>>,
     pub full: AtomicBool,
+    pub unreadable: AtomicBool,
     pub locks: AtomicUsize,
 }
 
@@ -92,6 +93,7 @@ impl MemoryStore {
 
 impl TokenStore for MemoryStore {
     fn load(&self) -> anyhow::Result<Option<Tokens>> {
+        anyhow::ensure!(!self.unreadable.load(Ordering::SeqCst), "the disk does not answer");
         Ok(self.saved.lock().unwrap().as_ref().map(|(access, refresh)| tokens(access, refresh)))
     }
 

@@ -7,5 +7,6 @@ mod calls;
 mod context;
 mod fake;
 mod hostile;
+mod keeping;
 mod pairing;
 mod refreshing;

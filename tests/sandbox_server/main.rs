@@ -9,4 +9,5 @@ mod fixtures;
 mod operation;
 mod pairing;
 mod refusals;
+mod strangers;
 mod tables;

@@ -16,4 +16,5 @@ mod pairing;
 mod running;
 mod sandbox_up;
 mod shell_exec;
+mod smoke;
 mod stopping;

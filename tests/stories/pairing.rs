@@ -229,3 +229,15 @@ async fn unpair_forgets_the_identity_and_turns_the_toggle_off() {
     let ran = paired.machine.run_async(&["start", "--foreground"]).await;
     assert_eq!(ran.code, 4, "{ran:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pairing_starts_the_gateway_and_warns_once() {
+    let control = ControlPlane::start().await;
+    let machine = Machine::new().with("PANORAMA_GATEWAY_CONCURRENCY", "many");
+    let (url, key, code) = (control.url(), control.server.anon_key(), control.code().await);
+    let ran = machine.run_async(&["pair", &code, "--supabase-url", &url, "--anon-key", key]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("The gateway is up"), "{ran:?}");
+    assert_eq!(ran.stderr.matches("PANORAMA_GATEWAY_CONCURRENCY").count(), 1, "{ran:?}");
+    assert_eq!(machine.run_async(&["stop", "--wait=20"]).await.code, 0);
+}

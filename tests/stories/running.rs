@@ -39,6 +39,24 @@ async fn start_in_the_background_status_logs_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn variables_from_a_pipe_reach_the_gateway_in_the_background() {
+    let control = ControlPlane::start().await;
+    let machine = Machine::new();
+    machine.pair(&control).await;
+    let mut start = machine.command(&["start", "--daemon", "--env-file", "/dev/stdin"]);
+    let mut start = start.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(
+        &mut start.stdin.take().unwrap(),
+        b"PANORAMA_GATEWAY_CONCURRENCY=3\n",
+    )
+    .unwrap();
+    let code = tokio::task::spawn_blocking(move || start.wait()).await.unwrap().unwrap().code();
+    assert_eq!(code, Some(0));
+    assert_eq!(machine.status().await.unwrap()["concurrency"], 3);
+    assert_eq!(machine.run_async(&["stop", "--wait=20"]).await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_background_start_reports_what_stopped_it() {
     let machine = Machine::new();
     let ran = machine.run_async(&["start", "--daemon"]).await;
@@ -132,6 +150,27 @@ async fn an_outage_costs_nothing_but_time() {
     assert_eq!(row["status"], "completed", "{row}");
     assert_eq!(row["result"]["stdout"], "result\n");
     assert_eq!(std::fs::read_to_string(marker).unwrap(), "x\n", "ran once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_whose_answer_was_lost_is_not_logged_as_dropped() {
+    let control = ControlPlane::start().await;
+    let middleman = Middleman::before(&control.url()).await;
+    let machine = Machine::new();
+    let code = control.code().await;
+    let gateway_id = machine.pair_with(&middleman.url, control.server.anon_key(), &code).await;
+    let _gateway = machine.start().await;
+    middleman.fault("PATCH /gateway_jobs", Fault::LostAnswer);
+    let job = control.submit(&gateway_id, "teleport", json!({})).await;
+    assert_eq!(control.ended(&job).await["status"], "failed");
+    middleman.heal();
+    wait_until("the gateway to be done with it", || async {
+        (machine.status().await?["finished_jobs"] == 1).then_some(())
+    })
+    .await;
+    let logs = machine.run_async(&["logs", "--no-follow"]).await;
+    assert!(logs.stdout.contains("job ended"), "{logs:?}");
+    assert!(!logs.stdout.contains("no longer running"), "{logs:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

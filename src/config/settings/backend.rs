@@ -28,6 +28,7 @@ impl Settings {
             reason: reason.to_owned(),
         })?;
         let trimmed = parsed.as_str().trim_end_matches('/').to_owned();
+        self.check_tokens_stay(purpose, &parsed)?;
         if purpose == Purpose::Pair && is_insecure(&parsed) && !self.allow_insecure.value {
             return Err(ConfigError::Insecure { url: trimmed });
         }
@@ -40,6 +41,21 @@ impl Settings {
             });
         }
         Ok((trimmed, key.value.clone()))
+    }
+
+    /// Tokens of one backend are of no use to another, and an env file is easily one that came with
+    /// a repository: only a flag or a variable of the process may send them elsewhere.
+    fn check_tokens_stay(&self, purpose: Purpose, url: &Url) -> Result<(), ConfigError> {
+        let source = self.supabase_url.as_ref().map(|url| &url.source);
+        let (Purpose::Start, Some(Source::EnvFile(name, path)), Some(paired)) =
+            (purpose, source, &self.paired_url)
+        else {
+            return Ok(());
+        };
+        if parse(paired).is_ok_and(|paired| is_same(&paired, url)) {
+            return Ok(());
+        }
+        Err(ConfigError::OtherBackend { name, path: path.clone(), paired: shown(paired) })
     }
 
     /// Says that tokens travel in the clear, where that is let pass.
@@ -71,6 +87,10 @@ fn parse(text: &str) -> Result<Url, &'static str> {
         return Err("it must not hold a ? or #");
     }
     Ok(url)
+}
+
+fn is_same(one: &Url, other: &Url) -> bool {
+    one.as_str().trim_end_matches('/') == other.as_str().trim_end_matches('/')
 }
 
 fn is_insecure(url: &Url) -> bool {

@@ -305,6 +305,32 @@ fn plain_http_is_refused_for_pairing_and_a_warning_otherwise() {
 }
 
 #[test]
+fn saved_tokens_do_not_go_to_a_backend_that_only_an_env_file_names() {
+    let place = Place::new();
+    std::fs::write(place.here.path().join("file"), "SUPABASE_URL=https://b.example").unwrap();
+    let options = GlobalOptions { env_file: Some("file".into()), ..GlobalOptions::default() };
+    let backend = |options: &GlobalOptions, variables: &[(&str, &str)], purpose| {
+        let settings = place.resolve(options, variables, purpose).unwrap();
+        settings.backend(purpose).map(|(url, _)| url)
+    };
+    let key = [("SUPABASE_ANON_KEY", "k")];
+    assert_eq!(backend(&options, &key, Purpose::Start).unwrap(), "https://b.example");
+
+    place.save(&[("supabaseUrl", "https://a.example"), ("refreshToken", "r")]);
+    let error = backend(&options, &key, Purpose::Start).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, ConfigError::OtherBackend { .. }), "{error:?}");
+    assert!(text.starts_with("SUPABASE_URL in ") && text.ends_with("https://a.example"), "{text}");
+
+    // Pairing takes nothing that is saved, and what is asked for outside the file is meant.
+    assert_eq!(backend(&options, &key, Purpose::Pair).unwrap(), "https://b.example");
+    let by_variable = [key[0], ("SUPABASE_URL", "https://b.example")];
+    assert_eq!(backend(&options, &by_variable, Purpose::Start).unwrap(), "https://b.example");
+    place.save(&[("supabaseUrl", "https://B.example/")]);
+    assert_eq!(backend(&options, &key, Purpose::Start).unwrap(), "https://b.example");
+}
+
+#[test]
 fn a_missing_half_of_the_backend_is_named() {
     if DEFAULT_URL.is_some() || DEFAULT_KEY.is_some() {
         return;

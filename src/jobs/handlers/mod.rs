@@ -7,6 +7,8 @@ mod shell_exec;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::journal::Journal;
 use super::progress::Progress;
@@ -29,10 +31,23 @@ pub struct Host {
     pub redactor: Redactor,
     /// The umask of whoever started the gateway.
     pub caller_umask: u32,
+    /// When the backend last answered a poll: results that wait are tried again then.
+    pub polled: watch::Receiver<Option<Instant>>,
     /// What is claimed and how it ended, on disk.
     pub journal: Journal,
     /// The Claude Code command, when there is one.
     pub claude: Option<PathBuf>,
+}
+
+impl Host {
+    /// Before a child's output is shown: whatever stands in `gateway.json` now, the child may have
+    /// read. A pairing from another process is known here no later than its result is made.
+    pub(super) async fn learn_secrets(&self) {
+        let config = self.config.clone();
+        if let Ok(Ok(saved)) = tokio::task::spawn_blocking(move || config.load()).await {
+            saved.secrets().for_each(|secret| self.redactor.add_secret(secret));
+        }
+    }
 }
 
 /// How a handler ended.

@@ -59,7 +59,10 @@ pub(super) async fn run(
     };
     match run {
         Ok(outcome) if outcome.ended == Ended::Cancelled => Finished::stopped(),
-        Ok(outcome) => Finished::completed(result(host, checked, &shell, outcome)),
+        Ok(outcome) => {
+            host.learn_secrets().await;
+            Finished::completed(result(host, checked, &shell, outcome))
+        }
         Err(error) => refuse(
             Some(&checked.resource_id),
             &format!("The command could not be run: {:#}", anyhow::Error::new(error)),

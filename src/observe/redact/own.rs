@@ -20,16 +20,20 @@ const STRICT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.
 const COMPONENT: &AsciiSet =
     &STRICT.remove(b'!').remove(b'*').remove(b'\'').remove(b'(').remove(b')');
 
-/// The own secrets, oldest first.
+/// The own secrets.
 #[derive(Default)]
 pub(super) struct OwnSecrets {
     secrets: Vec<Secret>,
     ends: Ends,
+    /// Counts additions, so that the oldest secret can be told.
+    additions: u64,
 }
 
 struct Secret {
     text: String,
     forms: Vec<String>,
+    /// The addition that named it last.
+    added: u64,
 }
 
 impl OwnSecrets {
@@ -38,16 +42,19 @@ impl OwnSecrets {
         if text.len() < SHORTEST_SECRET || MARK.contains(text) {
             return;
         }
-        if let Some(at) = self.secrets.iter().position(|known| known.text == text) {
+        self.additions += 1;
+        let added = self.additions;
+        if let Some(known) = self.secrets.iter_mut().find(|known| known.text == text) {
             // Known again is young again: a long-lived key is not pushed out by rotated tokens.
-            let known = self.secrets.remove(at);
-            self.secrets.push(known);
+            known.added = added;
             return;
         }
-        if self.secrets.len() >= MOST_SECRETS {
-            self.secrets.remove(0);
+        let secret = Secret { text: text.to_owned(), forms: forms(text), added };
+        let full = self.secrets.len() >= MOST_SECRETS;
+        match self.secrets.iter_mut().min_by_key(|known| known.added) {
+            Some(oldest) if full => *oldest = secret,
+            Some(_) | None => self.secrets.push(secret),
         }
-        self.secrets.push(Secret { text: text.to_owned(), forms: forms(text) });
         self.ends = Ends::of(&self.secrets);
     }
 

@@ -80,9 +80,13 @@ impl<'a> Pairs<'a> {
         let quote = text.quote_at(start, key.quoted).or_else(|| self.wrapped_quote(start, &key));
         if let Some(quote) = quote {
             self.quoted(quote, spans);
-        } else if text.byte(start) == Some(b'[') && self.list(start + 1, &key, spans) {
-        } else if key.quoted && self.is_json_literal(start) {
-        } else if colon && key.is_header() {
+            return;
+        }
+        let listed = text.byte(start) == Some(b'[') && self.list(start + 1, &key, spans);
+        if listed || key.quoted && self.is_json_literal(start) {
+            return;
+        }
+        if colon && key.is_header() {
             let end = header_end(text, start.max(self.done), key.around);
             self.push(start, end, spans);
         } else {

@@ -274,6 +274,21 @@ fn the_oldest_own_secrets_are_forgotten_first() {
 }
 
 #[test]
+fn own_secrets_that_are_named_again_are_still_found() {
+    let redactor = Redactor::default();
+    let secrets = ["first-secret-of-ours", "second/secret of ours", "third-secret-of-ours"];
+    for secret in secrets.iter().chain(&secrets).chain(secrets.iter().rev()) {
+        redactor.add_secret(secret);
+        for known in secrets.iter().take(1) {
+            assert_eq!(redactor.own_secrets(*known), MARK, "after {secret}");
+        }
+    }
+    for secret in secrets {
+        assert_eq!(redactor.own_secrets(secret), MARK);
+    }
+}
+
+#[test]
 fn values_keep_their_shape() {
     let value = json!({
         "accessToken": "x", "n": 1, "deep": [{"password": "p", "ok": "yes"}], "token": 5,
@@ -285,6 +300,18 @@ fn values_keep_their_shape() {
             "accessToken": MARK, "n": 1, "deep": [{"password": MARK, "ok": "yes"}], "token": 5,
             "set-cookie": [MARK, [MARK], 1], "secret": {"name": "n", "token": MARK}, MARK: "k",
         })
+    );
+}
+
+#[test]
+fn a_result_loses_own_secrets_only() {
+    let redactor = Redactor::default();
+    redactor.add_secret("own-12345678");
+    let result =
+        json!({"token": "x", "session_id": "s", "out": ["an own-12345678"], "own-12345678": 1});
+    assert_eq!(
+        redactor.own_secrets_in(result),
+        json!({"token": "x", "session_id": "s", "out": ["an [REDACTED]"], MARK: 1})
     );
 }
 

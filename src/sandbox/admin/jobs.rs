@@ -38,6 +38,9 @@ pub(super) async fn submit(State(app): State<Shared>, Input(job): Input<NewJob>)
     if job.job_type.trim().is_empty() {
         return Err(AdminError::invalid("job_type is empty"));
     }
+    // The column is a Postgres integer, and gateways read it as one.
+    let attempt = i32::try_from(job.attempt.unwrap_or(1))
+        .map_err(|_| AdminError::invalid("attempt is too large"))?;
     let team = app.team_id.clone();
     app.store
         .write(move |write| {
@@ -53,7 +56,7 @@ pub(super) async fn submit(State(app): State<Shared>, Input(job): Input<NewJob>)
                     gateway,
                     job.job_type,
                     Value::Object(job.payload).to_string(),
-                    job.attempt.unwrap_or(1),
+                    attempt,
                     job.idempotency_key,
                     now_micros()
                 ],

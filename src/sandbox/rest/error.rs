@@ -77,6 +77,8 @@ impl RestError {
             "PGRST301" | "PGRST302" | "PGRST303" => StatusCode::UNAUTHORIZED,
             "23505" | "23503" => StatusCode::CONFLICT,
             "42P01" | "42883" | "PGRST125" | "PGRST202" | "PGRST205" => StatusCode::NOT_FOUND,
+            // A statement that took too long, or lost against another.
+            "57014" | "40001" | "40P01" => StatusCode::INTERNAL_SERVER_ERROR,
             "PGRST101" | "PGRST117" => StatusCode::METHOD_NOT_ALLOWED,
             "PGRST103" => StatusCode::RANGE_NOT_SATISFIABLE,
             "PGRST106" | "PGRST107" | "PGRST116" => StatusCode::NOT_ACCEPTABLE,
@@ -129,6 +131,12 @@ impl From<StoreError> for RestError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Sqlite(error) => error.into(),
+            // It was not this one that took too long.
+            StoreError::Commit(error)
+                if error.sqlite_error_code() == Some(ffi::ErrorCode::OperationInterrupted) =>
+            {
+                Self::new("53300", "the database is busy")
+            }
             StoreError::Commit(error) => of_sqlite(&error),
             StoreError::Closed => Self::new("PGRST001", "the sandbox is shutting down"),
             StoreError::Panicked(_)
@@ -182,6 +190,11 @@ fn of_sqlite(error: &rusqlite::Error) -> RestError {
         let known = [
             (ffi::ErrorCode::DatabaseBusy, "53300", "the database is busy"),
             (ffi::ErrorCode::DatabaseLocked, "53300", "the database is busy"),
+            (
+                ffi::ErrorCode::OperationInterrupted,
+                "57014",
+                "canceling statement due to statement timeout",
+            ),
             (ffi::ErrorCode::DiskFull, "53100", "the disk is full"),
             (ffi::ErrorCode::TooBig, "54000", "the value is too large"),
         ];

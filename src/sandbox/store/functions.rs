@@ -8,17 +8,31 @@ use rusqlite::types::{Value as Sql, ValueRef};
 use rusqlite::{Connection, Result};
 use serde_json::Value;
 
+use super::limit::TimeLimit;
+
+/// Steps of a match between two looks at the clock.
+const STEPS: u32 = 1 << 16;
+
 /// Adds the functions to a connection.
-pub(super) fn register(connection: &Connection) -> Result<()> {
+pub(super) fn register(connection: &Connection, limit: &TimeLimit) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8
         | FunctionFlags::SQLITE_DETERMINISTIC
         | FunctionFlags::SQLITE_INNOCUOUS;
-    connection.create_scalar_function("pg_like", 2, flags, |context| Ok(like(context, false)))?;
-    connection.create_scalar_function("pg_ilike", 2, flags, |context| Ok(like(context, true)))?;
-    connection.create_scalar_function("pg_json", 2, flags, |context| {
+    let clock = || limit.clone();
+    let time = clock();
+    connection
+        .create_scalar_function("pg_like", 2, flags, move |context| like(context, false, &time))?;
+    let time = clock();
+    connection
+        .create_scalar_function("pg_ilike", 2, flags, move |context| like(context, true, &time))?;
+    let time = clock();
+    connection.create_scalar_function("pg_json", 2, flags, move |context| {
+        time.check()?;
         Ok(at_path(context).map(|value| Sql::Text(value.to_string())))
     })?;
-    connection.create_scalar_function("pg_json_text", 2, flags, |context| {
+    let time = clock();
+    connection.create_scalar_function("pg_json_text", 2, flags, move |context| {
+        time.check()?;
         Ok(at_path(context).and_then(|value| match value {
             Value::Null => None,
             Value::String(text) => Some(text),
@@ -29,31 +43,41 @@ pub(super) fn register(connection: &Connection) -> Result<()> {
     })
 }
 
-fn like(context: &Context<'_>, ignore_case: bool) -> Option<bool> {
+fn like(context: &Context<'_>, ignore_case: bool, time: &TimeLimit) -> Result<Option<bool>> {
     let (ValueRef::Text(text), ValueRef::Text(pattern)) = (context.get_raw(0), context.get_raw(1))
     else {
-        return None;
+        return Ok(None);
     };
     let fold = |bytes: &[u8]| -> Vec<char> {
         let text = String::from_utf8_lossy(bytes);
         if ignore_case { text.to_lowercase().chars().collect() } else { text.chars().collect() }
     };
-    Some(matches(&fold(text), &fold(pattern)))
+    matches(&fold(text), &fold(pattern), || time.check()).map(Some)
 }
 
 /// LIKE: `%` is any run, `_` any character, `\` takes the next one literally. Goes back to the last
-/// `%` only, which suffices and bounds the work to the product of the lengths.
-fn matches(text: &[char], pattern: &[char]) -> bool {
+/// `%` only, which suffices and bounds the work to the product of the lengths; asks now and then
+/// whether it may go on.
+fn matches(
+    text: &[char],
+    pattern: &[char],
+    mut may_go_on: impl FnMut() -> Result<()>,
+) -> Result<bool> {
     let (mut at, mut in_pattern) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
+    let mut steps = 0_u32;
     loop {
+        steps = steps.wrapping_add(1);
+        if steps.is_multiple_of(STEPS) {
+            may_go_on()?;
+        }
         let step = match pattern.get(in_pattern) {
             Some('%') => {
                 in_pattern += 1;
                 retry = Some((in_pattern, at));
                 continue;
             }
-            None if at == text.len() => return true,
+            None if at == text.len() => return Ok(true),
             None => None,
             Some('_') => text.get(at).map(|_| 1),
             Some('\\') if in_pattern + 1 < pattern.len() => {
@@ -71,7 +95,7 @@ fn matches(text: &[char], pattern: &[char]) -> bool {
                 retry = Some((after, from + 1));
                 (in_pattern, at) = (after, from + 1);
             }
-            _ => return false,
+            _ => return Ok(false),
         }
     }
 }
@@ -108,7 +132,7 @@ mod tests {
 
     fn like(text: &str, pattern: &str) -> bool {
         let chars = |text: &str| text.chars().collect::<Vec<_>>();
-        matches(&chars(text), &chars(pattern))
+        matches(&chars(text), &chars(pattern), || Ok(())).unwrap()
     }
 
     #[test]
@@ -138,7 +162,7 @@ mod tests {
     #[test]
     fn paths_are_walked_as_in_postgres() {
         let connection = Connection::open_in_memory().unwrap();
-        register(&connection).unwrap();
+        register(&connection, &TimeLimit::new()).unwrap();
         let get = |function: &str, path: &str| -> Option<String> {
             let json = r#"{"a":[1,{"b":"x"}],"0":true,"n":null,"q\"k":1.50}"#;
             let sql = format!("SELECT {function}(?1, ?2)");

@@ -5,6 +5,7 @@
 
 mod changes;
 mod functions;
+mod limit;
 mod open;
 mod rows;
 pub mod schema;
@@ -18,12 +19,14 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, Params};
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch};
 
 pub use changes::{Change, ChangeKind};
+use limit::TimeLimit;
 pub use rows::RowError;
 use schema::{Schema, Table};
 use writer::{Message, Task, Writer};
@@ -32,6 +35,8 @@ use writer::{Message, Task, Writer};
 const READERS: usize = 4;
 /// Pieces of work that wait for the writer before callers wait in turn.
 const QUEUE: usize = 256;
+/// How long one piece of work may take, as for users of the hosted platform.
+const TIME_LIMIT: Duration = Duration::from_secs(8);
 /// Changes kept for a slow listener.
 const CHANGES: usize = 1024;
 
@@ -91,8 +96,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether it passes: the disk is full, the file is busy, the store shuts down. Whoever asked
-    /// may try again.
+    /// Whether it passes: the disk is full, the file is busy, the store shuts down, or somebody's
+    /// statement took too long. Whoever asked may try again.
     pub fn passes(&self) -> bool {
         let cause = match self {
             Self::Closed => return true,
@@ -106,7 +111,12 @@ impl StoreError {
         };
         matches!(
             cause.sqlite_error_code(),
-            Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+            Some(
+                ErrorCode::DiskFull
+                    | ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::OperationInterrupted
+            )
         )
     }
 }
@@ -137,7 +147,8 @@ struct Inner {
 
 #[derive(Debug)]
 struct Readers {
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<(Connection, TimeLimit)>>,
+    allowed: Duration,
     permits: Arc<Semaphore>,
     path: PathBuf,
 }
@@ -151,7 +162,11 @@ impl Store {
 
     /// The same with tables and functions beyond the sandbox's own.
     pub fn open_with(path: &Path, schema: Schema) -> Result<Self, StoreError> {
-        let connection = open::writer(path, &schema)?;
+        Self::open_limited(path, schema, TIME_LIMIT)
+    }
+
+    fn open_limited(path: &Path, schema: Schema, allowed: Duration) -> Result<Self, StoreError> {
+        let (connection, limit) = open::writer(path, &schema)?;
         changes::watch(&connection, &schema)?;
         let schema = Arc::new(schema);
         let (work, inbox) = mpsc::channel(QUEUE);
@@ -159,6 +174,8 @@ impl Store {
         let (done_sender, done) = watch::channel(());
         let writer = Writer {
             connection,
+            limit,
+            allowed,
             schema: Arc::clone(&schema),
             inbox,
             changes: changes.clone(),
@@ -171,6 +188,7 @@ impl Store {
         let readers = Arc::new(Readers {
             idle: Mutex::default(),
             permits: Arc::new(Semaphore::new(READERS)),
+            allowed,
             path: path.to_owned(),
         });
         let thread = Mutex::new(Some(thread));
@@ -179,7 +197,7 @@ impl Store {
 
     /// Runs `work` alone on the writer's connection; what it did lasts on `Ok` and is rolled back
     /// on `Err` and on a panic. Returns after the commit. When the future is dropped, the work may
-    /// be done all the same.
+    /// be done all the same. Statements after eight seconds fail with `SQLITE_INTERRUPT`.
     pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -193,7 +211,8 @@ impl Store {
     }
 
     /// Runs `work` on a reader's connection; it sees one state of the database throughout, and
-    /// every write that returned before.
+    /// every write that returned before. Statements after eight seconds fail with
+    /// `SQLITE_INTERRUPT`.
     pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -282,15 +301,17 @@ impl Readers {
         F: FnOnce(&Connection) -> Result<T, E>,
     {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
-            Some(connection) => connection,
+        let (connection, limit) = match idle {
+            Some(reader) => reader,
             None => open::reader(&self.path)?,
         };
+        limit.set(self.allowed);
         let transaction = connection.unchecked_transaction()?;
         // A panic drops the connection; the next reader opens another.
         let result = work(&transaction);
+        limit.lift();
         transaction.finish()?;
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((connection, limit));
         drop(permit);
         result
     }

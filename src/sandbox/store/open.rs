@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::limit::TimeLimit;
 use super::{Schema, StoreError, functions};
 
 /// Each brings the format from its index to the next; the format is SQLite's `user_version`.
@@ -20,22 +21,20 @@ const PREPARED: usize = 128;
 
 /// Makes the file when it is absent, checks its format before anything is changed, and migrates.
 /// Returns the writer's connection.
-pub(super) fn writer(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
-    prepared(path, schema).map_err(|error| match error {
-        StoreError::Sqlite(source) => {
-            let path = path.to_owned();
-            match source.sqlite_error_code() {
-                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-                    StoreError::Damaged { path, source }
-                }
-                _ => StoreError::Open { path, source },
+pub(super) fn writer(path: &Path, schema: &Schema) -> Result<(Connection, TimeLimit), StoreError> {
+    prepared(path, schema).map_err(|error| {
+        let StoreError::Sqlite(source) = error else { return error };
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                StoreError::Damaged { path, source }
             }
+            _ => StoreError::Open { path, source },
         }
-        other => other,
     })
 }
 
-fn prepared(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
+fn prepared(path: &Path, schema: &Schema) -> Result<(Connection, TimeLimit), StoreError> {
     make_private(path).map_err(|source| StoreError::File { path: path.to_owned(), source })?;
     let mut connection = Connection::open_with_flags(path, flags())?;
     connection.busy_timeout(BUSY)?;
@@ -45,21 +44,21 @@ fn prepared(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
         return Err(StoreError::Newer { found, known });
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    settings(&connection)?;
+    let limit = settings(&mut connection)?;
     migrate(&mut connection)?;
     for sql in &schema.added_sql {
         connection.execute_batch(sql)?;
     }
-    Ok(connection)
+    Ok((connection, limit))
 }
 
 /// A connection that cannot change anything. The file must have been opened by [`writer`].
-pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open_with_flags(path, flags())?;
+pub(super) fn reader(path: &Path) -> Result<(Connection, TimeLimit), StoreError> {
+    let mut connection = Connection::open_with_flags(path, flags())?;
     connection.busy_timeout(BUSY)?;
-    settings(&connection)?;
+    let limit = settings(&mut connection)?;
     connection.pragma_update(None, "query_only", true)?;
-    Ok(connection)
+    Ok((connection, limit))
 }
 
 /// The connection is used by one thread at a time, so SQLite need not lock it.
@@ -83,13 +82,16 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn settings(connection: &Connection) -> rusqlite::Result<()> {
+fn settings(connection: &mut Connection) -> rusqlite::Result<TimeLimit> {
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
-    functions::register(connection)
+    let limit = TimeLimit::new();
+    limit.watch(connection)?;
+    functions::register(connection, &limit)?;
+    Ok(limit)
 }
 
 pub(super) fn format(connection: &Connection) -> rusqlite::Result<i64> {

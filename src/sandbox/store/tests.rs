@@ -295,7 +295,7 @@ async fn rows_are_shown_as_rest_does() {
 #[test]
 fn definitions_and_tables_agree() {
     let dir = tempfile::tempdir().unwrap();
-    let connection = open::writer(&dir.path().join("db"), &Schema::built_in()).unwrap();
+    let (connection, _) = open::writer(&dir.path().join("db"), &Schema::built_in()).unwrap();
     for table in Schema::built_in().tables() {
         let sql = "SELECT name, type, \"notnull\" OR pk, pk FROM pragma_table_info(?1)";
         let mut statement = connection.prepare(sql).unwrap();
@@ -317,4 +317,45 @@ fn definitions_and_tables_agree() {
             .collect();
         assert_eq!(columns, defined, "{}", table.name);
     }
+}
+
+#[tokio::test]
+async fn work_that_takes_too_long_ends_and_the_rest_goes_on() {
+    const FOR_EVER: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
+         SELECT count(*) FROM n";
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sandbox.db");
+    let allowed = Duration::from_millis(50);
+    let store = Store::open_limited(&path, Schema::built_in(), allowed).unwrap();
+    let costly = |connection: &Connection| {
+        Ok::<i64, StoreError>(connection.query_row(FOR_EVER, [], |row| row.get(0))?)
+    };
+    let interrupted = |error: &StoreError| {
+        matches!(error, StoreError::Sqlite(error)
+            if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted))
+    };
+    // More than there are readers.
+    for _ in 0..=READERS {
+        let error = store.read(costly).await.unwrap_err();
+        assert!(interrupted(&error), "{error:?}");
+    }
+    let error = store.write(move |write| costly(write.tx)).await.unwrap_err();
+    assert!(interrupted(&error), "{error:?}");
+    let matching = store.read(|connection| {
+        let like = "SELECT pg_like(?1, ?2)";
+        let (text, pattern) = ("a".repeat(1_000_000), format!("%{}b", "a".repeat(100_000)));
+        Ok::<bool, StoreError>(connection.query_row(like, [text, pattern], |row| row.get(0))?)
+    });
+    let error = matching.await.unwrap_err();
+    assert!(interrupted(&error), "{error:?}");
+    let written = store.write(|write| {
+        write.tx.execute("INSERT INTO teams VALUES (?1, 'team', 0)", [TEAM])?;
+        Ok::<_, StoreError>(())
+    });
+    written.await.unwrap();
+    let teams = store.read(|connection| {
+        let count = "SELECT count(*) FROM teams";
+        Ok::<i64, StoreError>(connection.query_row(count, [], |row| row.get(0))?)
+    });
+    assert_eq!(teams.await.unwrap(), 1);
 }

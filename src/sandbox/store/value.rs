@@ -103,7 +103,8 @@ pub fn from_json(kind: Type, value: &Value) -> Result<Sql, BadValue> {
     }
 }
 
-fn has_nul(value: &Value) -> bool {
+/// Whether a name or text in it holds U+0000.
+pub fn has_nul(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
         Value::String(text) => text.contains('\0'),

@@ -7,10 +7,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::limit::TimeLimit;
 use super::{Change, Schema, StoreError, Write, changes};
 use crate::task::panic_text;
 
@@ -86,6 +88,9 @@ where
 /// What the thread owns.
 pub(super) struct Writer {
     pub(super) connection: Connection,
+    pub(super) limit: TimeLimit,
+    /// For each piece of work.
+    pub(super) allowed: Duration,
     pub(super) schema: Arc<Schema>,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) changes: broadcast::Sender<Arc<Change>>,
@@ -157,7 +162,10 @@ impl Writer {
         execute("BEGIN IMMEDIATE")?;
         for work in batch {
             execute("SAVEPOINT work")?;
-            if !work.run(&self.connection) {
+            self.limit.set(self.allowed);
+            let good = work.run(&self.connection);
+            self.limit.lift();
+            if !good {
                 // Fails if SQLite rolled everything back by itself, as for a full disk: then the
                 // earlier pieces of this transaction are gone, too, and are told so.
                 execute("ROLLBACK TO work")?;

@@ -1,6 +1,7 @@
 //! Reads: select lists, filters, order, windows, counts, and what is refused.
 
 use super::*;
+use crate::sandbox::rest::RestError;
 
 /// Names with every character that quoting is about, `n` from 100 on.
 const ODD: [&str; 10] =
@@ -333,4 +334,15 @@ async fn headers_that_are_not_understood_are_refused() {
         let answer = server.call(&me(), Method::GET, "items?n=eq.1", &[(name, value)], "").await;
         assert_eq!(answer.status, 200, "{name}: {value}");
     }
+}
+
+#[test]
+fn what_took_too_long_is_told_apart_from_whom_it_hit() {
+    use rusqlite::ffi;
+    let interrupted =
+        || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_INTERRUPT), None);
+    let slow = RestError::from(interrupted());
+    assert_eq!((slow.code, slow.status(false).as_u16()), ("57014", 500));
+    let hit = RestError::from(StoreError::Commit(std::sync::Arc::new(interrupted())));
+    assert_eq!((hit.code, hit.status(false).as_u16()), ("53300", 503));
 }
