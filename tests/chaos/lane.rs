@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ use crate::common::{ControlPlane, Gateway, Machine};
 const IN_HAND: usize = 20;
 /// How long the last jobs may take once all faults are over: backoff may have grown meanwhile.
 const SETTLES_WITHIN: Duration = Duration::from_mins(3);
+/// How long an orderly end may take: a report may be at the longest pause of its backoff.
+const ENDS_WITHIN: Duration = Duration::from_secs(100);
 const DISK_KIB: u32 = 32 * 1024;
 
 /// What came of a lane.
@@ -331,9 +334,9 @@ impl<'a> Lane<'a> {
         }
         let mut gateway = self.gateway.lock().await;
         if self.log_out().await {
-            let status = gateway.ended().await;
-            if status.code() != Some(4) {
-                self.violation(&format!("a revoked pairing ended the gateway with {status}"));
+            let status = self.end_of(&mut gateway, "its pairing was revoked").await;
+            if status.is_some_and(|status| status.code() != Some(4)) {
+                self.violation(&format!("a revoked pairing ended the gateway with {status:?}"));
             }
         } else {
             self.violation("the session could not be revoked");
@@ -389,10 +392,28 @@ impl<'a> Lane<'a> {
         // A start that has not come to its signal handlers yet dies of it, and rightly so.
         self.machine.is_up().await;
         gateway.signal(Signal::SIGTERM);
-        let status = gateway.ended().await;
-        if !status.success() {
-            self.violation(&format!("asked to stop, the gateway ended with {status}"));
+        let status = self.end_of(&mut gateway, "it was asked to stop").await;
+        if status.is_some_and(|status| !status.success()) {
+            self.violation(&format!("asked to stop, the gateway ended with {status:?}"));
         }
+    }
+
+    /// How the gateway ended; it is killed when that takes too long.
+    async fn end_of(&self, gateway: &mut Gateway, why: &str) -> Option<ExitStatus> {
+        let deadline = Instant::now() + ENDS_WITHIN;
+        while Instant::now() < deadline {
+            if let Some(status) = gateway.child.try_wait().unwrap() {
+                return Some(status);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let status = self.machine.status().await.unwrap_or_default();
+        self.violation(&format!(
+            "the gateway did not end within {ENDS_WITHIN:?} after {why}: {status}: {}",
+            self.last_words()
+        ));
+        gateway.kill().await;
+        None
     }
 
     pub(crate) fn log(&self) -> PathBuf {
@@ -401,7 +422,7 @@ impl<'a> Lane<'a> {
 
     fn last_words(&self) -> String {
         let text = std::fs::read_to_string(stderr(&self.machine)).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(3).collect();
+        let lines: Vec<&str> = text.lines().rev().take(8).collect();
         lines.join(" | ")
     }
 }

@@ -155,11 +155,12 @@ fn judge_secrets(lane: &Lane<'_>) {
     }
 }
 
-/// The line that tells a secret, with the secret cut out.
+/// What stands around a secret that is told.
 fn told(text: &str, secrets: &BTreeSet<String>) -> Option<String> {
-    let secret = secrets.iter().find(|secret| text.contains(*secret))?;
-    let line = text.lines().find(|line| line.contains(secret)).unwrap_or(text);
-    Some(line.replace(secret, "<SECRET>").chars().take(600).collect())
+    let (before, after) = secrets.iter().find_map(|secret| text.split_once(secret.as_str()))?;
+    let before: String = before.chars().rev().take(200).collect::<Vec<_>>().iter().rev().collect();
+    let after: String = after.chars().take(200).collect();
+    Some(format!("{before}<SECRET>{after}"))
 }
 
 fn judge_permissions(lane: &Lane<'_>) {
