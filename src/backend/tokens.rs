@@ -281,7 +281,7 @@ mod tests {
 
     impl TokenStore for Full {
         fn load(&self) -> anyhow::Result<Option<Tokens>> {
-            Ok(Some(pair("loaded")))
+            Ok(Some(pair("loaded-access-token", "loaded-refresh-one")))
         }
 
         fn save(&self, _: &Tokens, _: &SecretString) -> anyhow::Result<bool> {
@@ -293,19 +293,13 @@ mod tests {
         }
     }
 
-    fn pair(name: &str) -> Tokens {
-        Tokens {
-            access: format!("{name}-access-token").into(),
-            refresh: format!("{name}-refresh-one").into(),
-        }
-    }
-
     #[test]
     fn tokens_are_known_to_the_redactor_even_when_they_cannot_be_saved() {
         let redactor = Redactor::default();
         let store = RedactedTokens::new(Full, redactor.clone());
         assert!(store.load().unwrap().is_some());
-        assert!(store.save(&pair("rotated"), &"parent".into()).is_err());
+        let rotated = pair("rotated-access-token", "rotated-refresh-one");
+        assert!(store.save(&rotated, &"parent".into()).is_err());
         for secret in [
             "loaded-access-token",
             "loaded-refresh-one",
