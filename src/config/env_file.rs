@@ -36,14 +36,25 @@ pub(super) fn overlay(
 ) -> Result<Option<EnvFile>, ConfigError> {
     let Some(path) = find(options, environment, current_dir, warnings)? else { return Ok(None) };
     let contents = read(&path)?;
+    match lay(&contents, environment) {
+        Ok(names) => Ok(Some(EnvFile { path, names })),
+        Err(reason) => Err(unusable(&path, reason)),
+    }
+}
+
+/// Adds the variables that are not there yet; gives their names, or what is wrong with the text.
+pub(super) fn lay(
+    contents: &str,
+    environment: &mut Environment,
+) -> Result<BTreeSet<String>, String> {
     let mut names = BTreeSet::new();
     for pair in dotenvy::from_read_iter(contents.as_bytes()) {
-        let (name, value) = pair.map_err(|error| unusable(&path, describe(&error, &contents)))?;
+        let (name, value) = pair.map_err(|error| describe(&error, contents))?;
         if environment.add_missing(&name, &value) {
             names.insert(name);
         }
     }
-    Ok(Some(EnvFile { path, names }))
+    Ok(names)
 }
 
 fn find(
@@ -182,7 +193,7 @@ mod tests {
         GlobalOptions { env: Some(name.to_owned()), ..GlobalOptions::default() }
     }
 
-    fn lay(
+    fn overlaid(
         options: &GlobalOptions,
         environment: &mut Environment,
         current_dir: &Path,
@@ -197,7 +208,8 @@ mod tests {
             std::fs::write(dir.join(".env"), "A=1").unwrap();
         }
         let mut environment = Environment::default();
-        let read = lay(&GlobalOptions::default(), &mut environment, &repository.inside).unwrap();
+        let read =
+            overlaid(&GlobalOptions::default(), &mut environment, &repository.inside).unwrap();
         assert_eq!((read, environment), (None, Environment::default()));
     }
 
@@ -217,12 +229,13 @@ mod tests {
             for dir in [&repository.inside, &repository.root] {
                 std::fs::write(dir.join(file), "A=1").unwrap();
                 let by_flag =
-                    lay(&asked(name), &mut Environment::default(), &repository.inside).unwrap();
+                    overlaid(&asked(name), &mut Environment::default(), &repository.inside)
+                        .unwrap();
                 assert_eq!(by_flag.unwrap().path, dir.join(file));
             }
             let mut environment = Environment::from_pairs([("PANORAMA_ENV", name)]);
             let by_variable =
-                lay(&GlobalOptions::default(), &mut environment, &repository.inside).unwrap();
+                overlaid(&GlobalOptions::default(), &mut environment, &repository.inside).unwrap();
             assert_eq!(by_variable.unwrap().path, repository.root.join(file));
             for dir in [&repository.inside, &repository.root] {
                 std::fs::remove_file(dir.join(file)).unwrap();
@@ -250,7 +263,7 @@ mod tests {
         let mut options = GlobalOptions::default();
         let value = |options: &GlobalOptions, variables: &[(&'static str, &'static str)]| {
             let mut environment = Environment::from_pairs(variables.iter().copied());
-            lay(options, &mut environment, &repository.inside).unwrap();
+            overlaid(options, &mut environment, &repository.inside).unwrap();
             environment.get("A").map(str::to_owned)
         };
         assert_eq!(value(&options, &variables).as_deref(), Some("env"));
@@ -268,7 +281,8 @@ mod tests {
         let file = repository.root.join(".env");
         std::fs::write(&file, "\u{feff}A=file\nexport B='two words'\n# no\n\nC=\"x\"\n").unwrap();
         let mut environment = Environment::from_pairs([("A", "process")]);
-        let read = lay(&asked("local"), &mut environment, &repository.inside).unwrap().unwrap();
+        let read =
+            overlaid(&asked("local"), &mut environment, &repository.inside).unwrap().unwrap();
         assert_eq!(read.names, BTreeSet::from(["B".to_owned(), "C".to_owned()]));
         let wanted = [("A", "process"), ("B", "two words"), ("C", "x")];
         assert_eq!(environment, Environment::from_pairs(wanted));
@@ -277,9 +291,9 @@ mod tests {
     #[test]
     fn asked_for_and_missing_is_an_error_that_names_the_file() {
         let repository = repository();
-        let by_name = lay(&asked("stage"), &mut Environment::default(), &repository.inside);
+        let by_name = overlaid(&asked("stage"), &mut Environment::default(), &repository.inside);
         let file = GlobalOptions { env_file: Some("no.env".into()), ..GlobalOptions::default() };
-        let by_file = lay(&file, &mut Environment::default(), &repository.inside);
+        let by_file = overlaid(&file, &mut Environment::default(), &repository.inside);
         for (outcome, name) in [(by_name, ".env.stage"), (by_file, "no.env")] {
             let Err(ConfigError::EnvFile { path, reason }) = outcome else {
                 panic!("{outcome:?}");
@@ -292,7 +306,8 @@ mod tests {
     #[test]
     fn an_unknown_environment_is_an_error_by_flag_and_a_warning_by_variable() {
         let repository = repository();
-        let error = lay(&asked("moon"), &mut Environment::default(), &repository.root).unwrap_err();
+        let error =
+            overlaid(&asked("moon"), &mut Environment::default(), &repository.root).unwrap_err();
         assert_eq!(
             error.to_string(),
             "--env cannot be \"moon\": it may be local (or development), dev, test, stage or prod \
@@ -310,7 +325,7 @@ mod tests {
     fn a_bad_line_is_named_and_not_quoted() {
         let repository = repository();
         std::fs::write(repository.root.join(".env"), "A=1\nB=2\nhush hush\n").unwrap();
-        let error = lay(&asked("local"), &mut Environment::default(), &repository.root);
+        let error = overlaid(&asked("local"), &mut Environment::default(), &repository.root);
         let text = error.unwrap_err().to_string();
         assert!(text.ends_with("cannot be used: line 3 is not of the form NAME=value"), "{text}");
     }
@@ -320,14 +335,14 @@ mod tests {
         let repository = repository();
         let file = repository.root.join(".env");
         std::fs::write(&file, b"A=\xff").unwrap();
-        let outcome = lay(&asked("local"), &mut Environment::default(), &repository.root);
+        let outcome = overlaid(&asked("local"), &mut Environment::default(), &repository.root);
         assert!(outcome.unwrap_err().to_string().ends_with("it is not UTF-8 text"));
         std::fs::write(&file, "#".repeat(2 << 20)).unwrap();
-        let outcome = lay(&asked("local"), &mut Environment::default(), &repository.root);
+        let outcome = overlaid(&asked("local"), &mut Environment::default(), &repository.root);
         assert!(outcome.unwrap_err().to_string().ends_with("it is larger than 1048576 bytes"));
         std::fs::remove_file(&file).unwrap();
         std::fs::create_dir(&file).unwrap();
-        let outcome = lay(&asked("local"), &mut Environment::default(), &repository.root);
+        let outcome = overlaid(&asked("local"), &mut Environment::default(), &repository.root);
         assert!(matches!(outcome, Err(ConfigError::EnvFile { .. })));
     }
 
@@ -339,7 +354,7 @@ mod tests {
             std::fs::write(&file, &text).unwrap();
             let options = GlobalOptions { env_file: Some(file), ..GlobalOptions::default() };
             // Either outcome is fine.
-            let outcome = lay(&options, &mut Environment::default(), dir.path());
+            let outcome = overlaid(&options, &mut Environment::default(), dir.path());
             let told = matches!(outcome, Ok(Some(_)) | Err(ConfigError::EnvFile { .. }));
             prop_assert!(told);
         }

@@ -3,6 +3,8 @@
 mod env_file;
 mod environment;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod layers;
 mod lock;
 mod paths;

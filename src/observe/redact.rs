@@ -5,9 +5,9 @@
 //! changes nothing. `docs/SECURITY.md` says what passes it and what does not.
 
 mod own;
-mod pairs;
 mod scan;
 mod text;
+mod values;
 
 #[cfg(test)]
 mod tests;
@@ -108,7 +108,7 @@ impl Redactor {
         fields
             .iter()
             .map(|(name, value)| {
-                let secret = pairs::names_secret(name);
+                let secret = values::names_secret(name);
                 let shown = if secret { self.secret_value(value) } else { self.value(value) };
                 (self.text(name), shown)
             })
@@ -159,7 +159,12 @@ impl Redactor {
                     return format!("{flag}={}", content_mark(value));
                 }
                 value_is_content = names_content(argument);
-                if is_content(argument) { content_mark(argument) } else { self.text(argument) }
+                if is_content(argument) {
+                    return content_mark(argument);
+                }
+                // A mark may be longer than what it stands for.
+                let shown = self.text(argument);
+                if is_content(&shown) { content_mark(argument) } else { shown }
             })
             .collect()
     }
@@ -205,7 +210,7 @@ fn names_content(flag: &str) -> bool {
     };
     let name = name.to_ascii_lowercase();
     let words = !name.is_empty() && name.bytes().all(text::is_word);
-    words && (name.contains("prompt") || name.contains("schema") || pairs::names_secret(&name))
+    words && (name.contains("prompt") || name.contains("schema") || values::names_secret(&name))
 }
 
 /// A flag that follows another one is no value of it.

@@ -8,6 +8,8 @@
 
 mod capture;
 mod environment;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod output;
 mod run;
 mod shim;

@@ -4,8 +4,8 @@
 //! text (`token=token=token=…`, `eyJeyJeyJ…`) costs no more than any other.
 
 use super::Span;
-use super::pairs::Pairs;
-use super::text::{Text, ends_bare, is_quote, is_word};
+use super::text::{Text, is_quote, is_word};
+use super::values::Values;
 
 /// Prefixes of provider keys, and how many characters must follow.
 const KEY_PREFIXES: [(&str, usize); 8] = [
@@ -20,10 +20,6 @@ const KEY_PREFIXES: [(&str, usize); 8] = [
 ];
 /// `sk-ant-…` is a key in the middle of a word too; `sk-…` would be the end of `disk-…`.
 const ANTHROPIC: &str = "sk-ant-";
-/// What people write behind "Bearer" when they speak of it.
-const ABOUT_BEARER: [&str; 7] =
-    ["token", "tokens", "auth", "authentication", "authorization", "scheme", "schema"];
-
 /// Where secrets stand.
 pub(super) fn secret_spans(text: &str) -> Vec<Span> {
     spans_of(&Text::new(text))
@@ -31,18 +27,18 @@ pub(super) fn secret_spans(text: &str) -> Vec<Span> {
 
 /// [`secret_spans`] of a text that counts how often it is looked at.
 pub(super) fn spans_of(text: &Text<'_>) -> Vec<Span> {
-    let mut scan = Scan { text, spans: Vec::new(), words_until: 0, jwt_until: 0, bearer_until: 0 };
-    let mut pairs = Pairs::new(text);
+    let mut scan = Scan { text, spans: Vec::new(), words_until: 0, jwt_until: 0 };
+    let mut values = Values::new(text);
     for at in 0..text.len() {
         let Some(byte) = text.byte(at) else { break };
         match byte {
-            b'=' => pairs.separator(at, 1, &mut scan.spans),
+            b'=' => values.separator(at, 1, &mut scan.spans),
             b':' => {
-                pairs.separator(at, 1, &mut scan.spans);
+                values.separator(at, 1, &mut scan.spans);
                 scan.userinfo(at);
             }
-            b'%' if is_encoded_separator(text, at) => pairs.separator(at, 3, &mut scan.spans),
-            b'B' | b'b' => scan.bearer(at),
+            b'%' if is_encoded_separator(text, at) => values.separator(at, 3, &mut scan.spans),
+            b'B' | b'b' => values.bearer(at, &mut scan.spans),
             b'e' => scan.jwt(at),
             b's' => {
                 scan.dashed_key(at);
@@ -71,39 +67,9 @@ struct Scan<'a> {
     words_until: usize,
     /// A run that starts like a JWT was looked at up to here.
     jwt_until: usize,
-    /// What a `Bearer` is followed by reaches up to here.
-    bearer_until: usize,
 }
 
 impl Scan<'_> {
-    /// `Bearer …`, `bearer "…"`; not the words of those who speak of it.
-    fn bearer(&mut self, at: usize) {
-        const WORD: &str = "bearer";
-        let text = self.text;
-        if at < self.bearer_until || !text.starts_with_any_case(at, WORD) {
-            return;
-        }
-        let behind = at + WORD.len();
-        let start = match text.skip_blanks(behind) {
-            start if start > behind => start,
-            _ if text.starts_with(behind, "+") => behind + 1,
-            _ if text.starts_with(behind, "%20") => behind + 3,
-            _ => return,
-        };
-        let (start, end) = if let Some(quote) = text.quote_at(start, false) {
-            (quote.content, text.end_of_quoted(quote).0)
-        } else {
-            let from = if text.byte(start) == Some(b'<') { start + 1 } else { start };
-            (start, text.end_where(from, |byte| ends_bare(byte) || byte == b'\\'))
-        };
-        let word = text.slice(start, end);
-        let word = word.strip_suffix(b".").or_else(|| word.strip_suffix(b":")).unwrap_or(word);
-        if !ABOUT_BEARER.iter().any(|about| word.eq_ignore_ascii_case(about.as_bytes())) {
-            self.bearer_until = end;
-            self.spans.push((start, end));
-        }
-    }
-
     /// `eyJ….….…`; a cut one without its last part counts too.
     fn jwt(&mut self, at: usize) {
         let text = self.text;

@@ -139,6 +139,21 @@ fn a_log_line_stays_one_line_of_json() {
 }
 
 #[test]
+fn what_starts_inside_a_quoted_value_ends_there() {
+    for (text, wanted) in [
+        ("secret:`a secret:\"` b \"c\" d", "secret:`[REDACTED]` b \"c\" d"),
+        ("bearer \"secret:'\"' x 'y'", "bearer \"[REDACTED]\"' x 'y'"),
+        ("token:`cookie: r`\" x", "token:`[REDACTED]`\" x"),
+        (
+            "Authorization: Digest token=\"abc\"\nplain \"text\"",
+            "Authorization: [REDACTED]\nplain \"text\"",
+        ),
+    ] {
+        assert_eq!(shown(text), wanted, "{text}");
+    }
+}
+
+#[test]
 fn secrets_by_their_look() {
     for secret in [
         JWT,
@@ -340,6 +355,8 @@ fn arguments_hide_content_and_keep_options() {
          [REDACTED_CONTENT:9] [REDACTED_CONTENT:257]"
     );
     assert_eq!(redactor.arguments(&shown), shown);
+    let grown = redactor.arguments(&["token=a;".repeat(32)]);
+    assert_eq!(grown, ["[REDACTED_CONTENT:256]"], "too long when redacted");
     assert_eq!(redactor.command_line("claude", &["--version"]), "claude --version");
 }
 

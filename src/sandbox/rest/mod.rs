@@ -6,6 +6,8 @@
 
 mod body;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod headers;
 mod query;
 mod read;

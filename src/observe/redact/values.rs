@@ -1,4 +1,5 @@
-//! `key=value`, `key: value` and JSON members whose key names a secret, at any depth of escaping.
+//! Values that follow what names them: `key=value`, `key: value` and JSON members whose key names a
+//! secret, at any depth of escaping, and `Bearer value`.
 
 use super::text::{Quote, Text, ends_bare, is_blank, is_quote, is_word};
 use super::{Span, is_content_mark};
@@ -22,6 +23,10 @@ const LONGEST_KEY: usize = 64;
 /// What may stand before the secret in a value of two words.
 const SCHEMES: [&str; 7] = ["basic", "bearer", "digest", "negotiate", "ntlm", "token", "apikey"];
 
+/// What people write behind "Bearer" when they speak of it.
+const ABOUT_BEARER: [&str; 7] =
+    ["token", "tokens", "auth", "authentication", "authorization", "scheme", "schema"];
+
 /// True when a key, flag or field of this name holds a secret: `session_id`, `apiKey`,
 /// `OPENAI_API_KEY`, but not `max_tokens`.
 pub(super) fn names_secret(name: &str) -> bool {
@@ -30,14 +35,17 @@ pub(super) fn names_secret(name: &str) -> bool {
     SECRET_NAMES.iter().any(|secret| plain.ends_with(secret))
 }
 
-/// Finds the values of pairs, given their separators from first to last.
+/// Finds values, given their separators and `Bearer`s from first to last.
 ///
 /// What is hidden already is not looked at again, so that `token=token=token=…` costs no more than
 /// any other text.
-pub(super) struct Pairs<'a> {
+pub(super) struct Values<'a> {
     text: &'a Text<'a>,
     /// Values are hidden up to here.
     done: usize,
+    /// The last quoted value or header ends here: what starts inside it ends there too, while a
+    /// bare value may be the key of one that goes on (`token=authorization: Basic …`).
+    closed: Option<usize>,
 }
 
 struct Key {
@@ -55,9 +63,9 @@ impl Key {
     }
 }
 
-impl<'a> Pairs<'a> {
+impl<'a> Values<'a> {
     pub(super) fn new(text: &'a Text<'a>) -> Self {
-        Self { text, done: 0 }
+        Self { text, done: 0, closed: None }
     }
 
     /// Looks at the `=`, `:` or the percent-encoded one (three bytes) at `at`.
@@ -77,6 +85,9 @@ impl<'a> Pairs<'a> {
             let opens = text.quote_at(next, true).is_some() || text.byte(next) == Some(b'[');
             start = if opens { next } else { start };
         }
+        if self.is_closed(start) {
+            return;
+        }
         let quote = text.quote_at(start, key.quoted).or_else(|| self.wrapped_quote(start, &key));
         if let Some(quote) = quote {
             self.quoted(quote, spans);
@@ -89,8 +100,38 @@ impl<'a> Pairs<'a> {
         if colon && key.is_header() {
             let end = header_end(text, start.max(self.done), key.around);
             self.push(start, end, spans);
+            self.closed = Some(end);
         } else {
             self.bare(start, &key, spans);
+        }
+    }
+
+    /// `Bearer …`, `bearer "…"` at `at`; not the words of those who speak of it.
+    pub(super) fn bearer(&mut self, at: usize, spans: &mut Vec<Span>) {
+        const WORD: &str = "bearer";
+        let text = self.text;
+        if !text.starts_with_any_case(at, WORD) {
+            return;
+        }
+        let behind = at + WORD.len();
+        let start = match text.skip_blanks(behind) {
+            start if start > behind => start,
+            _ if text.starts_with(behind, "+") => behind + 1,
+            _ if text.starts_with(behind, "%20") => behind + 3,
+            _ => return,
+        };
+        if self.is_closed(start) {
+            return;
+        }
+        if let Some(quote) = text.quote_at(start, false) {
+            self.quoted(quote, spans);
+            return;
+        }
+        let end = self.bare_end(start);
+        let word = text.slice(start, end);
+        let word = word.strip_suffix(b".").or_else(|| word.strip_suffix(b":")).unwrap_or(word);
+        if !ABOUT_BEARER.iter().any(|about| word.eq_ignore_ascii_case(about.as_bytes())) {
+            self.push(start, end, spans);
         }
     }
 
@@ -159,6 +200,10 @@ impl<'a> Pairs<'a> {
         }
     }
 
+    fn is_closed(&self, start: usize) -> bool {
+        self.closed.is_some_and(|closed| start <= closed)
+    }
+
     fn push(&mut self, start: usize, end: usize, spans: &mut Vec<Span>) {
         self.done = self.done.max(end);
         if start < end && !is_content_mark(self.text.slice(start, end)) {
@@ -180,11 +225,12 @@ impl<'a> Pairs<'a> {
     /// Gives what follows the closing quote.
     fn quoted(&mut self, quote: Quote, spans: &mut Vec<Span>) -> Option<usize> {
         // Quoted text inside a hidden value ends there at the latest.
-        if quote.content < self.done {
+        if quote.content <= self.done {
             return None;
         }
         let (end, after) = self.text.end_of_quoted(quote);
         self.push(quote.content, end, spans);
+        self.closed = Some(end);
         after
     }
 
@@ -219,17 +265,20 @@ impl<'a> Pairs<'a> {
         ends && (number || matches!(literal, b"null" | b"true" | b"false"))
     }
 
+    fn bare_end(&self, start: usize) -> usize {
+        // `<value>`: the sign does not end what it begins.
+        let from = if self.text.byte(start) == Some(b'<') { start + 1 } else { start };
+        self.text.end_where(from.max(self.done), ends_bare)
+    }
+
     fn bare(&mut self, start: usize, key: &Key, spans: &mut Vec<Span>) {
         let text = self.text;
-        let end_of = |from: usize| text.end_where(from, ends_bare);
-        // `<value>`: the sign does not end what it begins.
-        let from = if text.byte(start) == Some(b'<') { start + 1 } else { start };
-        let mut end = end_of(from.max(self.done));
+        let mut end = self.bare_end(start);
         let word = text.slice(start, end);
         if is_blank(text.byte(end).unwrap_or(b'\n'))
             && SCHEMES.iter().any(|scheme| word.eq_ignore_ascii_case(scheme.as_bytes()))
         {
-            end = end_of(text.skip_blanks(end));
+            end = self.bare_end(text.skip_blanks(end));
         }
         // `cookie=a=b; c=d`
         while key.name.ends_with("cookie") && start < end && text.byte(end) == Some(b';') {
@@ -238,7 +287,7 @@ impl<'a> Pairs<'a> {
             if equals == name || text.byte(equals) != Some(b'=') {
                 break;
             }
-            end = end_of(equals);
+            end = self.bare_end(equals);
         }
         self.push(start, end, spans);
     }
