@@ -100,6 +100,11 @@ impl Middleman {
         self.shared.secrets.lock().unwrap().clone()
     }
 
+    /// Only this fault stays.
+    pub(crate) fn heal_but(&self, which: &str) {
+        self.shared.faults.lock().unwrap().retain(|fault, _| fault == which);
+    }
+
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().clone()
     }

@@ -288,6 +288,18 @@ impl Paired {
 
     pub(crate) async fn start_on(machine: Machine, control: &ControlPlane) -> Self {
         let gateway_id = machine.pair(control).await;
+        Self::allowed(machine, control, gateway_id).await
+    }
+
+    /// One that reaches its control plane by another address.
+    pub(crate) async fn through(control: &ControlPlane, url: &str) -> Self {
+        let machine = Machine::new();
+        let code = control.code().await;
+        let gateway_id = machine.pair_with(url, control.server.anon_key(), &code).await;
+        Self::allowed(machine, control, gateway_id).await
+    }
+
+    async fn allowed(machine: Machine, control: &ControlPlane, gateway_id: String) -> Self {
         machine.allow_control().await;
         let resource_id = control.allow_shell(&gateway_id).await;
         let gateway = machine.start().await;

@@ -129,22 +129,25 @@ async fn the_host_toggle_reaches_the_backend_within_a_second() {
 async fn an_outage_costs_nothing_but_time() {
     let control = ControlPlane::start().await;
     let middleman = Middleman::before(&control.url()).await;
-    let machine = Machine::new();
-    let code = control.code().await;
-    let gateway_id = machine.pair_with(&middleman.url, control.server.anon_key(), &code).await;
-    machine.allow_control().await;
-    let resource = control.allow_shell(&gateway_id).await;
-    let _gateway = machine.start().await;
-    let marker = machine.home().join("marker");
-    let command = format!("echo x >> {}; echo result", marker.display());
-    let job = control
-        .submit(&gateway_id, "shell_exec", json!({"command": command, "resource_id": resource}))
-        .await;
+    let paired = Paired::through(&control, &middleman.url).await;
+    let (marker, go) = (paired.machine.home().join("marker"), paired.machine.home().join("go"));
+    let command = format!(
+        "echo x >> {}; until [ -e {} ]; do sleep 0.05; done; echo result",
+        marker.display(),
+        go.display()
+    );
     // The claim's answer is lost on its way back; then the backend is down altogether.
     middleman.fault("PATCH /gateway_jobs", Fault::LostAnswer);
-    wait_until("the command to have run", || async { marker.exists().then_some(()) }).await;
+    let job = paired.submit_shell(&control, &command, json!({})).await;
+    wait_until("the command to run", || async { marker.exists().then_some(()) }).await;
     middleman.fault("/gateway_jobs", Fault::Answer(503, "text/html", "<p>down</p>".into()));
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    middleman.heal_but("/gateway_jobs");
+    middleman.forget();
+    std::fs::write(go, "").unwrap();
+    wait_until("a report to be refused", || async {
+        middleman.seen().iter().any(|seen| seen.method == "PATCH").then_some(())
+    })
+    .await;
     middleman.heal();
     let row = control.ended(&job).await;
     assert_eq!(row["status"], "completed", "{row}");
@@ -211,17 +214,9 @@ async fn a_revoked_pairing_ends_the_gateway_with_its_own_exit_code() {
 async fn a_plain_job_costs_five_requests() {
     let control = ControlPlane::start().await;
     let middleman = Middleman::before(&control.url()).await;
-    let machine = Machine::new();
-    let code = control.code().await;
-    let gateway_id = machine.pair_with(&middleman.url, control.server.anon_key(), &code).await;
-    machine.allow_control().await;
-    let resource = control.allow_shell(&gateway_id).await;
-    let _gateway = machine.start().await;
+    let paired = Paired::through(&control, &middleman.url).await;
     middleman.forget();
-    let job = control
-        .submit(&gateway_id, "shell_exec", json!({"command": "true", "resource_id": resource}))
-        .await;
-    control.ended(&job).await;
+    paired.shell(&control, "true").await;
     let requests: Vec<_> = middleman
         .seen()
         .into_iter()
