@@ -72,6 +72,11 @@ fn verdict(
     let kind = job.planned.kind;
     let may_be_cancelled = matches!(kind, Kind::IsCancelled | Kind::IsCancelledAtOnce);
     match row["status"].as_str() {
+        // The limit may pass before the shell has come to its first word.
+        Some("completed") if ran == 0 && matches!(kind, Kind::HitsItsLimit(_)) => {
+            is_result(job, &row["result"])?;
+            Ok("completed at its limit before its first word")
+        }
         Some("completed") if ran != 1 => Err("completed, but not run once".to_owned()),
         Some("completed") => {
             is_result(job, &row["result"])?;
