@@ -3,7 +3,7 @@
 //! One file a job, `jobs/<id>.json`, written whole (temp file, fsync, rename) and owner only. A
 //! record begins as an intent before the claim, gets the result before the report, and goes when
 //! the backend has confirmed or the row is no longer ours. So whatever kills the gateway, the next
-//! one knows what it must report ([`replay`]). The journal is bounded: past its bounds nothing new
+//! one knows what it must report (`replay`). The journal is bounded: past its bounds nothing new
 //! is claimed.
 
 mod record;
