@@ -63,6 +63,15 @@ impl Tree {
     }
 }
 
+impl Drop for Tree {
+    /// A test that fails half-way leaves nobody.
+    fn drop(&mut self) {
+        for member in self.reported() {
+            end(&member.process);
+        }
+    }
+}
+
 /// Waits until every member is gone and prints when each was; they must be within `limit` of
 /// `since`.
 pub(crate) async fn all_gone(what: &str, members: &[Member], since: Instant, limit: Duration) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::common::tree::{GONE_WITHIN, Member, Tree, all_gone, end, parent, started};
+use crate::common::tree::{GONE_WITHIN, Member, Tree, all_gone, parent, started};
 use crate::common::{ControlPlane, Machine, Paired, say, wait_until};
 
 /// Besides the leader: who holds the pipes, forks twice, has a session of its own, is deaf to
@@ -22,6 +22,8 @@ const STATUS_READ_EVERY: Duration = Duration::from_secs(15);
 
 /// A gateway that runs a job which has grown its tree.
 struct Grown {
+    /// Dropped first, while its log is there.
+    _tree: Tree,
     control: ControlPlane,
     paired: Paired,
     job: String,
@@ -36,7 +38,7 @@ impl Grown {
         let command = format!("exec {}", tree.command());
         let job = paired.submit_shell(&control, &command, json!({"timeout_ms": limit_ms})).await;
         let members = tree.grown().await;
-        Self { control, paired, job, members }
+        Self { _tree: tree, control, paired, job, members }
     }
 
     fn leader(&self) -> &Member {
@@ -188,9 +190,6 @@ async fn what_a_shell_exec_left_on_purpose_survives_the_gateways_death_and_next_
     let row = paired.shell(&control, "echo again").await;
     assert_eq!(row["result"]["stdout"], "again\n", "{row}");
     let after_start = alive();
-    for member in &members {
-        end(&member.process);
-    }
     say(&format!(
         "background work of a plain shell_exec: 5 alive at its end, {after_death} after the \
          gateway's SIGKILL, {after_start} after the next gateway's start and first job"
