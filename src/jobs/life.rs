@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use super::handlers::{self, Finished, Host};
 use super::journal::Record;
+use super::patience::read;
 use super::progress::Progress;
 use super::queue::{Entry, Work};
 use super::report::report;
 use super::stop::{JobStop, StopReason};
-use crate::backend::retry::{Backoff, Bounds, bounded};
+use crate::backend::retry::Backoff;
 use crate::backend::{BackendError, Claim, Completion};
 use crate::model::{Job, JobId, JobStatus, time};
 use crate::task::catch_panic;
@@ -153,21 +154,15 @@ async fn claim(
 /// Duplicate check and handler, beside a watch on the row. A panic in a handler is a failed job,
 /// never a dead gateway.
 async fn work(host: &Host, job: &Job, stop: &JobStop, progress: &Progress<'_>) -> Finished {
-    if let Some(key) = &job.idempotency_key {
-        match bounded(Bounds::READ, || host.api.duplicate_of(job)).await {
-            Ok(None) => {}
-            Ok(Some(_)) => return duplicate(job, key),
-            Err(error) => {
-                let why = host.redactor.text(&error.to_string());
-                return Finished::failed(json!({
-                    "message": format!("Could not check for a duplicate of the job: {why}"),
-                }));
-            }
+    let carried_out = async {
+        match find_duplicate(host, job, stop).await {
+            Some(finished) => finished,
+            None => handlers::run(host, job, stop, progress).await,
         }
-    }
+    };
     let handled = tokio::select! {
         // Not cancelled by the other arm, which never ends.
-        handled = catch_panic(handlers::run(host, job, stop, progress)) => handled,
+        handled = catch_panic(carried_out) => handled,
         never = watch_row(host, &job.id, stop) => match never {},
     };
     match handled {
@@ -178,6 +173,26 @@ async fn work(host: &Host, job: &Job, stop: &JobStop, progress: &Progress<'_>) -
                 "message": "The gateway failed inside; its log says more",
                 "job_type": job.job_type,
             }))
+        }
+    }
+}
+
+/// How a job ends that needs no handler: a duplicate, or one that was stopped while that was asked.
+async fn find_duplicate(host: &Host, job: &Job, stop: &JobStop) -> Option<Finished> {
+    let key = job.idempotency_key.as_deref()?;
+    let asked = tokio::select! {
+        // Cancel safe: it only reads.
+        asked = read(host, || host.api.duplicate_of(job)) => asked,
+        () = stop.token().cancelled() => return Some(Finished::stopped()),
+    };
+    match asked {
+        Ok(None) => None,
+        Ok(Some(_)) => Some(duplicate(job, key)),
+        Err(error) => {
+            let why = host.redactor.text(&error.to_string());
+            Some(Finished::failed(json!({
+                "message": format!("Could not check for a duplicate of the job: {why}"),
+            })))
         }
     }
 }

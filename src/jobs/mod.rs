@@ -12,6 +12,7 @@ mod handlers;
 pub mod journal;
 mod life;
 mod machine_control;
+mod patience;
 mod progress;
 mod queue;
 mod report;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::handlers::Host;
 use super::journal::Record;
+use super::patience::pause;
 use crate::backend::retry::Backoff;
 use crate::backend::{BackendError, Completion, Confirmation};
 use crate::model::{JobStatus, time};
@@ -56,24 +57,12 @@ pub(super) async fn report(host: &Host, mut record: Record) {
             tracing::warn!(error = %refused, "the job's result waits for the backend");
             warned = Some(Instant::now());
         }
-        wait(host, &refused, backoff.after(&refused)).await;
+        pause(host, &refused, backoff.after(&refused)).await;
         if !kept {
             kept = keep(host, &record).await;
         }
     }
     host.journal.remove(&record.id).await;
-}
-
-/// Waits `delay`, or until the backend is seen to be well again before that.
-async fn wait(host: &Host, refused: &BackendError, delay: Duration) {
-    let failed_at = Instant::now();
-    let mut polled = host.polled.clone();
-    let well_again = polled.wait_for(|at| at.is_some_and(|at| at > failed_at));
-    tokio::select! {
-        // Cancel safe, each arm: a timer and a watch.
-        () = tokio::time::sleep(delay) => {}
-        Ok(_) = well_again, if !refused.asks_for_time() => {}
-    }
 }
 
 /// Whether the result is on disk. A disk that is full does not keep it from being reported.

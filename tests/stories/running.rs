@@ -156,6 +156,24 @@ async fn an_outage_costs_nothing_but_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outage_after_the_claim_fails_no_job_that_has_not_run_yet() {
+    let control = ControlPlane::start().await;
+    let middleman = Middleman::before(&control.url()).await;
+    let paired = Paired::through(&control, &middleman.url).await;
+    middleman.fault("/team_resources", Fault::Answer(503, "text/html", "<p>down</p>".into()));
+    let job = paired.submit_shell(&control, "echo late", json!({})).await;
+    wait_until("the resource to be asked for again and again", || async {
+        let asked = middleman.seen().iter().filter(|s| s.path.ends_with("/team_resources")).count();
+        (asked >= 4).then_some(())
+    })
+    .await;
+    assert_eq!(control.admin.job(&job).await.unwrap()["status"], "running");
+    middleman.heal();
+    let row = control.ended(&job).await;
+    assert_eq!((&row["status"], &row["result"]["stdout"]), (&json!("completed"), &json!("late\n")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_result_whose_answer_was_lost_is_not_logged_as_dropped() {
     let control = ControlPlane::start().await;
     let middleman = Middleman::before(&control.url()).await;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{Finished, Host, signal_name};
-use crate::backend::retry::{Bounds, bounded};
 use crate::backend::{BackendError, ControlState};
 use crate::jobs::machine_control::{machine_control, remote_shell_resource};
+use crate::jobs::patience::read;
 use crate::jobs::progress::Progress;
 use crate::jobs::stop::JobStop;
 use crate::model::{Job, JobStatus, ResourceId};
@@ -86,7 +86,7 @@ async fn check(host: &Host, job: &Job) -> Result<Checked, Finished> {
         refuse(resource_id, &format!("Could not read {what}: {}", host.redactor.text(&why)))
     };
 
-    let status = bounded(Bounds::READ, || host.api.job_status(&job.id))
+    let status = read(host, || host.api.job_status(&job.id))
         .await
         .map_err(|error| unread("the job", error))?;
     if status != Some(JobStatus::Running) {
@@ -96,7 +96,7 @@ async fn check(host: &Host, job: &Job) -> Result<Checked, Finished> {
         return Err(refusal);
     }
 
-    let row = bounded(Bounds::READ, || host.api.control_state())
+    let row = read(host, || host.api.control_state())
         .await
         .map_err(|error| unread("this gateway's row", error))?;
     let toggle = host_toggle(host).await.map_err(|message| refuse(resource_id, &message))?;
@@ -130,7 +130,7 @@ async fn check_resource(
     row: Option<&ControlState>,
 ) -> Result<(), Finished> {
     let resource_id = ResourceId::new(id);
-    let resource = match bounded(Bounds::READ, || host.api.resource(&resource_id)).await {
+    let resource = match read(host, || host.api.resource(&resource_id)).await {
         Ok(resource) => resource,
         // An id that the backend cannot even read names no resource.
         Err(error) if error.is_permanent_refusal() => None,
