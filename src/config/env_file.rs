@@ -342,10 +342,8 @@ mod tests {
 
     #[test]
     fn values_made_of_values_do_not_grow_without_end() {
-        let mut text = "A0=0123456789\n".to_owned();
-        for number in 1..64 {
-            text += &format!("A{number}=$A{0}$A{0}\n", number - 1);
-        }
+        let line = |number: u32| format!("A{}=$A{number}$A{number}\n", number + 1);
+        let text = "A0=0123456789\n".to_owned() + &(0..64).map(line).collect::<String>();
         let reason = lay(&text, &mut Environment::default()).unwrap_err();
         assert_eq!(reason, "it has a value of more than 131072 bytes");
         let reason = lay(&"A=$B$B\n".repeat(501), &mut Environment::default()).unwrap_err();
