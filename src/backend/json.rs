@@ -200,6 +200,15 @@ mod tests {
     }
 
     #[test]
+    fn numbers_come_back_as_they_were() {
+        for number in ["8.8888833333333e+46", "1.1111111211111111e+58", "0.1", "1e-7", "5e-324"] {
+            let once = parse_json(number.as_bytes()).unwrap();
+            assert_eq!(once.as_f64(), number.parse().ok(), "{number}");
+            assert_eq!(parse_json(once.to_string().as_bytes()), Ok(once), "{number}");
+        }
+    }
+
+    #[test]
     fn what_is_not_json_is_named() {
         assert_eq!(parse_json(b"[1,"), Err(JsonError::Incomplete));
         assert_eq!(parse_json(b""), Err(JsonError::Incomplete));

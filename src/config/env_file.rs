@@ -13,6 +13,10 @@ use super::{ConfigError, Environment, GlobalOptions};
 
 /// An env file is a few kilobytes; more is something else.
 const LARGEST: u64 = 1024 * 1024;
+/// No program can be given a longer one (Linux's `MAX_ARG_STRLEN`).
+const LONGEST_VALUE: usize = 128 * 1024;
+/// A value may name others, and they others still: `B=$A$A`, `C=$B$B`, … grows without end.
+const MOST_REFERENCES: usize = 1000;
 /// What marks the root of a repository.
 const ROOT_MARKS: [&str; 2] = ["pnpm-workspace.yaml", ".git"];
 const ENVIRONMENTS: &str = "local (or development), dev, test, stage or prod (or production)";
@@ -47,9 +51,15 @@ pub(super) fn lay(
     contents: &str,
     environment: &mut Environment,
 ) -> Result<BTreeSet<String>, String> {
+    if contents.matches('$').count() > MOST_REFERENCES {
+        return Err(format!("it has more than {MOST_REFERENCES} dollar signs"));
+    }
     let mut names = BTreeSet::new();
     for pair in dotenvy::from_read_iter(contents.as_bytes()) {
         let (name, value) = pair.map_err(|error| describe(&error, contents))?;
+        if value.len() > LONGEST_VALUE {
+            return Err(format!("it has a value of more than {LONGEST_VALUE} bytes"));
+        }
         if environment.add_missing(&name, &value) {
             names.insert(name);
         }
@@ -328,6 +338,16 @@ mod tests {
         let error = overlaid(&asked("local"), &mut Environment::default(), &repository.root);
         let text = error.unwrap_err().to_string();
         assert!(text.ends_with("cannot be used: line 3 is not of the form NAME=value"), "{text}");
+    }
+
+    #[test]
+    fn values_made_of_values_do_not_grow_without_end() {
+        let line = |number: u32| format!("A{}=$A{number}$A{number}\n", number + 1);
+        let text = "A0=0123456789\n".to_owned() + &(0..64).map(line).collect::<String>();
+        let reason = lay(&text, &mut Environment::default()).unwrap_err();
+        assert_eq!(reason, "it has a value of more than 131072 bytes");
+        let reason = lay(&"A=$B$B\n".repeat(501), &mut Environment::default()).unwrap_err();
+        assert_eq!(reason, "it has more than 1000 dollar signs");
     }
 
     #[test]

@@ -196,6 +196,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_again_stays_the_same() {
+        let number = "8.8888833333333e+46";
+        let config = SavedConfig::parse(format!("{{\"other\": {number}}}").as_bytes()).unwrap();
+        let written = String::from_utf8(config.to_bytes()).unwrap();
+        assert!(written.contains(number), "{written}");
+    }
+
+    #[test]
     fn debug_output_shows_no_value() {
         let config = parsed(&json!({ "accessToken": "hush" }));
         let shown = format!("{config:?}");

@@ -4,7 +4,7 @@
 //! text (`token=token=token=…`, `eyJeyJeyJ…`) costs no more than any other.
 
 use super::Span;
-use super::text::{Text, is_quote, is_word};
+use super::text::{Text, is_word};
 use super::values::Values;
 
 /// Prefixes of provider keys, and how many characters must follow.
@@ -35,7 +35,7 @@ pub(super) fn spans_of(text: &Text<'_>) -> Vec<Span> {
             b'=' => values.separator(at, 1, &mut scan.spans),
             b':' => {
                 values.separator(at, 1, &mut scan.spans);
-                scan.userinfo(at);
+                values.userinfo(at, &mut scan.spans);
             }
             b'%' if is_encoded_separator(text, at) => values.separator(at, 3, &mut scan.spans),
             b'B' | b'b' => values.bearer(at, &mut scan.spans),
@@ -145,25 +145,6 @@ impl Scan<'_> {
         if end - (at + prefix) >= least {
             self.words_until = self.words_until.max(end);
             self.spans.push((at, end));
-        }
-    }
-
-    /// `scheme://user:password@host`, also with the slashes as some write them in JSON.
-    fn userinfo(&mut self, at: usize) {
-        let text = self.text;
-        let slash = |at: usize| {
-            let at = text.skip(at, |byte| byte == b'\\');
-            (text.byte(at) == Some(b'/')).then_some(at + 1)
-        };
-        let Some(start) = slash(at + 1).and_then(slash) else { return };
-        let end = text.skip(start, |byte| {
-            !byte.is_ascii_whitespace()
-                && !is_quote(byte)
-                && !matches!(byte, b'/' | b'?' | b'#' | b'<' | b'>' | b'\\')
-        });
-        let userinfo = text.slice(start, end).iter().rposition(|byte| *byte == b'@');
-        if let Some(length) = userinfo {
-            self.spans.push((start, start + length));
         }
     }
 }

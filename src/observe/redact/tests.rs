@@ -81,6 +81,7 @@ fn pairs_of_more_than_one_word() {
         ("cookie=a=b; c=d status=200", "cookie=[REDACTED] status=200"),
         ("-H \"Authorization: Basic abc\" url", "-H \"Authorization: [REDACTED]\" url"),
         ("-H 'Authorization: Basic abc' url", "-H 'Authorization: [REDACTED]' url"),
+        ("{\"x\" token=\"abc def\" no JSON", "{\"x\" token=\"[REDACTED]\" no JSON"),
         ("token=\"never closed", "token=\"[REDACTED]"),
         ("password=\"a\\\"b\" c", "password=\"[REDACTED]\" c"),
         ("password=ab\\ cd", "password=[REDACTED]"),
@@ -127,6 +128,8 @@ fn a_log_line_stays_one_line_of_json() {
         "https://a:abc@x",
         "{\"token\": \"abc",
         "{'token': ['abc', 'abc",
+        "{'token': ",
+        "'token': [",
         "ends in \\",
         "token=abc\\",
     ] {
@@ -143,6 +146,7 @@ fn what_starts_inside_a_quoted_value_ends_there() {
     for (text, wanted) in [
         ("secret:`a secret:\"` b \"c\" d", "secret:`[REDACTED]` b \"c\" d"),
         ("bearer \"secret:'\"' x 'y'", "bearer \"[REDACTED]\"' x 'y'"),
+        ("token:ghs_1234(\"x\"", "token:[REDACTED]\"x\""),
         ("token:`cookie: r`\" x", "token:`[REDACTED]`\" x"),
         (
             "Authorization: Digest token=\"abc\"\nplain \"text\"",
@@ -211,6 +215,8 @@ fn userinfo_of_urls() {
         (r#"{"u":"https:\/\/u:p@h\/x"}"#, r#"{"u":"https:\/\/[REDACTED]@h\/x"}"#),
         ("http://proxy.example:80/", "http://proxy.example:80/"),
         ("https://h/x?mail=a@b", "https://h/x?mail=a@b"),
+        ("token=https://u:p,q@h/x y", "token=[REDACTED] y"),
+        ("bearer ://,@ x", "bearer [REDACTED] x"),
     ] {
         assert_eq!(shown(text), wanted, "{text}");
     }

@@ -7,8 +7,7 @@ const MOST_ESCAPES: usize = 64;
 /// is cut between characters.
 pub(super) struct Text<'a> {
     bytes: &'a [u8],
-    /// The whole text is an object of JSON, whose own quotes carry no backslash and whose inner
-    /// ones do.
+    /// The whole text is JSON: its own quotes carry no backslash, those inside its strings do.
     is_json: bool,
     /// How often a byte was looked at: what the test of linear time counts.
     #[cfg(test)]
@@ -27,10 +26,8 @@ pub(super) struct Quote {
 
 impl<'a> Text<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        let is_json = text
-            .trim_ascii_start()
-            .strip_prefix('{')
-            .is_some_and(|rest| rest.trim_ascii_start().starts_with('"'));
+        let is_json = text.trim_ascii_start().starts_with(['{', '['])
+            && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
         Self {
             bytes: text.as_bytes(),
             is_json,
@@ -117,16 +114,16 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// The quote that opens here. In an object of JSON, one without backslashes behind a key that
-    /// is not quoted itself closes the text around.
-    pub(super) fn quote_at(&self, at: usize, key_is_quoted: bool) -> Option<Quote> {
+    /// The quote that opens here. In JSON, one without backslashes opens the value of a member;
+    /// behind a key inside a string it closes that string.
+    pub(super) fn quote_at(&self, at: usize, behind_member: bool) -> Option<Quote> {
         let mut mark = at;
         while self.byte(mark) == Some(b'\\') && mark - at < MOST_ESCAPES {
             mark += 1;
         }
         let sign = self.byte(mark).filter(|byte| is_quote(*byte))?;
         let escapes = mark - at;
-        let closes = self.is_json && sign == b'"' && escapes == 0 && !key_is_quoted;
+        let closes = self.is_json && sign == b'"' && escapes == 0 && !behind_member;
         (!closes).then_some(Quote { sign, escapes, content: mark + 1 })
     }
 

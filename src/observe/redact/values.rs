@@ -1,5 +1,5 @@
 //! Values that follow what names them: `key=value`, `key: value` and JSON members whose key names a
-//! secret, at any depth of escaping, and `Bearer value`.
+//! secret, at any depth of escaping, `Bearer value`, and the userinfo of URLs.
 
 use super::text::{Quote, Text, ends_bare, is_blank, is_quote, is_word};
 use super::{Span, is_content_mark};
@@ -22,7 +22,8 @@ const SECRET_NAMES: [&str; 11] = [
 const LONGEST_KEY: usize = 64;
 /// What may stand before the secret in a value of two words.
 const SCHEMES: [&str; 7] = ["basic", "bearer", "digest", "negotiate", "ntlm", "token", "apikey"];
-
+/// Debug output has these around a quoted value.
+const WRAPPERS: [&str; 5] = ["Some", "Ok", "String", "Secret", "SecretString"];
 /// What people write behind "Bearer" when they speak of it.
 const ABOUT_BEARER: [&str; 7] =
     ["token", "tokens", "auth", "authentication", "authorization", "scheme", "schema"];
@@ -50,8 +51,10 @@ pub(super) struct Values<'a> {
 
 struct Key {
     name: String,
-    /// The sign around it.
+    /// A sign stands around it.
     quoted: bool,
+    /// It is quoted without escapes: in JSON, the name of a member and not part of a string.
+    member: bool,
     /// The quote right before it, which closes behind the value.
     around: Option<Quote>,
 }
@@ -82,13 +85,13 @@ impl<'a> Values<'a> {
         let mut start = text.skip_blanks(after);
         if key.quoted {
             let next = text.skip(start, |byte| byte.is_ascii_whitespace());
-            let opens = text.quote_at(next, true).is_some() || text.byte(next) == Some(b'[');
+            let opens = text.quote_at(next, key.member).is_some() || text.byte(next) == Some(b'[');
             start = if opens { next } else { start };
         }
         if self.is_closed(start) {
             return;
         }
-        let quote = text.quote_at(start, key.quoted).or_else(|| self.wrapped_quote(start, &key));
+        let quote = text.quote_at(start, key.member).or_else(|| self.wrapped_quote(start, &key));
         if let Some(quote) = quote {
             self.quoted(quote, spans);
             return;
@@ -135,6 +138,29 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// `scheme://user:password@host` at its `:`, also with the slashes as some write them in JSON.
+    pub(super) fn userinfo(&mut self, at: usize, spans: &mut Vec<Span>) {
+        let text = self.text;
+        let slash = |at: usize| {
+            let at = text.skip(at, |byte| byte == b'\\');
+            (text.byte(at) == Some(b'/')).then_some(at + 1)
+        };
+        let Some(start) = slash(at + 1).and_then(slash) else { return };
+        let end = text.skip(start, |byte| {
+            !byte.is_ascii_whitespace()
+                && !is_quote(byte)
+                && !matches!(byte, b'/' | b'?' | b'#' | b'<' | b'>' | b'\\')
+        });
+        let userinfo = text.slice(start, end).iter().rposition(|byte| *byte == b'@');
+        let Some(mut end) = userinfo.map(|length| start + length) else { return };
+        if start <= self.done && self.done < end {
+            // A value that ends at a sign in the password goes on to the end of the URL.
+            end = text.end_where(end, ends_bare);
+            self.done = end;
+        }
+        spans.push((start, end));
+    }
+
     fn key_before(&self, separator: usize) -> Option<Key> {
         let text = self.text;
         let mut end = text.skip_blanks_back(separator);
@@ -144,10 +170,14 @@ impl<'a> Values<'a> {
         } else if end >= 3 && text.starts_with_any_case(end - 3, "%5D") {
             end -= 3;
         }
-        let quoted = text.before(end).is_some_and(is_quote);
-        if quoted {
-            end = text.skip_back(end - 1, |byte| byte == b'\\');
+        let sign = text.before(end).filter(|byte| is_quote(*byte));
+        let mut member = false;
+        if let Some(sign) = sign {
+            let closing = end - 1;
+            end = text.skip_back(closing, |byte| byte == b'\\');
+            member = sign == b'"' && end == closing;
         }
+        let quoted = sign.is_some();
         let mut start = text.skip_back(end, is_word);
         if !quoted && start < end {
             start = self.start_of_words(start, end);
@@ -157,6 +187,7 @@ impl<'a> Values<'a> {
         names_secret(&name).then(|| Key {
             name,
             quoted,
+            member,
             around: (!quoted).then(|| self.quote_before(start)).flatten(),
         })
     }
@@ -215,11 +246,12 @@ impl<'a> Values<'a> {
     fn wrapped_quote(&self, start: usize, key: &Key) -> Option<Quote> {
         let text = self.text;
         let end = text.end_of_word(start);
-        if end > start && text.byte(end) == Some(b'(') {
-            return text.quote_at(end + 1, key.quoted);
+        let name = text.slice(start, end);
+        if text.byte(end) == Some(b'(') && WRAPPERS.iter().any(|known| known.as_bytes() == name) {
+            return text.quote_at(end + 1, key.member);
         }
-        let prefixed = matches!(text.slice(start, end), [b'b' | b'r' | b'u' | b'f']);
-        text.quote_at(end, key.quoted).filter(|quote| prefixed && quote.sign == b'\'')
+        let prefixed = matches!(name, [b'b' | b'r' | b'u' | b'f']);
+        text.quote_at(end, key.member).filter(|quote| prefixed && quote.sign == b'\'')
     }
 
     /// Gives what follows the closing quote.
@@ -239,7 +271,7 @@ impl<'a> Values<'a> {
         let text = self.text;
         let quote_behind = |at| {
             let at = text.skip(at, |byte| byte.is_ascii_whitespace() || byte == b',');
-            text.quote_at(at, key.quoted)
+            text.quote_at(at, key.member)
         };
         let mut next = quote_behind(from);
         let found = next.is_some();
