@@ -3,7 +3,7 @@
 //!
 //! The modules are rooms of one house; dependencies point down only:
 //! `cli` → `sandbox`, `runtime` → `jobs` → `providers`, `process`, `backend` → `config`, `observe`,
-//! `task`, `fs`, `model`. `docs/ARCHITECTURE.md` has the picture.
+//! `task`, `fs`, `phoenix`, `model`. `docs/ARCHITECTURE.md` has the picture.
 
 pub mod backend;
 pub mod cli;
@@ -12,6 +12,7 @@ pub mod fs;
 pub mod jobs;
 pub mod model;
 pub mod observe;
+pub mod phoenix;
 pub mod process;
 pub mod providers;
 pub mod runtime;
