@@ -73,11 +73,13 @@ pub(super) async fn live(
         tracing::info!("the job was cancelled at the backend; its processes are gone");
         return host.journal.remove(&job.id).await;
     }
+    host.learn_secrets().await;
+    let finished = finished.redacted(&host.redactor);
     let mut record = progress.into_record();
     record.completion = Some(Completion {
         status: finished.status,
         result: finished.result,
-        error: finished.error.map(|error| host.redactor.text(&error)),
+        error: finished.error,
         completed_at: time::now_wire(),
     });
     report(&host, record).await;
@@ -188,12 +190,9 @@ async fn find_duplicate(host: &Host, job: &Job, stop: &JobStop) -> Option<Finish
     match asked {
         Ok(None) => None,
         Ok(Some(_)) => Some(duplicate(job, key)),
-        Err(error) => {
-            let why = host.redactor.text(&error.to_string());
-            Some(Finished::failed(json!({
-                "message": format!("Could not check for a duplicate of the job: {why}"),
-            })))
-        }
+        Err(error) => Some(Finished::failed(json!({
+            "message": format!("Could not check for a duplicate of the job: {error}"),
+        }))),
     }
 }
 

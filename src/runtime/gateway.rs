@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::identity::Identity;
 use super::shared::{Login, Shared};
 use super::status::Phase;
-use super::{config_watch, heartbeat, ingress, session, status_socket, supervisor};
-use crate::backend::retry::{Bounds, bounded};
+use super::{config_watch, events, heartbeat, ingress, session, status_socket, supervisor};
 use crate::backend::{Api, Endpoint, GatewayEvent, Http, RedactedTokens, Session};
 use crate::config::{
     ConfigError, ConfigStore, FileLock, LockError, PidFile, PidRecord, Purpose, SavedConfig,
@@ -462,7 +461,5 @@ async fn first_events(
             ("current".to_owned(), path(current)),
         ]),
     };
-    if let Err(error) = bounded(Bounds::READ, || identity.api.record_event(&event)).await {
-        tracing::warn!(%error, "an event could not be recorded");
-    }
+    events::record(identity, event).await;
 }

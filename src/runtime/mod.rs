@@ -10,6 +10,7 @@
 mod capabilities;
 mod config_watch;
 mod contact;
+mod events;
 mod gateway;
 mod heartbeat;
 mod identity;

@@ -73,10 +73,14 @@ fn finish(host: &Host, command: &str, outcome: &Outcome) -> Finished {
             Some(format!("{command} was ended by {}", signal_name(signal)))
         }
     };
+    // What was asked for is shown as it is; what tells of a failure is not.
+    let shown = |text: &str| {
+        if problem.is_some() { host.redactor.text(text) } else { text.to_owned() }
+    };
     let mut result = json!({
         "command": command,
-        "stdout": host.redactor.text(&stdout),
-        "stderr": host.redactor.text(&outcome.stderr.text()),
+        "stdout": shown(&stdout),
+        "stderr": shown(&outcome.stderr.text()),
         "exit_code": match outcome.exit { Exit::Code(code) => Some(code), Exit::Signal(_) => None },
         "duration_ms": outcome.duration.as_millis(),
         "version": if problem.is_none() { version } else { None },

@@ -82,6 +82,27 @@ impl Finished {
     }
 }
 
+impl Finished {
+    /// As the backend may see it: nothing of the gateway's own secrets anywhere, and no secret of
+    /// any kind in what tells of a failure. The rest of a result is the caller's own.
+    pub(super) fn redacted(mut self, redactor: &Redactor) -> Self {
+        if self.status != JobStatus::Completed
+            && let Value::Object(fields) = &mut self.result
+        {
+            for name in ["message", "error"] {
+                if let Some(Value::String(text)) = fields.get_mut(name) {
+                    *text = redactor.text(text);
+                }
+            }
+        }
+        Self {
+            status: self.status,
+            result: redactor.own_secrets_in(self.result),
+            error: self.error.map(|error| redactor.text(&error)),
+        }
+    }
+}
+
 /// Runs the handler of the job's type.
 pub(super) async fn run(
     host: &Host,
@@ -103,4 +124,28 @@ pub(super) async fn run(
 fn signal_name(signal: i32) -> String {
     nix::sys::signal::Signal::try_from(signal)
         .map_or_else(|_| signal.to_string(), |signal| signal.as_str().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_redacted_whole_and_results_only_of_our_own_secrets() {
+        let redactor = Redactor::default();
+        redactor.add_secret("correct-horse-battery");
+        let result = json!({
+            "message": "password=hunter22 for correct-horse-battery",
+            "error": "password=hunter22",
+            "stdout": "password=hunter22 correct-horse-battery",
+        });
+        let failed = Finished::failed(result.clone()).redacted(&redactor);
+        assert_eq!(failed.result["message"], "password=[REDACTED] for [REDACTED]");
+        assert_eq!(failed.result["error"], "password=[REDACTED]");
+        assert_eq!(failed.result["stdout"], "password=hunter22 [REDACTED]");
+        assert_eq!(failed.error.as_deref(), failed.result["message"].as_str());
+        let completed = Finished::completed(result).redacted(&redactor);
+        assert_eq!(completed.result["message"], "password=hunter22 for [REDACTED]");
+        assert_eq!(completed.result["error"], "password=hunter22");
+    }
 }

@@ -59,10 +59,7 @@ pub(super) async fn run(
     };
     match run {
         Ok(outcome) if outcome.ended == Ended::Cancelled => Finished::stopped(),
-        Ok(outcome) => {
-            host.learn_secrets().await;
-            Finished::completed(result(host, checked, &shell, outcome))
-        }
+        Ok(outcome) => Finished::completed(result(&checked, &shell, outcome)),
         Err(error) => refuse(
             Some(&checked.resource_id),
             &format!("The command could not be run: {:#}", anyhow::Error::new(error)),
@@ -83,7 +80,7 @@ async fn check(host: &Host, job: &Job) -> Result<Checked, Finished> {
         job.payload.get("resource_id").and_then(Value::as_str).filter(|id| !id.trim().is_empty());
     let unread = |what: &str, error: BackendError| {
         let why = format!("{:#}", anyhow::Error::new(error));
-        refuse(resource_id, &format!("Could not read {what}: {}", host.redactor.text(&why)))
+        refuse(resource_id, &format!("Could not read {what}: {why}"))
     };
 
     let status = read(host, || host.api.job_status(&job.id))
@@ -136,8 +133,7 @@ async fn check_resource(
         Err(error) if error.is_permanent_refusal() => None,
         Err(error) => {
             let why = format!("{:#}", anyhow::Error::new(error));
-            let message = format!("Could not read the resource: {}", host.redactor.text(&why));
-            return Err(refuse(Some(id), &message));
+            return Err(refuse(Some(id), &format!("Could not read the resource: {why}")));
         }
     };
     let vm_id = row.and_then(|row| row.vm_id.as_deref());
@@ -202,7 +198,7 @@ fn spec(host: &Host, shell: &OsString, command: &str) -> RunSpec {
     }
 }
 
-fn result(host: &Host, checked: Checked, shell: &OsString, outcome: Outcome) -> Value {
+fn result(checked: &Checked, shell: &OsString, outcome: Outcome) -> Value {
     let timed_out = outcome.ended == Ended::TimeLimit;
     let (exit_code, signal) = match outcome.exit {
         Exit::Code(code) => (Some(code), None),
@@ -221,16 +217,14 @@ fn result(host: &Host, checked: Checked, shell: &OsString, outcome: Outcome) -> 
             .map(|code| format!("The command ended with exit code {code}"))
     };
     let (stdout_truncated, stderr_truncated) = (outcome.stdout.truncated, outcome.stderr.truncated);
-    let stdout = host.redactor.own_secrets(outcome.stdout.into_text());
-    let stderr = host.redactor.own_secrets(outcome.stderr.into_text());
     let mut result = json!({
         "message": problem.clone().unwrap_or_else(|| "The command ended".to_owned()),
         "resource_id": checked.resource_id,
-        "command": host.redactor.own_secrets(checked.command),
+        "command": checked.command,
         "shell": shell.to_string_lossy(),
         "cwd": CWD,
-        "stdout": stdout,
-        "stderr": stderr,
+        "stdout": outcome.stdout.into_text(),
+        "stderr": outcome.stderr.into_text(),
         "exit_code": exit_code,
         "duration_ms": outcome.duration.as_millis(),
         "timed_out": timed_out,

@@ -1,0 +1,45 @@
+//! What the team reads about this gateway: rows for `gateway_events`, without secrets.
+
+use super::identity::Identity;
+use crate::backend::GatewayEvent;
+use crate::backend::retry::{Bounds, bounded};
+use crate::observe::Redactor;
+
+/// Records an event; one that the backend does not take is a line in the log, no more.
+pub(super) async fn record(identity: &Identity, event: GatewayEvent) {
+    let event = redacted(event, &identity.host.redactor);
+    if let Err(error) = bounded(Bounds::READ, || identity.api.record_event(&event)).await {
+        tracing::warn!(%error, code = event.code, "an event could not be recorded");
+    }
+}
+
+fn redacted(event: GatewayEvent, redactor: &Redactor) -> GatewayEvent {
+    let details = event.details.iter().map(|(name, value)| (name.clone(), redactor.value(value)));
+    GatewayEvent { message: redactor.text(&event.message), details: details.collect(), ..event }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::*;
+
+    #[test]
+    fn no_secret_reaches_the_team() {
+        let redactor = Redactor::default();
+        redactor.add_secret("correct-horse-battery");
+        let event = GatewayEvent {
+            provider: None,
+            level: "warn",
+            code: Some("config_dir_fallback"),
+            message: "Bearer correct-horse-battery".to_owned(),
+            details: Map::from_iter([(
+                "previous".to_owned(),
+                json!("/home/correct-horse-battery/x"),
+            )]),
+        };
+        let shown = redacted(event, &redactor);
+        assert_eq!(shown.message, "Bearer [REDACTED]");
+        assert_eq!(shown.details["previous"], "/home/[REDACTED]/x");
+    }
+}
