@@ -9,6 +9,10 @@ use super::failure::Failure;
 /// Jobs wait for children and for the network: a few threads serve any number of cores.
 const MOST_THREADS: usize = 4;
 
+/// Files are written and locked on threads of their own. Few of them: each keeps an arena of the
+/// allocator, and none waits for long.
+const MOST_BLOCKING_THREADS: usize = 16;
+
 /// Runs a few calls on this thread.
 pub(crate) fn short<F: Future>(work: F) -> Result<F::Output, Failure> {
     let runtime = Builder::new_current_thread().enable_all().build();
@@ -20,6 +24,7 @@ pub(crate) fn long() -> Result<Runtime, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Builder::new_multi_thread()
         .worker_threads(cores.min(MOST_THREADS))
+        .max_blocking_threads(MOST_BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(|error| refused(&error))

@@ -5,6 +5,7 @@
 //! slot and starts even while the queue does not accept.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -89,7 +90,10 @@ pub struct Queue {
     waiting: VecDeque<Entry>,
     waiting_ids: HashSet<JobId>,
     active: HashMap<JobId, Slot>,
-    ended: VecDeque<(JobId, Instant)>,
+    /// Oldest first. Hashes, because thousands of short jobs end within a minute; a row that only
+    /// shares a hash with one of them comes again with a later poll.
+    ended: VecDeque<(u64, Instant)>,
+    hasher: RandomState,
 }
 
 impl Queue {
@@ -102,13 +106,15 @@ impl Queue {
             waiting_ids: HashSet::new(),
             active: HashMap::new(),
             ended: VecDeque::new(),
+            hasher: RandomState::new(),
         }
     }
 
     /// Offers a row that a poll which began at `seen_at` brought.
     pub fn offer(&mut self, entry: Entry, seen_at: Instant) -> Offered {
-        let ended_since =
-            self.ended.iter().any(|(id, ended_at)| *id == entry.id && *ended_at >= seen_at);
+        let hash = self.hasher.hash_one(&entry.id);
+        let since = self.ended.iter().rev().take_while(|(_, ended_at)| *ended_at >= seen_at);
+        let ended_since = since.map(|(id, _)| id).any(|id| *id == hash);
         if self.waiting_ids.contains(&entry.id)
             || self.active.contains_key(&entry.id)
             || ended_since
@@ -160,7 +166,7 @@ impl Queue {
             {
                 self.ended.pop_front();
             }
-            self.ended.push_back((id.clone(), now));
+            self.ended.push_back((self.hasher.hash_one(id), now));
         }
     }
 
