@@ -142,7 +142,7 @@ impl Contents {
             .prepare_cached("SELECT holders FROM contents WHERE sha256 = ?1")?
             .query_row([hash], |row| row.get(0))
             .optional()?;
-        if !holders.is_some_and(|holders| holders > 0) {
+        if holders.is_none_or(|holders| holders <= 0) {
             let path = self.path(hash);
             // The file may be there, about to be removed: this one takes its place.
             fs::ensure_private_dir(path.parent().unwrap_or(&self.inner.directory))?;
