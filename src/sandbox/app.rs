@@ -11,6 +11,7 @@ use super::access::AccessTokens;
 use super::auth::RefreshChain;
 use super::rate::GuessLimit;
 use super::secrets::Secrets;
+use super::storage::Storage;
 use super::store::Store;
 use crate::model::TeamId;
 
@@ -21,6 +22,7 @@ pub(super) type Shared = Arc<App>;
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) store: Store,
+    pub(super) storage: Storage,
     pub(super) secrets: Secrets,
     pub(super) access: AccessTokens,
     pub(super) chain: RefreshChain,

@@ -20,10 +20,12 @@ use uuid::Uuid;
 use super::access::AccessTokens;
 use super::app::{App, Shared, now_micros};
 use super::auth::RefreshChain;
+use super::contents::{self, ContentError, Contents};
 use super::guard::Hosts;
 use super::jwt::Signer;
 use super::rate::GuessLimit;
 use super::secrets::{Secrets, SecretsError};
+use super::storage::{Storage, StorageLimits, UrlTokens};
 use super::store::schema::Schema;
 use super::store::{Store, StoreError};
 use super::{accept, liveness, routes};
@@ -52,8 +54,10 @@ pub struct ServerOptions {
     pub reuse_interval: Duration,
     /// How far clocks may differ before tables refuse an access token (whole seconds).
     pub clock_leeway: Duration,
-    /// The tables and functions that REST shows.
+    /// The tables and functions that REST shows, and the buckets of storage.
     pub schema: Schema,
+    /// How much storage takes.
+    pub storage: StorageLimits,
 }
 
 impl ServerOptions {
@@ -68,6 +72,7 @@ impl ServerOptions {
             reuse_interval: Duration::from_secs(10),
             clock_leeway: Duration::from_secs(30),
             schema: Schema::built_in(),
+            storage: StorageLimits::default(),
         }
     }
 }
@@ -111,6 +116,9 @@ pub enum ServerError {
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The contents of stored objects cannot be used.
+    #[error(transparent)]
+    Contents(#[from] ContentError),
     /// Writing `server.json` failed before it reached the disk.
     #[error("could not describe the running server")]
     Describe(#[from] serde_json::Error),
@@ -143,7 +151,7 @@ impl ServerError {
                  then run commands on paired machines over an unencrypted connection"
                     .into()
             }
-            Self::Fs(_) => "repair the file, or name another --data-dir".into(),
+            Self::Fs(_) | Self::Contents(_) => "repair the file, or name another --data-dir".into(),
             Self::Secrets(_) | Self::Store(_) => {
                 "nothing was changed: repair the file, restore a copy of it, or start anew with \
                  another --data-dir"
@@ -214,6 +222,8 @@ impl Server {
         let store =
             tokio::task::spawn_blocking(move || Store::open_with(&database, schema)).await??;
         let team_id = default_team(&store).await?;
+        let most = options.storage.max_total_bytes;
+        let contents = contents::start(&options.data_dir, most, &store).await?;
         let stop = CancellationToken::new();
         let machine = host_name();
         let hosts = {
@@ -222,7 +232,15 @@ impl Server {
             names.extend(machine.iter().map(|name| format!("{name}.local")));
             Hosts::new(address.ip(), options.allow_remote, &names)
         };
-        let app = Arc::new(make_app(&options, address, machine, store, secrets, team_id, &stop));
+        let app = Arc::new(make_app(
+            &options,
+            address,
+            machine,
+            (store, contents),
+            secrets,
+            team_id,
+            &stop,
+        ));
         let path = ServerRecord::path(&options.data_dir);
         let record = ServerRecord {
             url: app.url.clone(),
@@ -238,6 +256,8 @@ impl Server {
         let mut tasks = Group::new(stop);
         let router = routes::router(app.clone(), hosts);
         tasks.spawn("accept", |stop| accept::run(listener, router, stop));
+        let (contents, store) = (app.storage.contents.clone(), app.store.clone());
+        tasks.spawn("contents", |stop| contents::run(contents, store, stop));
         tasks.spawn("liveness", |stop| liveness::run(app.clone(), stop));
         tracing::info!(url = %app.url, "the sandbox is up");
         Ok(Self { app, address, tasks, advertisement, lock })
@@ -327,7 +347,7 @@ fn make_app(
     options: &ServerOptions,
     address: SocketAddr,
     machine: Option<String>,
-    store: Store,
+    (store, contents): (Store, Contents),
     secrets: Secrets,
     team_id: TeamId,
     stop: &CancellationToken,
@@ -343,6 +363,11 @@ fn make_app(
         access: AccessTokens::new(Signer::new(key), format!("{url}/auth/v1"), lifetime),
         chain: RefreshChain::new(key),
         guesses: GuessLimit::new(Instant::now()),
+        storage: Storage {
+            contents,
+            tokens: UrlTokens::new(Signer::new(key)),
+            limits: options.storage,
+        },
         clock_leeway: options.clock_leeway,
         reuse_interval: options.reuse_interval,
         stop: stop.clone(),

@@ -2,8 +2,8 @@
 
 use panorama_gateway::sandbox::Caller;
 use panorama_gateway::sandbox::store::schema::{
-    Argument, CallError, Claim, Column, Fallback, Function, Insert, Owned, Raised, Returned,
-    Rights, Schema, Table, Type, Update,
+    Argument, Bucket, CallError, Claim, Column, Fallback, Function, Insert, Owned, Raised,
+    Returned, Rights, Schema, Table, Type, Update,
 };
 use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
@@ -91,8 +91,15 @@ static FAIL: Function = Function {
     },
 };
 
+static BUCKET: Bucket = Bucket { name: "conformance", max_object_bytes: None };
+
+/// For objects of up to 1,000 bytes.
+static SMALL_BUCKET: Bucket = Bucket { name: "small", max_object_bytes: Some(1000) };
+
 pub(crate) fn schema() -> Schema {
     [&ADD, &LIST, &NOTHING, &FAIL]
         .into_iter()
         .fold(Schema::built_in().with_table(&ITEMS, ITEMS_SQL), Schema::with_function)
+        .with_bucket(&BUCKET)
+        .with_bucket(&SMALL_BUCKET)
 }

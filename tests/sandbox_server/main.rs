@@ -9,5 +9,6 @@ mod fixtures;
 mod operation;
 mod pairing;
 mod refusals;
+mod storage;
 mod strangers;
 mod tables;
