@@ -63,8 +63,9 @@ async fn updates_and_deletions_carry_what_postgres_would() {
     add_item(&context, &ours.access, json!({"name": "a", "n": 5, "payload": {"x": [1]}})).await;
     let id = socket.next().await.record("id").clone();
     let path = "/rest/v1/conformance_items?name=eq.a";
-    let patch = context.signed(Method::PATCH, path, &ours.access).json(&json!({"status": "done"}));
-    assert!(patch.send().await.unwrap().status().is_success());
+    let update = context.signed(Method::PATCH, path, &ours.access);
+    let update = update.json(&json!({"status": "done"}));
+    assert!(update.send().await.unwrap().status().is_success());
     let told = socket.next().await;
     assert_eq!((told.record("status"), told.record("n")), (&json!("done"), &json!(5)));
     assert_eq!(told.payload()["data"]["old_record"], json!({"id": id}));

@@ -78,18 +78,16 @@ impl Socket {
     }
 
     pub(super) async fn next(&mut self) -> Got {
-        match self.message().await {
-            Message::Text(text) => Got(serde_json::from_str(&text).unwrap()),
-            other => panic!("{other:?}"),
-        }
+        let message = self.message().await;
+        assert!(message.is_text(), "{message:?}");
+        Got(serde_json::from_str(message.to_text().unwrap()).unwrap())
     }
 
     /// The code with which the server closes; nothing else may come before.
     pub(super) async fn closed(&mut self) -> CloseCode {
-        match self.message().await {
-            Message::Close(Some(frame)) => frame.code,
-            other => panic!("{other:?}"),
-        }
+        let message = self.message().await;
+        let Message::Close(Some(frame)) = message else { panic!("{message:?}") };
+        frame.code
     }
 
     /// Joins and waits until the subscription is live; the `ref` of the join.
