@@ -19,6 +19,7 @@ mod guard;
 mod jwt;
 mod liveness;
 mod rate;
+mod realtime;
 pub mod rest;
 mod routes;
 mod rows;
@@ -30,6 +31,8 @@ pub mod store;
 pub use caller::Caller;
 pub use client::{AdminClient, AdminClientError};
 pub use contents::ContentError;
+#[cfg(fuzzing)]
+pub use realtime::fuzzing as realtime_fuzzing;
 pub use secrets::SecretsError;
 pub use server::{Server, ServerError, ServerOptions};
 pub use storage::StorageLimits;

@@ -1,8 +1,9 @@
 //! The control plane as a whole: start, addresses, shutdown.
 //!
 //! A data dir has one server at a time (`server.lock`, held for life). While one runs,
-//! `server.json` says where. Shutdown: no new connections, long polls answer at once, requests in
-//! hand get five seconds, then the database is closed and `server.json` removed.
+//! `server.json` says where. Shutdown: no new connections, long polls answer at once, realtime
+//! sockets are closed, requests in hand get five seconds, then the database is closed and
+//! `server.json` removed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ use super::secrets::{Secrets, SecretsError};
 use super::storage::{Storage, StorageLimits, UrlTokens};
 use super::store::schema::Schema;
 use super::store::{Store, StoreError};
-use super::{accept, liveness, routes};
+use super::{accept, liveness, realtime, routes};
 use crate::config::{FileLock, LockError};
 use crate::fs::{self, FsError};
 use crate::model::TeamId;
@@ -54,6 +55,8 @@ pub struct ServerOptions {
     pub reuse_interval: Duration,
     /// How far clocks may differ before tables refuse an access token (whole seconds).
     pub clock_leeway: Duration,
+    /// How many realtime sockets may be open; further ones are refused.
+    pub realtime_sockets: usize,
     /// The tables and functions that REST shows, and the buckets of storage.
     pub schema: Schema,
     /// How much storage takes.
@@ -71,6 +74,7 @@ impl ServerOptions {
             access_token_lifetime: Duration::from_hours(1),
             reuse_interval: Duration::from_secs(10),
             clock_leeway: Duration::from_secs(30),
+            realtime_sockets: 512,
             schema: Schema::built_in(),
             storage: StorageLimits::default(),
         }
@@ -232,15 +236,9 @@ impl Server {
             names.extend(machine.iter().map(|name| format!("{name}.local")));
             Hosts::new(address.ip(), options.allow_remote, &names)
         };
-        let app = Arc::new(make_app(
-            &options,
-            address,
-            machine,
-            (store, contents),
-            secrets,
-            team_id,
-            &stop,
-        ));
+        let parts = (store, contents);
+        let (app, newcomers) = make_app(&options, address, machine, parts, secrets, team_id, &stop);
+        let app = Arc::new(app);
         let path = ServerRecord::path(&options.data_dir);
         let record = ServerRecord {
             url: app.url.clone(),
@@ -258,6 +256,7 @@ impl Server {
         tasks.spawn("accept", |stop| accept::run(listener, router, stop));
         let (contents, store) = (app.storage.contents.clone(), app.store.clone());
         tasks.spawn("contents", |stop| contents::run(contents, store, stop));
+        tasks.spawn("realtime", |stop| realtime::run(app.clone(), newcomers, stop));
         tasks.spawn("liveness", |stop| liveness::run(app.clone(), stop));
         tracing::info!(url = %app.url, "the sandbox is up");
         Ok(Self { app, address, tasks, advertisement, lock })
@@ -351,7 +350,7 @@ fn make_app(
     secrets: Secrets,
     team_id: TeamId,
     stop: &CancellationToken,
-) -> App {
+) -> (App, realtime::Newcomers) {
     let url = local_url(address);
     let public_url = match machine {
         Some(name) if address.ip().is_unspecified() => format!("http://{name}:{}", address.port()),
@@ -359,7 +358,8 @@ fn make_app(
     };
     let key = secrets.jwt_secret.expose_secret().as_bytes();
     let lifetime = i64::try_from(options.access_token_lifetime.as_secs()).unwrap_or(3600);
-    App {
+    let (realtime, newcomers) = realtime::entrance(options.realtime_sockets);
+    let app = App {
         access: AccessTokens::new(Signer::new(key), format!("{url}/auth/v1"), lifetime),
         chain: RefreshChain::new(key),
         guesses: GuessLimit::new(Instant::now()),
@@ -370,13 +370,15 @@ fn make_app(
         },
         clock_leeway: options.clock_leeway,
         reuse_interval: options.reuse_interval,
+        realtime,
         stop: stop.clone(),
         store,
         secrets,
         team_id,
         url,
         public_url,
-    }
+    };
+    (app, newcomers)
 }
 
 /// `0.0.0.0` and `::` are reached over loopback from here.
