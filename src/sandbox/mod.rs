@@ -21,9 +21,13 @@ mod rate;
 pub mod rest;
 mod routes;
 mod rows;
+mod rules;
 mod secrets;
 mod server;
 pub mod store;
+
+#[cfg(test)]
+mod tests;
 
 pub use caller::Caller;
 pub use client::{AdminClient, AdminClientError};

@@ -17,19 +17,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::access::AccessTokens;
+use super::access::{AccessTokens, DriveToken};
 use super::app::{App, Shared, now_micros};
 use super::auth::RefreshChain;
 use super::guard::Hosts;
 use super::jwt::Signer;
 use super::rate::GuessLimit;
+use super::rules::Rules;
 use super::secrets::{Secrets, SecretsError};
 use super::store::schema::Schema;
 use super::store::{Store, StoreError};
 use super::{accept, liveness, routes};
 use crate::config::{FileLock, LockError};
 use crate::fs::{self, FsError};
-use crate::model::TeamId;
+use crate::model::{GatewayId, TeamId};
 use crate::task::{Ended, Group};
 
 /// A little more than the connections' own drain, so that they end by themselves.
@@ -54,6 +55,8 @@ pub struct ServerOptions {
     pub clock_leeway: Duration,
     /// The tables and functions that REST shows.
     pub schema: Schema,
+    /// The rules that requests must pass.
+    pub(crate) rules: Rules,
 }
 
 impl ServerOptions {
@@ -68,6 +71,7 @@ impl ServerOptions {
             reuse_interval: Duration::from_secs(10),
             clock_leeway: Duration::from_secs(30),
             schema: Schema::built_in(),
+            rules: Rules::default(),
         }
     }
 }
@@ -188,7 +192,7 @@ impl Drop for Advertisement {
 /// A running control plane. Dropping it aborts it; [`Server::shutdown`] is the polite way.
 #[derive(Debug)]
 pub struct Server {
-    app: Shared,
+    pub(super) app: Shared,
     address: SocketAddr,
     tasks: Group,
     // Dropped in this order: the lock goes last, or we might remove a successor's record.
@@ -236,7 +240,7 @@ impl Server {
         })
         .await??;
         let mut tasks = Group::new(stop);
-        let router = routes::router(app.clone(), hosts);
+        let router = routes::service(app.clone(), hosts);
         tasks.spawn("accept", |stop| accept::run(listener, router, stop));
         tasks.spawn("liveness", |stop| liveness::run(app.clone(), stop));
         tracing::info!(url = %app.url, "the sandbox is up");
@@ -256,6 +260,20 @@ impl Server {
     /// What the admin API wants.
     pub fn admin_token(&self) -> &SecretString {
         &self.app.secrets.admin_token
+    }
+
+    /// A token for drive sync: of a gateway of some team, in a VM or not, for that long (whole
+    /// seconds). Nothing but drive sync takes it.
+    pub fn drive_token(
+        &self,
+        gateway_id: GatewayId,
+        team_id: TeamId,
+        vm_id: Option<String>,
+        lifetime: Duration,
+    ) -> String {
+        let token = DriveToken { gateway_id, team_id, vm_id };
+        let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        self.app.access.mint_drive(&token, now_micros() / 1_000_000, lifetime)
     }
 
     /// Where it listens.
@@ -340,12 +358,18 @@ fn make_app(
     let key = secrets.jwt_secret.expose_secret().as_bytes();
     let lifetime = i64::try_from(options.access_token_lifetime.as_secs()).unwrap_or(3600);
     App {
-        access: AccessTokens::new(Signer::new(key), format!("{url}/auth/v1"), lifetime),
+        access: AccessTokens::new(
+            Signer::new(key),
+            format!("{url}/auth/v1"),
+            lifetime,
+            options.rules,
+        ),
         chain: RefreshChain::new(key),
         guesses: GuessLimit::new(Instant::now()),
         clock_leeway: options.clock_leeway,
         reuse_interval: options.reuse_interval,
         stop: stop.clone(),
+        rules: options.rules,
         store,
         secrets,
         team_id,
