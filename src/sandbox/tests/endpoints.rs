@@ -187,7 +187,8 @@ fn finalize(variation: &str) -> (Value, Expect) {
         body = json!({"subagent_id": subagent, "run_id": run, "final_status": "failed",
                       "failure_output": envelope, "final_error": "it broke"});
     }
-    (body, Expect::Writes(vec![wrote("subagent_runs"), wrote("subagents")]))
+    let rows = vec![("subagent_runs", Some(run)), ("subagents", Some(subagent))];
+    (body, Expect::Writes(rows))
 }
 
 fn admin(row: &str) -> Option<Probe> {

@@ -149,7 +149,7 @@ fn target(table: &Table, state: Option<&str>) -> String {
 
 fn patch(table: &Table, id: &str, body: &Value) -> Probe {
     let path = format!("/rest/v1/{}?id=eq.{id}", table.name);
-    let expect = Expect::Writes(vec![(table.name, None)]);
+    let expect = Expect::Writes(vec![(table.name, Some(id.to_owned()))]);
     Probe { method: Method::PATCH, ..Probe::post(path, body.clone(), expect) }
 }
 
