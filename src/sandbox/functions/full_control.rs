@@ -30,19 +30,22 @@ pub(super) async fn set(app: &App, body: &[u8]) -> Result<Value, FunctionError> 
     let (team, rules) = (app.team_id.clone(), app.rules);
     app.store
         .write(move |write| {
-            let any_team = !rules.hold(Rule::ToggleTeam);
+            let missing = || {
+                let message = "this team has no such gateway";
+                FunctionError::new(StatusCode::NOT_FOUND, "gateway_not_found", message)
+            };
+            if !super::is_of_team(write.tx, &id, &team, rules, Rule::ToggleTeam)? {
+                return Err(missing());
+            }
             let row = rows::update(
                 write.tx,
                 "team_gateways",
                 &id,
                 "UPDATE team_gateways SET full_control_enabled = ?2, updated_at = ?3
-                 WHERE id = ?1 AND (team_id = ?4 OR ?5)",
-                params![id, request.enabled, now_micros(), team.as_str(), any_team],
-            )?;
-            let row = row.ok_or_else(|| {
-                let message = "this team has no such gateway";
-                FunctionError::new(StatusCode::NOT_FOUND, "gateway_not_found", message)
-            })?;
+                 WHERE id = ?1",
+                params![id, request.enabled, now_micros()],
+            )?
+            .ok_or_else(missing)?;
             Ok(json!({
                 "success": true,
                 "gateway_id": row["id"],

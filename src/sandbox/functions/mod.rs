@@ -11,6 +11,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 pub(super) use self::pairing::{code_hash, new_code};
@@ -19,8 +20,8 @@ use super::app::{App, Peer, Shared};
 use super::body::{self, BodyError};
 use super::credentials::{self, CallerError};
 use super::guard;
-use super::rules::Rule;
-use super::store::StoreError;
+use super::rules::{Rule, Rules};
+use super::store::{Store, StoreError};
 use crate::model::{GatewayId, TeamId};
 
 /// All functions by name.
@@ -176,6 +177,18 @@ fn gateway(caller: &Caller) -> Result<(GatewayId, TeamId), FunctionError> {
             Err(FunctionError::new(StatusCode::UNAUTHORIZED, "not_a_gateway", message))
         }
     }
+}
+
+/// Whether a gateway is known, and of that team where the rule holds.
+fn is_of_team(
+    tx: &Connection,
+    gateway_id: &str,
+    team_id: &TeamId,
+    rules: Rules,
+    rule: Rule,
+) -> rusqlite::Result<bool> {
+    let row = Store::row(tx, "team_gateways", gateway_id)?;
+    Ok(row.is_some_and(|row| row["team_id"] == team_id.as_str() || !rules.hold(rule)))
 }
 
 fn failure(error: &FunctionError) -> Response {
