@@ -47,7 +47,7 @@ pub(super) fn probes(world: &World, table: &Table, operation: &str, who: Who) ->
     };
     let is_state = |column: &Column| moves.is_some_and(|moves| moves.column == column.name);
     let id = target(table, moves.map(|_| "running"));
-    let sample = |column: &Column| sample(world, column, who);
+    let sample = |column: &Column| sample(world, table, column, who);
     let columns = || table.columns.iter().copied();
     let each = |wanted: &dyn Fn(&Column) -> bool, id: &str| -> Vec<Probe> {
         columns()
@@ -70,16 +70,28 @@ pub(super) fn probes(world: &World, table: &Table, operation: &str, who: Who) ->
             .filter(|column| !may_insert(table, column.name))
             .map(|column| insert(world, table, who, Some((column.name, sample(&column)))))
             .collect(),
-        "update" if update.is_none() => {
-            vec![patch(table, &id, &json!({table.columns[1].name: sample(&table.columns[1])}))]
-        }
+        "update" if update.is_none() => table
+            .columns
+            .last()
+            .map(|column| patch(table, &id, &json!({column.name: sample(column)})))
+            .into_iter()
+            .collect(),
         "update" => each(
             &|column| (listed.contains(&column.name) || is_pinned(column)) && !is_state(column),
             &id,
         ),
-        "update other columns" => {
-            each(&|column| !listed.contains(&column.name) && !is_pinned(column), &id)
-        }
+        "update other columns" => columns()
+            .filter(|column| !listed.contains(&column.name) && !is_pinned(column))
+            .map(|column| {
+                let value = match column.name {
+                    "gateway_id" => anothers(world, who, Claim::GatewayId),
+                    "team_id" => anothers(world, who, Claim::TeamId),
+                    "subagent_id" => json!(row_in("subagents", "idle")),
+                    _ => sample(&column),
+                };
+                patch(table, &id, &json!({column.name: value}))
+            })
+            .collect(),
         "update in another's name" => update
             .into_iter()
             .flat_map(|update| update.pinned)
@@ -169,7 +181,7 @@ fn insert(world: &World, table: &Table, who: Who, other: Option<(&str, Value)>) 
         .iter()
         .filter(|column| column.name != "id")
         .filter(|column| table.rights.insert.is_none() || may_insert(table, column.name))
-        .map(|column| (column.name.to_owned(), sample(world, column, who)))
+        .map(|column| (column.name.to_owned(), sample(world, table, column, who)))
         .chain(other.map(|(name, value)| (name.to_owned(), value)))
         .collect();
     let expect = Expect::Writes(vec![(table.name, None)]);
@@ -187,8 +199,9 @@ fn anothers(world: &World, who: Who, claim: Claim) -> Value {
 }
 
 /// A value that the column takes, and that it did not hold before; identities are the caller's.
-fn sample(world: &World, column: &Column, who: Who) -> Value {
+fn sample(world: &World, table: &Table, column: &Column, who: Who) -> Value {
     match (column.name, column.kind) {
+        ("status", _) if table.name == "team_gateways" => json!("ready"),
         ("team_id", _) => json!(world.team_of(who)),
         ("gateway_id", _) => json!(who.gateway()),
         ("subagent_id", _) => json!(SUBAGENT),
