@@ -11,6 +11,7 @@ use super::access::AccessTokens;
 use super::auth::RefreshChain;
 use super::rate::GuessLimit;
 use super::realtime::Entrance;
+use super::rules::Rules;
 use super::secrets::Secrets;
 use super::storage::Storage;
 use super::store::Store;
@@ -29,6 +30,7 @@ pub(super) struct App {
     pub(super) chain: RefreshChain,
     pub(super) guesses: GuessLimit,
     pub(super) realtime: Entrance,
+    pub(super) rules: Rules,
     pub(super) team_id: TeamId,
     /// For programs on this machine.
     pub(super) url: String,

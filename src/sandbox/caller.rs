@@ -18,4 +18,20 @@ pub enum Caller {
         /// Its team.
         team_id: TeamId,
     },
+    /// A token for drive sync, which nothing but drive sync takes.
+    Drive {
+        /// Whose gateway it is for.
+        gateway_id: GatewayId,
+        /// Its team.
+        team_id: TeamId,
+        /// Its VM, if it is one.
+        vm_id: Option<String>,
+    },
+}
+
+impl Caller {
+    /// Whether it is a paired gateway; only these have rights on tables and functions.
+    pub fn is_gateway(&self) -> bool {
+        matches!(self, Self::Gateway { .. })
+    }
 }

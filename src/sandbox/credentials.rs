@@ -5,8 +5,9 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
 use super::Caller;
-use super::access::{AccessError, Identity};
+use super::access::{AccessError, Bearer, DriveToken, Identity};
 use super::app::{App, now_micros};
+use super::rules::Rule;
 
 /// Why a request has no caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,9 @@ impl KeyError {
 
 /// Checks the `apikey` of a request.
 pub(super) fn check_key(app: &App, headers: &HeaderMap, query: &str) -> Result<(), KeyError> {
+    if !app.rules.hold(Rule::Key) {
+        return Ok(());
+    }
     let key = match headers.get("apikey") {
         Some(value) => value.to_str().map_err(|_| KeyError::Invalid)?.to_owned(),
         None => query_value(query, "apikey").ok_or(KeyError::Missing)?,
@@ -62,6 +66,13 @@ pub(super) fn caller(
     query: &str,
     leeway: i64,
 ) -> Result<Caller, CallerError> {
+    let caller = proven(app, headers, query, leeway)?;
+    #[cfg(test)]
+    let caller = app.rules.promoted(caller);
+    Ok(caller)
+}
+
+fn proven(app: &App, headers: &HeaderMap, query: &str, leeway: i64) -> Result<Caller, CallerError> {
     check_key(app, headers, query).map_err(CallerError::Key)?;
     if !headers.contains_key(header::AUTHORIZATION) {
         return Ok(Caller::Anonymous);
@@ -71,8 +82,12 @@ pub(super) fn caller(
         return Ok(Caller::Anonymous);
     }
     let now = now_micros() / 1_000_000;
-    let identity = app.access.read(token, now, leeway).map_err(CallerError::Token)?;
-    Ok(identity.into())
+    match app.access.read(token, now, leeway).map_err(CallerError::Token)? {
+        Bearer::Session(identity) => Ok(identity.into()),
+        Bearer::Drive(DriveToken { gateway_id, team_id, vm_id }) => {
+            Ok(Caller::Drive { gateway_id, team_id, vm_id })
+        }
+    }
 }
 
 impl From<Identity> for Caller {

@@ -15,6 +15,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
+use super::app::Shared;
+use super::rules::{Rule, Rules};
+
 /// From a request's headers to the end of its answer; long polls end well before.
 const TIME_LIMIT: Duration = Duration::from_mins(1);
 
@@ -70,11 +73,11 @@ fn authority(text: &str) -> Option<Authority> {
 
 /// Refuses requests for other hosts.
 pub(super) async fn check_host(
-    State(hosts): State<Arc<Hosts>>,
+    State((hosts, rules)): State<(Arc<Hosts>, Rules)>,
     request: Request,
     next: Next,
 ) -> Response {
-    if hosts.allows_request(request.uri(), request.headers()) {
+    if hosts.allows_request(request.uri(), request.headers()) || !rules.hold(Rule::Host) {
         return next.run(request).await;
     }
     let message = "this server does not answer to that Host";
@@ -82,15 +85,24 @@ pub(super) async fn check_host(
 }
 
 /// Refuses requests that a page from elsewhere makes.
-pub(super) async fn check_origin(request: Request, next: Next) -> Response {
-    if is_same_origin(request.headers()) {
+pub(super) async fn check_origin(
+    State(app): State<Shared>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if is_same_origin(request.headers()) || !app.rules.hold(Rule::Origin) {
         return next.run(request).await;
     }
+    foreign_origin()
+}
+
+/// The answer to such a request.
+pub(super) fn foreign_origin() -> Response {
     refusal(StatusCode::FORBIDDEN, "foreign_origin", "requests from other origins are refused")
 }
 
 /// True when no page, or a page of ours, is behind the request.
-fn is_same_origin(headers: &HeaderMap) -> bool {
+pub(super) fn is_same_origin(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     if !matches!(site, None | Some(b"same-origin" | b"none")) {
         return false;

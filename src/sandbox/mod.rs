@@ -23,10 +23,14 @@ mod realtime;
 pub mod rest;
 mod routes;
 mod rows;
+mod rules;
 mod secrets;
 mod server;
 mod storage;
 pub mod store;
+
+#[cfg(test)]
+mod tests;
 
 pub use caller::Caller;
 pub use client::{AdminClient, AdminClientError};

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::handler::Handler;
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get};
+use axum::routing::{MethodRouter, any, get, post};
 use axum::{Json, Router, middleware};
 use serde_json::{Value, json};
 
@@ -16,26 +17,90 @@ use super::body::BodyError;
 use super::credentials::CallerError;
 use super::guard::{self, Hosts};
 use super::rest::{self, RestRequest};
-use super::{Caller, admin, auth, body, credentials, functions, realtime, storage};
+use super::{admin, auth, body, credentials, functions, realtime, storage};
 
 const REST: &str = "/rest/v1/";
 
+/// One method of one path, or all of them.
+pub(super) struct Route {
+    /// `None`: any.
+    method: Option<Method>,
+    path: &'static str,
+    handler: MethodRouter<Shared>,
+}
+
+impl Route {
+    /// A `GET`, and `HEAD` with it.
+    pub(super) fn get<H: Handler<T, Shared>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self { method: Some(Method::GET), path, handler: get(handler) }
+    }
+
+    /// A `POST`.
+    pub(super) fn post<H: Handler<T, Shared>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self { method: Some(Method::POST), path, handler: post(handler) }
+    }
+
+    /// Whatever method; the handler tells them apart.
+    pub(super) fn any<H: Handler<T, Shared>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self { method: None, path, handler: any(handler) }
+    }
+
+    fn method_name(&self) -> &str {
+        self.method.as_ref().map_or("ANY", Method::as_str)
+    }
+}
+
+/// A router of these.
+pub(super) fn router(routes: Vec<Route>) -> Router<Shared> {
+    routes.into_iter().fold(Router::new(), |router, route| {
+        tracing::trace!(method = route.method_name(), path = route.path, "serving");
+        router.route(route.path, route.handler)
+    })
+}
+
+/// The routes that stand alone.
+fn own() -> Vec<Route> {
+    vec![
+        Route::get("/healthz", healthz),
+        Route::any("/rest/v1/", tables),
+        Route::any("/rest/v1/{*path}", tables),
+        Route::get("/realtime/v1/websocket", realtime::websocket),
+        Route::any("/functions/v1/{name}", functions::invoke),
+    ]
+}
+
+/// What bounds its time by itself, since objects may be large.
+fn unhurried() -> Vec<Route> {
+    vec![Route::any("/storage/v1/{*path}", storage::handle)]
+}
+
+/// Everything that is served, e.g. `POST /auth/v1/token`: each needs a row in the access matrix.
+/// Whatever [`service`] nests belongs here as well.
+#[cfg(test)]
+pub(super) fn listed() -> Vec<String> {
+    let areas = [
+        ("", own()),
+        ("", unhurried()),
+        ("/auth/v1", auth::routes()),
+        ("/admin/v1", admin::routes()),
+    ];
+    let listed = areas.iter().flat_map(|(prefix, routes)| {
+        routes.iter().map(move |route| format!("{} {prefix}{}", route.method_name(), route.path))
+    });
+    listed.collect()
+}
+
 /// The whole service.
-pub(super) fn router(app: Shared, hosts: Hosts) -> Router {
-    Router::new()
-        .route("/healthz", get(healthz))
-        .nest("/auth/v1", auth::router())
-        .route("/rest/v1/", any(tables))
-        .route("/rest/v1/{*path}", any(tables))
-        .route("/realtime/v1/websocket", get(realtime::websocket))
-        .route("/functions/v1/{name}", any(functions::invoke))
+pub(super) fn service(app: Shared, hosts: Hosts) -> Router {
+    let hosts = (Arc::new(hosts), app.rules);
+    router(own())
+        .nest("/auth/v1", router(auth::routes()))
         .nest("/admin/v1", admin::router(&app))
         .fallback(async || guard::refusal(StatusCode::NOT_FOUND, "not_found", "no such page"))
         .method_not_allowed_fallback(guard::wrong_method)
         .layer(middleware::from_fn(guard::limit_time))
-        // It bounds the time by itself, since objects may be large.
-        .route("/storage/v1/{*path}", any(storage::handle))
-        .layer(middleware::from_fn_with_state(Arc::new(hosts), guard::check_host))
+        .merge(router(unhurried()))
+        .layer(middleware::from_fn_with_state(hosts, guard::check_host))
         .layer(middleware::from_fn(guard::add_security_headers))
         .with_state(app)
 }
@@ -55,7 +120,7 @@ async fn tables(State(app): State<Shared>, request: Request) -> Response {
         Err(CallerError::Token(error)) => return token_error(error),
     };
     // Only a paired gateway has results to send.
-    let limit = if caller == Caller::Anonymous { body::SMALL } else { body::LARGE };
+    let limit = if caller.is_gateway() { body::LARGE } else { body::SMALL };
     let body = match body::read(body, limit).await {
         Ok(body) => body,
         Err(BodyError::TooLarge(limit)) => {

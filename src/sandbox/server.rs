@@ -18,13 +18,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::access::AccessTokens;
+use super::access::{AccessTokens, DriveToken};
 use super::app::{App, Shared, now_micros};
 use super::auth::RefreshChain;
 use super::contents::{self, ContentError, Contents};
 use super::guard::Hosts;
 use super::jwt::Signer;
 use super::rate::GuessLimit;
+use super::rules::Rules;
 use super::secrets::{Secrets, SecretsError};
 use super::storage::{Storage, StorageLimits, UrlTokens};
 use super::store::schema::Schema;
@@ -32,7 +33,7 @@ use super::store::{Store, StoreError};
 use super::{accept, liveness, realtime, routes};
 use crate::config::{FileLock, LockError};
 use crate::fs::{self, FsError};
-use crate::model::TeamId;
+use crate::model::{GatewayId, TeamId};
 use crate::task::{Ended, Group};
 
 /// A little more than the connections' own drain, so that they end by themselves.
@@ -61,6 +62,8 @@ pub struct ServerOptions {
     pub schema: Schema,
     /// How much storage takes.
     pub storage: StorageLimits,
+    /// The rules that requests must pass.
+    pub(crate) rules: Rules,
 }
 
 impl ServerOptions {
@@ -77,6 +80,7 @@ impl ServerOptions {
             realtime_sockets: 512,
             schema: Schema::built_in(),
             storage: StorageLimits::default(),
+            rules: Rules::default(),
         }
     }
 }
@@ -200,7 +204,7 @@ impl Drop for Advertisement {
 /// A running control plane. Dropping it aborts it; [`Server::shutdown`] is the polite way.
 #[derive(Debug)]
 pub struct Server {
-    app: Shared,
+    pub(super) app: Shared,
     address: SocketAddr,
     tasks: Group,
     // Dropped in this order: the lock goes last, or we might remove a successor's record.
@@ -252,7 +256,7 @@ impl Server {
         })
         .await??;
         let mut tasks = Group::new(stop);
-        let router = routes::router(app.clone(), hosts);
+        let router = routes::service(app.clone(), hosts);
         tasks.spawn("accept", |stop| accept::run(listener, router, stop));
         let (contents, store) = (app.storage.contents.clone(), app.store.clone());
         tasks.spawn("contents", |stop| contents::run(contents, store, stop));
@@ -275,6 +279,20 @@ impl Server {
     /// What the admin API wants.
     pub fn admin_token(&self) -> &SecretString {
         &self.app.secrets.admin_token
+    }
+
+    /// A token for drive sync: of a gateway of some team, in a VM or not, for that long (whole
+    /// seconds). Nothing but drive sync takes it.
+    pub fn drive_token(
+        &self,
+        gateway_id: GatewayId,
+        team_id: TeamId,
+        vm_id: Option<String>,
+        lifetime: Duration,
+    ) -> String {
+        let token = DriveToken { gateway_id, team_id, vm_id };
+        let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        self.app.access.mint_drive(&token, now_micros() / 1_000_000, lifetime)
     }
 
     /// Where it listens.
@@ -359,8 +377,9 @@ fn make_app(
     let key = secrets.jwt_secret.expose_secret().as_bytes();
     let lifetime = i64::try_from(options.access_token_lifetime.as_secs()).unwrap_or(3600);
     let (realtime, newcomers) = realtime::entrance(options.realtime_sockets);
+    let issuer = format!("{url}/auth/v1");
     let app = App {
-        access: AccessTokens::new(Signer::new(key), format!("{url}/auth/v1"), lifetime),
+        access: AccessTokens::new(Signer::new(key), issuer, lifetime, options.rules),
         chain: RefreshChain::new(key),
         guesses: GuessLimit::new(Instant::now()),
         storage: Storage {
@@ -372,6 +391,7 @@ fn make_app(
         reuse_interval: options.reuse_interval,
         realtime,
         stop: stop.clone(),
+        rules: options.rules,
         store,
         secrets,
         team_id,

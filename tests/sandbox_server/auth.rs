@@ -240,3 +240,52 @@ async fn public_pages_need_no_key() {
     assert_eq!(jwks.headers()["cache-control"], "public, max-age=600");
     assert_eq!(jwks.json::<Value>().await.unwrap(), json!({"keys": []}));
 }
+
+#[tokio::test]
+async fn every_error_has_its_code_in_both_shapes_and_every_answer_a_date() {
+    let context = Context::new().await;
+    let paired = context.pair().await;
+    context.signed(Method::POST, "/auth/v1/logout", &paired.access).send().await.unwrap();
+    let refresh = "/auth/v1/token?grant_type=refresh_token";
+    let ended = json!({"refresh_token": paired.refresh});
+    for (method, path, token, body, status, code) in [
+        (Method::POST, refresh, "", ended, 400, "refresh_token_not_found"),
+        (Method::POST, refresh, "", json!({}), 400, "validation_failed"),
+        (Method::POST, "/auth/v1/token", "", json!({}), 400, "unsupported_grant_type"),
+        (Method::GET, "/auth/v1/user", "", json!({}), 401, "no_authorization"),
+        (Method::GET, "/auth/v1/user", "a.b.c", json!({}), 403, "bad_jwt"),
+        (Method::GET, "/auth/v1/user", &paired.access, json!({}), 403, "session_not_found"),
+        (Method::POST, "/auth/v1/logout", "", json!({}), 401, "no_authorization"),
+        (Method::POST, "/auth/v1/logout", "a.b.c", json!({}), 403, "bad_jwt"),
+        (Method::POST, "/auth/v1/logout", &paired.access, json!({}), 403, "session_not_found"),
+    ] {
+        for version in [None, Some("2024-01-01")] {
+            let mut request = context.request(method.clone(), path).json(&body);
+            if !token.is_empty() {
+                request = request.bearer_auth(token);
+            }
+            if let Some(version) = version {
+                request = request.header("X-Supabase-Api-Version", version);
+            }
+            let answer = request.send().await.unwrap();
+            let headers = answer.headers().clone();
+            assert_eq!(
+                (answer.status().as_u16(), &headers["x-sb-error-code"]),
+                (status, &code.parse().unwrap()),
+                "{path}"
+            );
+            assert!(headers.contains_key("date"), "{path}");
+            let said: Value = answer.json().await.unwrap();
+            let expected = match version {
+                Some(_) => json!({"code": code, "message": said["message"]}),
+                None => json!({"code": status, "error_code": code, "msg": said["msg"]}),
+            };
+            assert_eq!(said, expected, "{path}");
+        }
+    }
+    let options = panorama_gateway::sandbox::ServerOptions::new(
+        context.data_dir(),
+        "127.0.0.1:0".parse().unwrap(),
+    );
+    assert_eq!(options.reuse_interval, Duration::from_secs(10));
+}

@@ -4,8 +4,10 @@
 
 mod admin;
 mod auth;
+mod bad_input;
 mod context;
 mod fixtures;
+mod functions;
 mod operation;
 mod pairing;
 mod realtime;

@@ -10,39 +10,49 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use self::error::AdminError;
 use super::app::Shared;
+use super::routes::{self, Route};
+use super::rules::Rule;
 use super::{body, credentials, guard};
 
 type Answer = Result<Json<Value>, AdminError>;
 type Created = Result<(StatusCode, Json<Value>), AdminError>;
 
 /// The routes below `/admin/v1`.
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/info", info),
+        Route::post("/pairing-codes", team::make_pairing_code),
+        Route::get("/gateways", gateways::list),
+        Route::post("/full-control", gateways::set_full_control),
+        Route::get("/jobs", jobs::list),
+        Route::post("/jobs", jobs::submit),
+        Route::get("/jobs/{id}", jobs::show),
+        Route::post("/jobs/{id}/cancel", jobs::cancel),
+        Route::get("/resources", team::list_resources),
+        Route::post("/resources", team::make_resource),
+        Route::get("/events", team::list_events),
+    ]
+}
+
+/// They and what stands before them.
 pub(super) fn router(app: &Shared) -> Router<Shared> {
-    Router::new()
-        .route("/info", get(info))
-        .route("/pairing-codes", post(team::make_pairing_code))
-        .route("/gateways", get(gateways::list))
-        .route("/full-control", post(gateways::set_full_control))
-        .route("/jobs", get(jobs::list).post(jobs::submit))
-        .route("/jobs/{id}", get(jobs::show))
-        .route("/jobs/{id}/cancel", post(jobs::cancel))
-        .route("/resources", get(team::list_resources).post(team::make_resource))
-        .route("/events", get(team::list_events))
+    routes::router(routes())
         .fallback(async || AdminError::not_found("not_found", "there is no such admin call"))
         .method_not_allowed_fallback(guard::wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), authorize))
-        .layer(middleware::from_fn(guard::check_origin))
+        .layer(middleware::from_fn_with_state(app.clone(), guard::check_origin))
 }
 
 async fn authorize(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let token = credentials::bearer(request.headers());
-    if token.is_some_and(|token| app.secrets.is_admin_token(token)) {
+    let is_operator = token.is_some_and(|token| app.secrets.is_admin_token(token));
+    if is_operator || !app.rules.hold(Rule::Admin) {
         return next.run(request).await;
     }
     let message = "the admin API needs the admin token as bearer";

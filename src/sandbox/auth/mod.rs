@@ -3,11 +3,10 @@
 mod error;
 mod refresh;
 
+use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use self::error::{ApiVersion, AuthError};
@@ -17,15 +16,18 @@ use super::access::{AccessError, Identity, app_metadata};
 use super::app::{App, Shared, micros, now_micros, wire_time};
 use super::body::{self, BodyError};
 use super::credentials::{bearer, check_key, query_value};
+use super::routes::Route;
+use super::rules::Rule;
 
 /// The routes below `/auth/v1`.
-pub(super) fn router() -> Router<Shared> {
-    Router::new()
-        .route("/token", post(token))
-        .route("/user", get(user))
-        .route("/logout", post(logout))
-        .route("/health", get(health))
-        .route("/.well-known/jwks.json", get(jwks))
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::post("/token", token),
+        Route::get("/user", user),
+        Route::post("/logout", logout),
+        Route::get("/health", health),
+        Route::get("/.well-known/jwks.json", jwks),
+    ]
 }
 
 async fn health() -> Json<Value> {
@@ -111,7 +113,8 @@ async fn refresh(app: &App, body: &[u8]) -> Result<Value, AuthError> {
         return Err(bad("validation_failed", "refresh_token is not valid"));
     }
     let chain = app.chain.clone();
-    let reuse_interval = micros(app.reuse_interval);
+    let is_strict = app.rules.hold(Rule::Reuse);
+    let reuse_interval = if is_strict { micros(app.reuse_interval) } else { i64::MAX };
     let rotation = app
         .store
         .write(move |write| {
@@ -158,7 +161,7 @@ async fn live_session(app: &App, headers: &HeaderMap) -> Result<SessionRow, Auth
         return Err(AuthError::new(StatusCode::UNAUTHORIZED, "no_authorization", message));
     };
     let identity: Identity =
-        app.access.read(token, now_micros() / 1_000_000, 0).map_err(|error| {
+        app.access.session(token, now_micros() / 1_000_000, 0).map_err(|error| {
             forbidden(
                 "bad_jwt",
                 match error {
@@ -174,7 +177,8 @@ async fn live_session(app: &App, headers: &HeaderMap) -> Result<SessionRow, Auth
             refresh::session(connection, &identity.session_id).map_err(AuthError::from)
         })
         .await?;
-    found.filter(|session| !session.ended).ok_or_else(|| {
+    let is_open = |session: &SessionRow| !session.ended || !app.rules.hold(Rule::OpenSession);
+    found.filter(is_open).ok_or_else(|| {
         forbidden("session_not_found", "Session from session_id claim in JWT does not exist")
     })
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::FunctionError;
 use crate::model::GatewayStatus;
 use crate::sandbox::app::{App, now_micros};
+use crate::sandbox::rules::Rule;
 use crate::sandbox::{Caller, body, rows};
 
 pub(super) const NAME: &str = "gateway-heartbeat";
@@ -29,10 +30,7 @@ pub(super) async fn record(
     caller: &Caller,
     body: &[u8],
 ) -> Result<Value, FunctionError> {
-    let Caller::Gateway { gateway_id, team_id, .. } = caller.clone() else {
-        let message = "only a paired gateway has a heartbeat";
-        return Err(FunctionError::new(StatusCode::UNAUTHORIZED, "not_a_gateway", message));
-    };
+    let (gateway_id, team_id) = super::gateway(caller)?;
     let request: Request = body::parse(body).map_err(FunctionError::invalid)?;
     check_capabilities(&request.capabilities).map_err(FunctionError::invalid)?;
     let device_name = request.device_name.trim().to_owned();
@@ -42,35 +40,30 @@ pub(super) async fn record(
     }
     let capabilities = Value::Object(request.capabilities).to_string();
     let status = request.status.as_str();
-    let row = app
-        .store
+    let rules = app.rules;
+    app.store
         .write(move |write| {
+            let id = gateway_id.as_str();
+            if !super::is_of_team(write.tx, id, &team_id, rules, Rule::BeatTeam)? {
+                let message = "this gateway is not known any more; pair it again";
+                let status = StatusCode::NOT_FOUND;
+                return Err(FunctionError::new(status, "gateway_not_found", message));
+            }
             rows::update(
                 write.tx,
                 "team_gateways",
-                gateway_id.as_str(),
+                id,
                 "UPDATE team_gateways
-                 SET status = ?3, capabilities = ?4, device_name = ?5, last_seen_at = ?6,
-                     updated_at = ?6,
-                     ready_at = CASE WHEN ?3 = 'ready' THEN coalesce(ready_at, ?6)
+                 SET status = ?2, capabilities = ?3, device_name = ?4, last_seen_at = ?5,
+                     updated_at = ?5,
+                     ready_at = CASE WHEN ?2 = 'ready' THEN coalesce(ready_at, ?5)
                                 ELSE ready_at END
-                 WHERE id = ?1 AND team_id = ?2",
-                params![
-                    gateway_id.as_str(),
-                    team_id.as_str(),
-                    status,
-                    capabilities,
-                    device_name,
-                    now_micros()
-                ],
-            )
-            .map_err(FunctionError::from)
+                 WHERE id = ?1",
+                params![id, status, capabilities, device_name, now_micros()],
+            )?;
+            Ok(json!({"success": true}))
         })
-        .await?;
-    row.map(|_| json!({"success": true})).ok_or_else(|| {
-        let message = "this gateway is not known any more; pair it again";
-        FunctionError::new(StatusCode::NOT_FOUND, "gateway_not_found", message)
-    })
+        .await
 }
 
 /// Checks what readers of the schema rely on; the rest is theirs.

@@ -1,13 +1,17 @@
-//! `/functions/v1`: the edge functions that a gateway calls.
+//! `/functions/v1`: the edge functions.
 
+mod finalize;
+mod full_control;
 mod heartbeat;
 mod pairing;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 pub(super) use self::pairing::{code_hash, new_code};
@@ -15,7 +19,14 @@ use super::Caller;
 use super::app::{App, Peer, Shared};
 use super::body::{self, BodyError};
 use super::credentials::{self, CallerError};
-use super::store::StoreError;
+use super::guard;
+use super::rules::{Rule, Rules};
+use super::store::{Store, StoreError};
+use crate::model::{GatewayId, TeamId};
+
+/// All functions by name.
+pub(super) const NAMES: [&str; 4] =
+    [pairing::NAME, heartbeat::NAME, finalize::NAME, full_control::NAME];
 
 /// A function's failure: the body says `success: false` and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,16 +81,13 @@ pub(super) async fn invoke(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let query = parts.uri.query().unwrap_or_default();
-    let caller = match credentials::caller(&app, &parts.headers, query, 0) {
+    let known = name.ok().and_then(|Path(name)| NAMES.into_iter().find(|known| *known == name));
+    let caller = match caller(&app, &parts, known) {
         Ok(caller) => caller,
         Err(CallerError::Key(error)) => return error.response(),
         Err(CallerError::Token(_)) => return platform_error("UNAUTHORIZED_INVALID_JWT"),
     };
-    let name = match name {
-        Ok(Path(name)) if matches!(&*name, pairing::NAME | heartbeat::NAME) => name,
-        Ok(_) | Err(_) => return platform_error("NOT_FOUND"),
-    };
+    let Some(name) = known else { return platform_error("NOT_FOUND") };
     if parts.method != Method::POST {
         return failure(&FunctionError::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -87,9 +95,16 @@ pub(super) async fn invoke(
             "this function takes POST only",
         ));
     }
+    let is_foreign = !guard::is_same_origin(&parts.headers) && app.rules.hold(Rule::Origin);
+    if matches!(caller, Asker::Operator) && is_foreign {
+        return guard::foreign_origin();
+    }
     let peer = parts.extensions.get::<Peer>().copied();
-    let result = match body::read(body, body::SMALL).await {
-        Ok(body) => run(&app, &name, &caller, peer, &body).await,
+    // The output of a run may be as large as a job's.
+    let is_large = name == finalize::NAME && matches!(&caller, Asker::Other(c) if c.is_gateway());
+    let limit = if is_large { body::LARGE } else { body::SMALL };
+    let result = match body::read(body, limit).await {
+        Ok(body) => run(&app, name, &caller, peer, &body).await,
         Err(BodyError::TooLarge(limit)) => Err(FunctionError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "too_large",
@@ -103,17 +118,77 @@ pub(super) async fn invoke(
     }
 }
 
+/// Who calls.
+enum Asker {
+    /// With the admin token, where that is what the function wants.
+    Operator,
+    /// With anything else that is taken.
+    Other(Caller),
+}
+
+fn caller(app: &App, parts: &Parts, name: Option<&str>) -> Result<Asker, CallerError> {
+    let query = parts.uri.query().unwrap_or_default();
+    let token = credentials::bearer(&parts.headers);
+    if name == Some(full_control::NAME)
+        && token.is_some_and(|token| app.secrets.is_admin_token(token))
+    {
+        credentials::check_key(app, &parts.headers, query).map_err(CallerError::Key)?;
+        return Ok(Asker::Operator);
+    }
+    credentials::caller(app, &parts.headers, query, 0).map(Asker::Other)
+}
+
 async fn run(
     app: &App,
     name: &str,
-    caller: &Caller,
+    caller: &Asker,
     peer: Option<Peer>,
     body: &[u8],
 ) -> Result<Value, FunctionError> {
+    let caller = match caller {
+        Asker::Operator => return full_control::set(app, body).await,
+        Asker::Other(Caller::Drive { .. }) => {
+            let message = "a drive token is good for drive sync only";
+            return Err(FunctionError::new(StatusCode::FORBIDDEN, "insufficient_scope", message));
+        }
+        Asker::Other(caller) => caller,
+    };
     match name {
         pairing::NAME => pairing::exchange(app, peer, body).await,
-        _ => heartbeat::record(app, caller, body).await,
+        heartbeat::NAME => heartbeat::record(app, caller, body).await,
+        finalize::NAME => finalize::finalize(app, caller, body).await,
+        _ if app.rules.hold(Rule::Toggle) => Err(not_the_operator(caller)),
+        _ => full_control::set(app, body).await,
     }
+}
+
+fn not_the_operator(caller: &Caller) -> FunctionError {
+    let status = if caller.is_gateway() { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
+    let message = "the team's toggle needs the admin token as bearer";
+    FunctionError::new(status, "not_the_operator", message)
+}
+
+/// The gateway that calls.
+fn gateway(caller: &Caller) -> Result<(GatewayId, TeamId), FunctionError> {
+    match caller {
+        Caller::Gateway { gateway_id, team_id, .. } => Ok((gateway_id.clone(), team_id.clone())),
+        Caller::Anonymous | Caller::Drive { .. } => {
+            let message = "this needs the access token of a paired gateway as bearer";
+            Err(FunctionError::new(StatusCode::UNAUTHORIZED, "not_a_gateway", message))
+        }
+    }
+}
+
+/// Whether a gateway is known, and of that team where the rule holds.
+fn is_of_team(
+    tx: &Connection,
+    gateway_id: &str,
+    team_id: &TeamId,
+    rules: Rules,
+    rule: Rule,
+) -> rusqlite::Result<bool> {
+    let row = Store::row(tx, "team_gateways", gateway_id)?;
+    Ok(row.is_some_and(|row| row["team_id"] == team_id.as_str() || !rules.hold(rule)))
 }
 
 fn failure(error: &FunctionError) -> Response {

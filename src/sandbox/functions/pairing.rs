@@ -11,6 +11,7 @@ use super::FunctionError;
 use crate::model::{GatewayId, TeamId};
 use crate::sandbox::access::Identity;
 use crate::sandbox::app::{App, Peer, now_micros, wire_time};
+use crate::sandbox::rules::{Rule, Rules};
 use crate::sandbox::{auth, body, secrets};
 
 pub(super) const NAME: &str = "exchange-gateway-pairing-code";
@@ -74,9 +75,10 @@ pub(super) async fn exchange(
     }
     let refresh_token = secrets::random_token().map_err(|error| FunctionError::internal(&error))?;
     let first_token = refresh_token.clone();
+    let rules = app.rules;
     let identity = app
         .store
-        .write(move |write| use_code(write.tx, &request, &first_token, now_micros()))
+        .write(move |write| use_code(write.tx, &request, &first_token, now_micros(), rules))
         .await?;
     if let Some(Peer(address)) = peer {
         app.guesses.forgive(address);
@@ -101,7 +103,12 @@ struct UsableCode {
     device_name: Option<String>,
 }
 
-fn usable_code(connection: &Connection, hash: &str, now: i64) -> Result<UsableCode, FunctionError> {
+fn usable_code(
+    connection: &Connection,
+    hash: &str,
+    now: i64,
+    rules: Rules,
+) -> Result<UsableCode, FunctionError> {
     let found = connection
         .query_row(
             "SELECT team_id, device_name, used_at IS NOT NULL, expires_at <= ?2
@@ -116,11 +123,13 @@ fn usable_code(connection: &Connection, hash: &str, now: i64) -> Result<UsableCo
         .optional()?;
     match found {
         None => Err(refused(StatusCode::BAD_REQUEST, "pairing_code_unknown", "is not known")),
-        Some((_, true, _)) => {
+        Some((_, true, _)) if rules.hold(Rule::CodeOnce) => {
             Err(refused(StatusCode::GONE, "pairing_code_used", "was used already"))
         }
-        Some((_, _, true)) => Err(refused(StatusCode::GONE, "pairing_code_expired", "has expired")),
-        Some((code, false, false)) => Ok(code),
+        Some((_, _, true)) if rules.hold(Rule::CodeExpiry) => {
+            Err(refused(StatusCode::GONE, "pairing_code_expired", "has expired"))
+        }
+        Some((code, ..)) => Ok(code),
     }
 }
 
@@ -130,9 +139,10 @@ fn use_code(
     request: &Request,
     refresh_token: &str,
     now: i64,
+    rules: Rules,
 ) -> Result<Identity, FunctionError> {
     let hash = code_hash(&request.code);
-    let code = usable_code(connection, &hash, now)?;
+    let code = usable_code(connection, &hash, now, rules)?;
     let device_name = Some(request.device_name.trim().to_owned())
         .filter(|name| !name.is_empty())
         .or(code.device_name)

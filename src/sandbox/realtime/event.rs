@@ -108,7 +108,7 @@ fn name(kind: ChangeKind) -> &'static str {
 
 fn may_read(rights: &Rights, caller: &Caller, row: &Value) -> bool {
     let Some(owned) = rights.select else { return false };
-    *caller != Caller::Anonymous
+    caller.is_gateway()
         && owned.iter().all(|owned| {
             let found = row.get(owned.column).and_then(Value::as_str);
             found.is_some() && found == owned.claim.of(caller)

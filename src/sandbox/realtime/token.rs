@@ -1,7 +1,7 @@
 //! What a channel's token grants, and the words in which a bad one is refused.
 
 use crate::sandbox::Caller;
-use crate::sandbox::access::{AccessError, AccessTokens, Unreadable};
+use crate::sandbox::access::{AccessError, AccessTokens, Bearer, Unreadable};
 use crate::sandbox::jwt::JwtError;
 
 /// Whom a channel serves, and how long.
@@ -55,12 +55,13 @@ impl TokenError {
 /// Reads an access token at `now`, seconds since 1970. Other than tables, channels allow for no
 /// difference of clocks at `exp`.
 pub(super) fn read(tokens: &AccessTokens, token: &str, now: i64) -> Result<Grant, TokenError> {
-    let (identity, term) = tokens.claims(token).map_err(|error| match error {
+    let (bearer, term) = tokens.claims(token).map_err(|error| match error {
         Unreadable::Jwt(JwtError::Malformed) => TokenError::Malformed,
         Unreadable::Jwt(JwtError::Algorithm | JwtError::Signature) => TokenError::Signature,
         Unreadable::Claims => TokenError::Claims,
     })?;
-    term.check(now, 0).map_err(|error| match error {
+    let Bearer::Session(identity) = bearer else { return Err(TokenError::Claims) };
+    tokens.check(term, now, 0).map_err(|error| match error {
         AccessError::Expired => TokenError::Expired(now.saturating_sub(term.until)),
         AccessError::NotYet => TokenError::NotYet,
         AccessError::Invalid => TokenError::Malformed,

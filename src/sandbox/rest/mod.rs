@@ -284,7 +284,7 @@ async fn written(
     if query.on_conflict.is_some() && preferences.resolution.is_none() {
         return Err(misplaced("on_conflict needs Prefer: resolution=.."));
     }
-    if *caller == Caller::Anonymous {
+    if !caller.is_gateway() {
         return Err(RestError::denied(table.name));
     }
     let change = Change { table, caller: caller.clone(), query, window, preferences, form };

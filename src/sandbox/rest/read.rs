@@ -45,7 +45,7 @@ pub(super) fn selection(
 pub(super) fn visible(table: &'static Table, caller: &Caller) -> Result<Condition, RestError> {
     match (caller, table.rights.select) {
         (Caller::Gateway { .. }, Some(rows)) => Ok(resolve::owned(table, rows, caller)),
-        (Caller::Anonymous, _) | (Caller::Gateway { .. }, None) => {
+        (Caller::Anonymous | Caller::Drive { .. }, _) | (Caller::Gateway { .. }, None) => {
             Err(RestError::denied(table.name))
         }
     }

@@ -52,7 +52,7 @@ impl Call {
             )
             .details("no function of that name takes exactly these arguments")
         })?;
-        if *caller == Caller::Anonymous {
+        if !caller.is_gateway() {
             let message = format!("permission denied for function {}", function.name);
             return Err(RestError::new("42501", message));
         }

@@ -228,7 +228,7 @@ impl Change {
     fn right<T>(&self, right: Option<T>) -> Result<T, RestError> {
         match &self.caller {
             Caller::Gateway { .. } => right.ok_or_else(|| RestError::denied(self.table.name)),
-            Caller::Anonymous => Err(RestError::denied(self.table.name)),
+            Caller::Anonymous | Caller::Drive { .. } => Err(RestError::denied(self.table.name)),
         }
     }
 

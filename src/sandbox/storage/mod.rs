@@ -163,7 +163,9 @@ fn session(app: &App, parts: &Parts) -> Result<String, Failure> {
     let leeway = i64::try_from(app.clock_leeway.as_secs()).unwrap_or(0);
     match credentials::caller(app, &parts.headers, query, leeway) {
         Ok(Caller::Gateway { team_id, .. }) => Ok(team_id.as_str().to_owned()),
-        Ok(Caller::Anonymous) => Err(StorageError::denied("this takes a session").into()),
+        Ok(Caller::Anonymous | Caller::Drive { .. }) => {
+            Err(StorageError::denied("this takes a session").into())
+        }
         Err(CallerError::Key(error)) => Err(Failure::Key(error)),
         Err(CallerError::Token(error)) => Err(error.into()),
     }

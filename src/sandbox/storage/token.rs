@@ -88,6 +88,7 @@ mod tests {
     use super::*;
     use crate::model::{GatewayId, TeamId};
     use crate::sandbox::access::{AccessError, AccessTokens, Identity};
+    use crate::sandbox::rules::Rules;
 
     fn grant(purpose: Purpose) -> Grant {
         Grant { purpose, team_id: "t".into(), bucket: "b".into(), name: "a/b".into() }
@@ -108,7 +109,7 @@ mod tests {
     #[test]
     fn access_tokens_and_these_do_not_stand_for_each_other() {
         let signer = Signer::new(b"secret");
-        let access = AccessTokens::new(signer.clone(), "http://localhost/auth/v1".into(), 3600);
+        let access = AccessTokens::new(signer.clone(), "x".into(), 3600, Rules::default());
         let identity = Identity {
             user_id: "u".into(),
             session_id: "s".into(),

@@ -11,7 +11,8 @@ use super::limit::TimeLimit;
 use super::{Schema, StoreError, functions};
 
 /// Each brings the format from its index to the next; the format is SQLite's `user_version`.
-const MIGRATIONS: [&str; 2] = [include_str!("0001.sql"), include_str!("0002.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("0001.sql"), include_str!("0002.sql"), include_str!("0003.sql")];
 
 /// How long SQLite waits for another process that holds the file, e.g. a backup.
 const BUSY: Duration = Duration::from_secs(5);

@@ -69,10 +69,10 @@ pub enum Claim {
 }
 
 impl Claim {
-    /// Its value; an anonymous caller has none.
+    /// Its value; only a paired gateway has one.
     pub fn of(self, caller: &Caller) -> Option<&str> {
         match caller {
-            Caller::Anonymous => None,
+            Caller::Anonymous | Caller::Drive { .. } => None,
             Caller::Gateway { user_id, gateway_id, team_id, .. } => Some(match self {
                 Self::GatewayId => gateway_id.as_str(),
                 Self::TeamId => team_id.as_str(),
@@ -136,7 +136,7 @@ pub struct Owned {
     pub claim: Claim,
 }
 
-/// What a paired gateway may do with a table; an anonymous caller may do nothing with any.
+/// What a paired gateway may do with a table; any other caller may do nothing with any.
 #[derive(Debug, Clone, Copy)]
 pub struct Rights {
     /// The rows that it may read. `None`: no right to read at all.
@@ -293,7 +293,9 @@ impl Schema {
     /// The sandbox's own.
     pub fn built_in() -> Self {
         let tables = super::tables::BUILT_IN.iter().map(|table| (table.name, *table)).collect();
-        Self { tables, ..Self::default() }
+        let functions =
+            super::tables::FUNCTIONS.iter().map(|function| (function.name, *function)).collect();
+        Self { tables, functions, ..Self::default() }
     }
 
     /// Adds a table and the SQL that makes it when it is absent (`CREATE TABLE IF NOT EXISTS ..`).
@@ -331,6 +333,11 @@ impl Schema {
     /// The bucket of that name.
     pub fn bucket(&self, name: &str) -> Option<&'static Bucket> {
         self.buckets.get(name).copied()
+    }
+
+    /// All functions by name.
+    pub fn functions(&self) -> impl Iterator<Item = &'static Function> {
+        self.functions.values().copied()
     }
 
     /// All tables by name.

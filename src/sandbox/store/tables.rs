@@ -2,15 +2,29 @@
 //!
 //! Teams, pairing codes, sessions and refresh tokens are not here, so REST does not know them.
 
-use super::schema::{Claim, Column, Fallback, Insert, Moves, Owned, Rights, Table, Type, Update};
+use super::schema::{
+    Claim, Column, Fallback, Function, Insert, Moves, Owned, Rights, Table, Type, Update,
+};
+use super::subagents::{SUBAGENT_RUN_EVENTS, SUBAGENT_RUNS, SUBAGENTS};
 
-const OWN_TEAM: Owned = Owned { column: "team_id", claim: Claim::TeamId };
-const OWN_GATEWAY: Owned = Owned { column: "gateway_id", claim: Claim::GatewayId };
-const NOTHING: Rights = Rights { select: None, insert: None, update: None, delete: None };
+pub(super) const OWN_TEAM: Owned = Owned { column: "team_id", claim: Claim::TeamId };
+pub(super) const OWN_GATEWAY: Owned = Owned { column: "gateway_id", claim: Claim::GatewayId };
+pub(super) const NOTHING: Rights =
+    Rights { select: None, insert: None, update: None, delete: None };
 
 /// All of them.
-pub(super) static BUILT_IN: [&Table; 4] =
-    [&GATEWAY_JOBS, &TEAM_GATEWAYS, &GATEWAY_EVENTS, &TEAM_RESOURCES];
+pub(super) static BUILT_IN: [&Table; 7] = [
+    &GATEWAY_JOBS,
+    &TEAM_GATEWAYS,
+    &GATEWAY_EVENTS,
+    &TEAM_RESOURCES,
+    &SUBAGENTS,
+    &SUBAGENT_RUNS,
+    &SUBAGENT_RUN_EVENTS,
+];
+
+/// All functions below `rpc/`.
+pub(super) static FUNCTIONS: [&Function; 1] = [&super::placeholders::RESOLVE];
 
 /// A gateway reads its team's jobs (to see duplicates) and reports on its own.
 static GATEWAY_JOBS: Table = Table {

@@ -6,10 +6,13 @@ use tokio::task::JoinSet;
 
 use super::*;
 
+const ROUNDS: usize = 1000;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_fifty_claimers_one_wins_in_every_round() {
     let server = Arc::new(Server::new().await);
-    for round in 0..20 {
+    let started_at = tokio::time::Instant::now();
+    for round in 0..ROUNDS {
         let job = server.job(GATEWAY, TEAM).await;
         let target = format!(
             "gateway_jobs?id=eq.{job}&team_id=eq.{TEAM}&status=eq.queued&gateway_id=eq.{GATEWAY}"
@@ -35,4 +38,7 @@ async fn of_fifty_claimers_one_wins_in_every_round() {
         let started: jiff::Timestamp = row["started_at"].as_str().unwrap().parse().unwrap();
         assert_eq!(i64::from(*won[0].0), started.as_millisecond() % 1000);
     }
+    #[expect(clippy::print_stdout, reason = "the figure")]
+    let () =
+        println!("{ROUNDS} rounds of 50 claimers, one winner each, in {:?}", started_at.elapsed());
 }
