@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::AccessTokens;
 use super::auth::RefreshChain;
+use super::functions::EdgeFunction;
 use super::rate::GuessLimit;
 use super::secrets::Secrets;
 use super::store::Store;
@@ -34,6 +35,8 @@ pub(super) struct App {
     pub(super) clock_leeway: Duration,
     /// How long an older refresh token may be used once more.
     pub(super) reuse_interval: Duration,
+    /// Functions beyond the sandbox's own.
+    pub(super) edge_functions: Vec<&'static EdgeFunction>,
     /// Cancelled when the server stops: whoever waits answers now.
     pub(super) stop: CancellationToken,
 }

@@ -27,5 +27,6 @@ pub mod store;
 
 pub use caller::Caller;
 pub use client::{AdminClient, AdminClientError};
+pub use functions::{EdgeFunction, EdgeRequest};
 pub use secrets::SecretsError;
 pub use server::{Server, ServerError, ServerOptions};

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::access::AccessTokens;
 use super::app::{App, Shared, now_micros};
 use super::auth::RefreshChain;
+use super::functions::EdgeFunction;
 use super::guard::Hosts;
 use super::jwt::Signer;
 use super::rate::GuessLimit;
@@ -54,6 +55,8 @@ pub struct ServerOptions {
     pub clock_leeway: Duration,
     /// The tables and functions that REST shows.
     pub schema: Schema,
+    /// Edge functions beyond the sandbox's own.
+    pub edge_functions: Vec<&'static EdgeFunction>,
 }
 
 impl ServerOptions {
@@ -68,6 +71,7 @@ impl ServerOptions {
             reuse_interval: Duration::from_secs(10),
             clock_leeway: Duration::from_secs(30),
             schema: Schema::built_in(),
+            edge_functions: Vec::new(),
         }
     }
 }
@@ -345,6 +349,7 @@ fn make_app(
         guesses: GuessLimit::new(Instant::now()),
         clock_leeway: options.clock_leeway,
         reuse_interval: options.reuse_interval,
+        edge_functions: options.edge_functions.clone(),
         stop: stop.clone(),
         store,
         secrets,

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers fail a test as its own body would")]
 
+mod added;
 mod admin;
 mod auth;
 mod context;
