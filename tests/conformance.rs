@@ -69,7 +69,7 @@ fn setting(name: &str) -> String {
 
 /// The SHA-256.
 fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 fn scripts() -> PathBuf {

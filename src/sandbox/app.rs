@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::AccessTokens;
 use super::auth::RefreshChain;
 use super::functions::EdgeFunction;
+use super::health::Health;
 use super::rate::GuessLimit;
 use super::secrets::Secrets;
 use super::store::Store;
@@ -37,6 +38,7 @@ pub(super) struct App {
     pub(super) reuse_interval: Duration,
     /// Functions beyond the sandbox's own.
     pub(super) edge_functions: Vec<&'static EdgeFunction>,
+    pub(super) health: Health,
     /// Cancelled when the server stops: whoever waits answers now.
     pub(super) stop: CancellationToken,
 }

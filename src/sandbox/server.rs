@@ -22,12 +22,13 @@ use super::app::{App, Shared, now_micros};
 use super::auth::RefreshChain;
 use super::functions::EdgeFunction;
 use super::guard::Hosts;
+use super::health::Health;
 use super::jwt::Signer;
 use super::rate::GuessLimit;
 use super::secrets::{Secrets, SecretsError};
 use super::store::schema::Schema;
 use super::store::{Store, StoreError};
-use super::{accept, liveness, routes};
+use super::{accept, liveness, retention, routes};
 use crate::config::{FileLock, LockError};
 use crate::fs::{self, FsError};
 use crate::model::TeamId;
@@ -35,6 +36,8 @@ use crate::task::{Ended, Group};
 
 /// A little more than the connections' own drain, so that they end by themselves.
 const STOP_BUDGET: Duration = accept::DRAIN.saturating_add(Duration::from_secs(1));
+
+const KEEP_JOBS: Duration = Duration::from_hours(30 * 24);
 
 /// How a server is to be run. Start from [`ServerOptions::new`].
 #[derive(Debug, Clone)]
@@ -53,6 +56,8 @@ pub struct ServerOptions {
     pub reuse_interval: Duration,
     /// How far clocks may differ before tables refuse an access token (whole seconds).
     pub clock_leeway: Duration,
+    /// How long a job that has ended is kept; `None` is for ever.
+    pub keep_jobs: Option<Duration>,
     /// The tables and functions that REST shows.
     pub schema: Schema,
     /// Edge functions beyond the sandbox's own.
@@ -60,7 +65,8 @@ pub struct ServerOptions {
 }
 
 impl ServerOptions {
-    /// The usual ones: tokens of an hour, no remote access, the sandbox's own tables.
+    /// The usual ones: tokens of an hour, ended jobs kept for 30 days, no remote access, the
+    /// sandbox's own tables.
     pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
         Self {
             data_dir: data_dir.into(),
@@ -70,6 +76,7 @@ impl ServerOptions {
             access_token_lifetime: Duration::from_hours(1),
             reuse_interval: Duration::from_secs(10),
             clock_leeway: Duration::from_secs(30),
+            keep_jobs: Some(KEEP_JOBS),
             schema: Schema::built_in(),
             edge_functions: Vec::new(),
         }
@@ -243,6 +250,9 @@ impl Server {
         let router = routes::router(app.clone(), hosts);
         tasks.spawn("accept", |stop| accept::run(listener, router, stop));
         tasks.spawn("liveness", |stop| liveness::run(app.clone(), stop));
+        if let Some(keep) = options.keep_jobs {
+            tasks.spawn("retention", |stop| retention::run(app.store.clone(), keep, stop));
+        }
         tracing::info!(url = %app.url, "the sandbox is up");
         Ok(Self { app, address, tasks, advertisement, lock })
     }
@@ -350,6 +360,7 @@ fn make_app(
         clock_leeway: options.clock_leeway,
         reuse_interval: options.reuse_interval,
         edge_functions: options.edge_functions.clone(),
+        health: Health::default(),
         stop: stop.clone(),
         store,
         secrets,

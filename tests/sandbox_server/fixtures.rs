@@ -100,7 +100,7 @@ pub(crate) fn schema() -> Schema {
 
 pub(crate) static ECHO: EdgeFunction = EdgeFunction { name: "conformance-echo", body: echo };
 
-fn echo(request: EdgeRequest) -> (StatusCode, Value) {
+fn echo(request: &EdgeRequest) -> (StatusCode, Value) {
     let sub = match &request.caller {
         Caller::Anonymous => None,
         Caller::Gateway { user_id, .. } => Some(user_id),

@@ -147,3 +147,28 @@ async fn tables_and_functions_can_be_added() {
         .unwrap();
     assert_eq!(sum, json!(42));
 }
+
+#[tokio::test]
+async fn an_answer_is_bounded_by_bytes_as_by_rows() {
+    let context = Context::new().await;
+    let ours = context.pair().await;
+    let insert = "INSERT INTO gateway_jobs
+            (id, team_id, gateway_id, job_type, status, result, created_at, updated_at)
+        SELECT 'j' || value, ?1, ?2, 'diagnostic', 'completed',
+            '\"' || printf('%.*c', 30000000, 'x') || '\"', value, value
+        FROM json_each('[1,2,3]')";
+    context.database().execute(insert, [&ours.team_id, &ours.gateway_id]).unwrap();
+    // Two of 30 MB fit into 64 MiB, and what is not asked for does not count.
+    for (query, ids) in [
+        ("select=id,result&order=id", &["j1", "j2"][..]),
+        ("select=id,result&order=id&offset=2", &["j3"]),
+        ("select=id&order=id", &["j1", "j2", "j3"]),
+    ] {
+        let path = format!("/rest/v1/gateway_jobs?{query}");
+        let answer = context.signed(Method::GET, &path, &ours.access).send().await.unwrap();
+        let rows: Vec<Value> = answer.json().await.unwrap();
+        let found: Vec<_> = rows.iter().map(|row| row["id"].as_str().unwrap()).collect();
+        assert_eq!(found, ids, "{query}");
+    }
+    assert_eq!(context.admin().jobs(None, None).await.unwrap().len(), 2);
+}

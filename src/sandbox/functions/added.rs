@@ -14,7 +14,7 @@ pub struct EdgeFunction {
     /// Its name.
     pub name: &'static str,
     /// What it does: a status and a JSON body. It must not block.
-    pub body: fn(EdgeRequest) -> (StatusCode, Value),
+    pub body: fn(&EdgeRequest) -> (StatusCode, Value),
 }
 
 /// What a function is given.
@@ -31,7 +31,7 @@ pub struct EdgeRequest {
 }
 
 impl EdgeFunction {
-    pub(super) fn answer(&self, request: EdgeRequest) -> Response {
+    pub(super) fn answer(&self, request: &EdgeRequest) -> Response {
         let (status, body) = (self.body)(request);
         (status, Json(body)).into_response()
     }

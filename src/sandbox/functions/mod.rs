@@ -136,7 +136,7 @@ pub(super) async fn invoke(
         Found::Own(run) => run,
         Found::Added(added) => {
             let (method, headers) = (parts.method, parts.headers);
-            return added.answer(EdgeRequest { method, headers, body, caller });
+            return added.answer(&EdgeRequest { method, headers, body, caller });
         }
     };
     let peer = parts.extensions.get::<Peer>().copied();
