@@ -12,6 +12,7 @@ use super::auth::RefreshChain;
 use super::functions::EdgeFunction;
 use super::health::Health;
 use super::rate::GuessLimit;
+use super::realtime::Entrance;
 use super::secrets::Secrets;
 use super::store::Store;
 use crate::model::TeamId;
@@ -27,6 +28,7 @@ pub(super) struct App {
     pub(super) access: AccessTokens,
     pub(super) chain: RefreshChain,
     pub(super) guesses: GuessLimit,
+    pub(super) realtime: Entrance,
     pub(super) team_id: TeamId,
     /// For programs on this machine.
     pub(super) url: String,

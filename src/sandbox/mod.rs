@@ -19,6 +19,7 @@ mod health;
 mod jwt;
 mod liveness;
 mod rate;
+mod realtime;
 pub mod rest;
 mod retention;
 mod routes;
@@ -30,5 +31,7 @@ pub mod store;
 pub use caller::Caller;
 pub use client::{AdminClient, AdminClientError};
 pub use functions::{EdgeFunction, EdgeRequest};
+#[cfg(fuzzing)]
+pub use realtime::fuzzing as realtime_fuzzing;
 pub use secrets::SecretsError;
 pub use server::{Server, ServerError, ServerOptions};

@@ -28,7 +28,7 @@ use super::rate::GuessLimit;
 use super::secrets::{Secrets, SecretsError};
 use super::store::schema::Schema;
 use super::store::{Store, StoreError};
-use super::{accept, liveness, retention, routes};
+use super::{accept, liveness, realtime, retention, routes};
 use crate::config::{FileLock, LockError};
 use crate::fs::{self, FsError};
 use crate::model::TeamId;
@@ -58,6 +58,8 @@ pub struct ServerOptions {
     pub clock_leeway: Duration,
     /// How long a job that has ended is kept; `None` is for ever.
     pub keep_jobs: Option<Duration>,
+    /// How many realtime sockets may be open; further ones are refused.
+    pub realtime_sockets: usize,
     /// The tables and functions that REST shows.
     pub schema: Schema,
     /// Edge functions beyond the sandbox's own.
@@ -77,6 +79,7 @@ impl ServerOptions {
             reuse_interval: Duration::from_secs(10),
             clock_leeway: Duration::from_secs(30),
             keep_jobs: Some(KEEP_JOBS),
+            realtime_sockets: 512,
             schema: Schema::built_in(),
             edge_functions: Vec::new(),
         }
@@ -233,7 +236,8 @@ impl Server {
             names.extend(machine.iter().map(|name| format!("{name}.local")));
             Hosts::new(address.ip(), options.allow_remote, &names)
         };
-        let app = Arc::new(make_app(&options, address, machine, store, secrets, team_id, &stop));
+        let (app, newcomers) = make_app(&options, address, machine, store, secrets, team_id, &stop);
+        let app = Arc::new(app);
         let path = ServerRecord::path(&options.data_dir);
         let record = ServerRecord {
             url: app.url.clone(),
@@ -249,6 +253,7 @@ impl Server {
         let mut tasks = Group::new(stop);
         let router = routes::router(app.clone(), hosts);
         tasks.spawn("accept", |stop| accept::run(listener, router, stop));
+        tasks.spawn("realtime", |stop| realtime::run(app.clone(), newcomers, stop));
         tasks.spawn("liveness", |stop| liveness::run(app.clone(), stop));
         if let Some(keep) = options.keep_jobs {
             tasks.spawn("retention", |stop| retention::run(app.store.clone(), keep, stop));
@@ -345,7 +350,7 @@ fn make_app(
     secrets: Secrets,
     team_id: TeamId,
     stop: &CancellationToken,
-) -> App {
+) -> (App, realtime::Newcomers) {
     let url = local_url(address);
     let public_url = match machine {
         Some(name) if address.ip().is_unspecified() => format!("http://{name}:{}", address.port()),
@@ -353,7 +358,8 @@ fn make_app(
     };
     let key = secrets.jwt_secret.expose_secret().as_bytes();
     let lifetime = i64::try_from(options.access_token_lifetime.as_secs()).unwrap_or(3600);
-    App {
+    let (realtime, newcomers) = realtime::entrance(options.realtime_sockets);
+    let app = App {
         access: AccessTokens::new(Signer::new(key), format!("{url}/auth/v1"), lifetime),
         chain: RefreshChain::new(key),
         guesses: GuessLimit::new(Instant::now()),
@@ -361,13 +367,15 @@ fn make_app(
         reuse_interval: options.reuse_interval,
         edge_functions: options.edge_functions.clone(),
         health: Health::default(),
+        realtime,
         stop: stop.clone(),
         store,
         secrets,
         team_id,
         url,
         public_url,
-    }
+    };
+    (app, newcomers)
 }
 
 /// `0.0.0.0` and `::` are reached over loopback from here.

@@ -11,6 +11,7 @@ mod load;
 mod operation;
 mod pairing;
 mod process;
+mod realtime;
 mod refusals;
 mod strangers;
 mod tables;
