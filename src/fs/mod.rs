@@ -71,7 +71,8 @@ pub enum FsError {
 }
 
 impl FsError {
-    fn io(verb: &'static str, path: &Path, source: io::Error) -> Self {
+    /// What the operating system refused, for a caller that used the path by itself.
+    pub fn io(verb: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { verb, path: path.to_owned(), source }
     }
 
@@ -82,6 +83,17 @@ impl FsError {
             | Self::WrongKind { path, .. }
             | Self::TooLarge { path, .. }
             | Self::Io { path, .. } => path,
+        }
+    }
+
+    /// Whether no room is left: the disk is full, or the user's share of it.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+            ),
+            Self::ForeignOwner { .. } | Self::WrongKind { .. } | Self::TooLarge { .. } => false,
         }
     }
 
@@ -227,6 +239,25 @@ fn replace(path: &Path, contents: &[u8], durability: Durability) -> Result<(), F
     }
     temp.persist(path).map_err(|error| failed(error.error))?;
     if synced { sync_dir(parent).map_err(failed) } else { Ok(()) }
+}
+
+/// A file in `dir` without a lasting name, 0600 from birth, for contents that come bit by bit;
+/// removed when dropped. [`place`] gives it a name.
+pub fn temp_in(dir: &Path) -> Result<NamedTempFile, FsError> {
+    tempfile::Builder::new()
+        .prefix("")
+        .suffix(TEMP_SUFFIX)
+        .rand_bytes(TEMP_RANDOM)
+        .permissions(Permissions::from_mode(FILE_MODE))
+        .tempfile_in(dir)
+        .map_err(|error| FsError::io("create a file in", dir, error))
+}
+
+/// Puts a temp file of the same file system at `path`, in place of what is there, and syncs the
+/// directory. The contents must be synced already.
+pub fn place(temp: NamedTempFile, path: &Path) -> Result<(), FsError> {
+    temp.persist(path).map_err(|error| FsError::io("write", path, error.error))?;
+    sync_dir(parent_of(path)).map_err(|error| FsError::io("write", path, error))
 }
 
 /// Removes what saves of `path` left behind when they were killed half-way. The caller holds the

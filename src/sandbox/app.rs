@@ -14,6 +14,7 @@ use super::health::Health;
 use super::rate::GuessLimit;
 use super::realtime::Entrance;
 use super::secrets::Secrets;
+use super::storage::Storage;
 use super::store::Store;
 use crate::model::TeamId;
 
@@ -24,6 +25,7 @@ pub(super) type Shared = Arc<App>;
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) store: Store,
+    pub(super) storage: Storage,
     pub(super) secrets: Secrets,
     pub(super) access: AccessTokens,
     pub(super) chain: RefreshChain,

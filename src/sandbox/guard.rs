@@ -109,7 +109,12 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
 
 /// Bounds how long a request may take.
 pub(super) async fn limit_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(TIME_LIMIT, next.run(request)).await {
+    in_time(next.run(request)).await
+}
+
+/// The answer, unless it takes too long.
+pub(super) async fn in_time(answer: impl Future<Output = Response>) -> Response {
+    match tokio::time::timeout(TIME_LIMIT, answer).await {
         Ok(response) => response,
         Err(_) => refusal(StatusCode::REQUEST_TIMEOUT, "timeout", "the request took too long"),
     }

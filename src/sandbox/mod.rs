@@ -12,6 +12,7 @@ mod auth;
 mod body;
 mod caller;
 pub mod client;
+mod contents;
 mod credentials;
 mod functions;
 mod guard;
@@ -26,12 +27,15 @@ mod routes;
 mod rows;
 mod secrets;
 mod server;
+mod storage;
 pub mod store;
 
 pub use caller::Caller;
 pub use client::{AdminClient, AdminClientError};
+pub use contents::ContentError;
 pub use functions::{EdgeFunction, EdgeRequest};
 #[cfg(fuzzing)]
 pub use realtime::fuzzing as realtime_fuzzing;
 pub use secrets::SecretsError;
 pub use server::{Server, ServerError, ServerOptions};
+pub use storage::StorageLimits;

@@ -16,7 +16,7 @@ use super::body::BodyError;
 use super::credentials::CallerError;
 use super::guard::{self, Hosts};
 use super::rest::{self, RestRequest};
-use super::{Caller, admin, auth, body, credentials, functions, realtime};
+use super::{Caller, admin, auth, body, credentials, functions, realtime, storage};
 
 const REST: &str = "/rest/v1/";
 
@@ -33,6 +33,8 @@ pub(super) fn router(app: Shared, hosts: Hosts) -> Router {
         .fallback(async || guard::refusal(StatusCode::NOT_FOUND, "not_found", "no such page"))
         .method_not_allowed_fallback(guard::wrong_method)
         .layer(middleware::from_fn(guard::limit_time))
+        // It bounds the time by itself, since objects may be large.
+        .route("/storage/v1/{*path}", any(storage::handle))
         .layer(middleware::from_fn_with_state(Arc::new(hosts), guard::check_host))
         .layer(middleware::from_fn(guard::add_security_headers))
         .with_state(app)

@@ -20,12 +20,14 @@ use uuid::Uuid;
 use super::access::AccessTokens;
 use super::app::{App, Shared, now_micros};
 use super::auth::RefreshChain;
+use super::contents::{self, ContentError, Contents};
 use super::functions::EdgeFunction;
 use super::guard::Hosts;
 use super::health::Health;
 use super::jwt::Signer;
 use super::rate::GuessLimit;
 use super::secrets::{Secrets, SecretsError};
+use super::storage::{Storage, StorageLimits, UrlTokens};
 use super::store::schema::Schema;
 use super::store::{Store, StoreError};
 use super::{accept, liveness, realtime, retention, routes};
@@ -60,10 +62,12 @@ pub struct ServerOptions {
     pub keep_jobs: Option<Duration>,
     /// How many realtime sockets may be open; further ones are refused.
     pub realtime_sockets: usize,
-    /// The tables and functions that REST shows.
+    /// The tables and functions that REST shows, and the buckets of storage.
     pub schema: Schema,
     /// Edge functions beyond the sandbox's own.
     pub edge_functions: Vec<&'static EdgeFunction>,
+    /// How much storage takes.
+    pub storage: StorageLimits,
 }
 
 impl ServerOptions {
@@ -82,6 +86,7 @@ impl ServerOptions {
             realtime_sockets: 512,
             schema: Schema::built_in(),
             edge_functions: Vec::new(),
+            storage: StorageLimits::default(),
         }
     }
 }
@@ -125,6 +130,9 @@ pub enum ServerError {
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The contents of stored objects cannot be used.
+    #[error(transparent)]
+    Contents(#[from] ContentError),
     /// Writing `server.json` failed before it reached the disk.
     #[error("could not describe the running server")]
     Describe(#[from] serde_json::Error),
@@ -157,7 +165,7 @@ impl ServerError {
                  then run commands on paired machines over an unencrypted connection"
                     .into()
             }
-            Self::Fs(_) => "repair the file, or name another --data-dir".into(),
+            Self::Fs(_) | Self::Contents(_) => "repair the file, or name another --data-dir".into(),
             Self::Secrets(_) | Self::Store(_) => {
                 "nothing was changed: repair the file, restore a copy of it, or start anew with \
                  another --data-dir"
@@ -228,6 +236,8 @@ impl Server {
         let store =
             tokio::task::spawn_blocking(move || Store::open_with(&database, schema)).await??;
         let team_id = default_team(&store).await?;
+        let most = options.storage.max_total_bytes;
+        let contents = contents::start(&options.data_dir, most, &store).await?;
         let stop = CancellationToken::new();
         let machine = host_name();
         let hosts = {
@@ -236,7 +246,9 @@ impl Server {
             names.extend(machine.iter().map(|name| format!("{name}.local")));
             Hosts::new(address.ip(), options.allow_remote, &names)
         };
-        let (app, newcomers) = make_app(&options, address, machine, store, secrets, team_id, &stop);
+        let stored = (store, contents);
+        let (app, newcomers) =
+            make_app(&options, address, machine, stored, secrets, team_id, &stop);
         let app = Arc::new(app);
         let path = ServerRecord::path(&options.data_dir);
         let record = ServerRecord {
@@ -254,6 +266,8 @@ impl Server {
         let router = routes::router(app.clone(), hosts);
         tasks.spawn("accept", |stop| accept::run(listener, router, stop));
         tasks.spawn("realtime", |stop| realtime::run(app.clone(), newcomers, stop));
+        let (contents, store) = (app.storage.contents.clone(), app.store.clone());
+        tasks.spawn("contents", |stop| contents::run(contents, store, stop));
         tasks.spawn("liveness", |stop| liveness::run(app.clone(), stop));
         if let Some(keep) = options.keep_jobs {
             tasks.spawn("retention", |stop| retention::run(app.store.clone(), keep, stop));
@@ -346,7 +360,7 @@ fn make_app(
     options: &ServerOptions,
     address: SocketAddr,
     machine: Option<String>,
-    store: Store,
+    (store, contents): (Store, Contents),
     secrets: Secrets,
     team_id: TeamId,
     stop: &CancellationToken,
@@ -363,6 +377,11 @@ fn make_app(
         access: AccessTokens::new(Signer::new(key), format!("{url}/auth/v1"), lifetime),
         chain: RefreshChain::new(key),
         guesses: GuessLimit::new(Instant::now()),
+        storage: Storage {
+            contents,
+            tokens: UrlTokens::new(Signer::new(key)),
+            limits: options.storage,
+        },
         clock_leeway: options.clock_leeway,
         reuse_interval: options.reuse_interval,
         edge_functions: options.edge_functions.clone(),

@@ -232,6 +232,13 @@ impl Store {
         })
     }
 
+    /// Makes everything that was committed outlive a power cut, which a commit alone does not.
+    pub async fn sync(&self) -> Result<(), StoreError> {
+        let readers = Arc::clone(&self.inner.readers);
+        let task = tokio::task::spawn_blocking(move || open::sync(&readers.path));
+        task.await.map_err(|_| StoreError::Closed)?
+    }
+
     /// Committed changes from now on; a slow reader loses the oldest and is told so.
     pub fn changes(&self) -> broadcast::Receiver<Arc<Change>> {
         self.inner.changes.subscribe()

@@ -1,8 +1,8 @@
 //! Opening the database file: its mode, its format, its settings.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -12,7 +12,7 @@ use super::{Schema, StoreError, functions};
 
 /// Each brings the format from its index to the next; the format is SQLite's `user_version`. One
 /// that was released is never changed: a change of a table is one more file at the end.
-const MIGRATIONS: &[&str] = &[include_str!("0001.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
 
 /// How long SQLite waits for another process that holds the file, e.g. a backup.
 const BUSY: Duration = Duration::from_secs(5);
@@ -51,6 +51,16 @@ fn prepared(path: &Path, schema: &Schema) -> Result<(Connection, TimeLimit), Sto
         connection.execute_batch(sql)?;
     }
     Ok((connection, limit))
+}
+
+/// Syncs the write-ahead log, which the `synchronous` setting leaves to checkpoints; a checkpoint
+/// syncs what it moves out of it.
+pub(super) fn sync(path: &Path) -> Result<(), StoreError> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let path = PathBuf::from(log);
+    let synced = File::open(&path).and_then(|log| log.sync_data());
+    synced.map_err(|source| StoreError::File { path, source })
 }
 
 /// A connection that cannot change anything. The file must have been opened by [`writer`].

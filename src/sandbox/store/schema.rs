@@ -268,11 +268,23 @@ pub struct Function {
     pub body: Body,
 }
 
-/// All tables and functions that a store shows.
+/// A bucket of storage. It is private: an object belongs to the team of whoever stored it, any
+/// gateway of that team reads and changes it, and others need a signed URL.
+#[derive(Debug)]
+pub struct Bucket {
+    /// Its name: one path segment, none of the words of storage's URLs (`sign`, `upload`,
+    /// `authenticated`, `public`, `info`, `list`, `list-v2`, `move`, `copy`).
+    pub name: &'static str,
+    /// The largest object that it takes, bytes, where that is less than the server's own bound.
+    pub max_object_bytes: Option<u64>,
+}
+
+/// All tables, functions and buckets that a store shows.
 #[derive(Debug, Clone, Default)]
 pub struct Schema {
     tables: BTreeMap<&'static str, &'static Table>,
     functions: BTreeMap<&'static str, &'static Function>,
+    buckets: BTreeMap<&'static str, &'static Bucket>,
     /// SQL that makes the tables that were added; run at every start.
     pub(super) added_sql: Vec<&'static str>,
 }
@@ -299,6 +311,13 @@ impl Schema {
         self
     }
 
+    /// Adds a bucket.
+    #[must_use]
+    pub fn with_bucket(mut self, bucket: &'static Bucket) -> Self {
+        self.buckets.insert(bucket.name, bucket);
+        self
+    }
+
     /// The table of that name.
     pub fn table(&self, name: &str) -> Option<&'static Table> {
         self.tables.get(name).copied()
@@ -307,6 +326,11 @@ impl Schema {
     /// The function of that name.
     pub fn function(&self, name: &str) -> Option<&'static Function> {
         self.functions.get(name).copied()
+    }
+
+    /// The bucket of that name.
+    pub fn bucket(&self, name: &str) -> Option<&'static Bucket> {
+        self.buckets.get(name).copied()
     }
 
     /// All tables by name.

@@ -1,0 +1,338 @@
+//! `/storage/v1/object`: files in buckets, read and stored by a session or by a signed URL.
+//!
+//! Buckets are part of the schema and private. An object belongs to the team of whoever stored it;
+//! other teams may have objects of the same name, and neither sees those of the other.
+
+mod download;
+mod error;
+mod multipart;
+mod name;
+mod objects;
+mod range;
+mod route;
+mod sign;
+mod token;
+mod upload;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use self::download::Reader;
+use self::error::StorageError;
+use self::name::ObjectName;
+use self::objects::{Object, Place};
+use self::route::Route;
+use self::sign::MAX_BATCH;
+pub(super) use self::token::UrlTokens;
+use self::token::{Purpose, TokenError};
+use super::app::{App, Shared, now_micros, wire_time};
+use super::contents::Contents;
+use super::credentials::{self, CallerError, query_value};
+use super::store::schema::Bucket;
+use super::{Caller, body, guard};
+
+/// Where it is served.
+const ROOT: &str = "/storage/v1/";
+/// How often a reader looks again for an object that changes under its hands.
+const LOOKS: usize = 3;
+
+/// How much storage takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StorageLimits {
+    /// Of one object, bytes; a bucket may allow less. Default 5 GiB.
+    pub max_object_bytes: u64,
+    /// Of all contents together, those on their way in included, bytes; equal contents count once.
+    /// Default 50 GiB.
+    pub max_total_bytes: u64,
+}
+
+impl Default for StorageLimits {
+    fn default() -> Self {
+        const GIB: u64 = 1024 * 1024 * 1024;
+        Self { max_object_bytes: 5 * GIB, max_total_bytes: 50 * GIB }
+    }
+}
+
+/// What the handlers need.
+#[derive(Debug)]
+pub(super) struct Storage {
+    pub(super) contents: Contents,
+    pub(super) tokens: UrlTokens,
+    pub(super) limits: StorageLimits,
+}
+
+/// A failure, and whether it has an answer of its own shape.
+enum Failure {
+    Storage(StorageError),
+    Key(credentials::KeyError),
+}
+
+impl<E: Into<StorageError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Prefixes {
+    prefixes: Vec<String>,
+}
+
+/// Answers every request below [`ROOT`]. Objects may take as long to come in as they like, as long
+/// as they do come in; all else is bounded as everywhere.
+pub(super) async fn handle(State(app): State<Shared>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().strip_prefix(ROOT).unwrap_or_default();
+    let answer = match Route::of(&parts.method, path) {
+        Ok(route @ (Route::Store { .. } | Route::StoreSigned { .. })) => {
+            store(&app, &parts, body, route).await
+        }
+        Ok(route) => return guard::in_time(short(&app, &parts, body, route)).await,
+        Err(error) => Err(error.into()),
+    };
+    response(answer)
+}
+
+fn response(answer: Result<Response, Failure>) -> Response {
+    match answer {
+        Ok(response) => response,
+        Err(Failure::Storage(error)) => error.response(),
+        Err(Failure::Key(error)) => error.response(),
+    }
+}
+
+async fn short(app: &App, parts: &Parts, body: Body, route: Route) -> Response {
+    response(match route {
+        Route::Load { bucket, name } => load(app, parts, bucket, name).await,
+        Route::LoadSigned { bucket, name } => load_signed(app, parts, bucket, name).await,
+        route => change(app, parts, body, route).await.map(|json| Json(json).into_response()),
+    })
+}
+
+/// The requests with a small body and a JSON answer.
+async fn change(app: &App, parts: &Parts, body: Body, route: Route) -> Result<Value, Failure> {
+    let team_id = session(app, parts)?;
+    let body = body::read(body, body::SMALL).await?;
+    let seconds = now_micros() / 1_000_000;
+    let (storage, rows) = (&app.storage, &app.store);
+    let answer = match route {
+        Route::Sign { bucket, name } => {
+            let place = Place { team_id, bucket: known(app, &bucket)?, name };
+            sign::one(storage, rows, place, &body, seconds).await
+        }
+        Route::SignMany { bucket } => {
+            let bucket = known(app, &bucket)?;
+            sign::many(storage, rows, (team_id, bucket), &body, seconds).await
+        }
+        Route::SignUpload { bucket, name } => {
+            let place = Place { team_id, bucket: known(app, &bucket)?, name };
+            let replace = sign::wants_upsert(&parts.headers);
+            sign::upload(storage, rows, place, replace, seconds).await
+        }
+        Route::Remove { bucket, name } => {
+            let bucket = known(app, &bucket)?;
+            let removed = remove(app, team_id, bucket, vec![name]).await?;
+            if removed.is_empty() {
+                return Err(StorageError::no_object().into());
+            }
+            Ok(json!({"message": "Successfully deleted"}))
+        }
+        Route::RemoveMany { bucket } => {
+            let bucket = known(app, &bucket)?;
+            let Prefixes { prefixes } = body::parse(&body).map_err(StorageError::invalid)?;
+            if prefixes.len() > MAX_BATCH {
+                let message = format!("at most {MAX_BATCH} objects at a time");
+                return Err(StorageError::invalid(message).into());
+            }
+            // What can be no name names no object.
+            let names = prefixes.iter().filter_map(|name| ObjectName::new(name).ok()).collect();
+            Ok(remove(app, team_id, bucket, names).await?.into())
+        }
+        Route::Store { .. }
+        | Route::StoreSigned { .. }
+        | Route::Load { .. }
+        | Route::LoadSigned { .. } => Err(StorageError::not_served()),
+    };
+    Ok(answer?)
+}
+
+/// The team of the session behind a request.
+fn session(app: &App, parts: &Parts) -> Result<String, Failure> {
+    let query = parts.uri.query().unwrap_or_default();
+    let leeway = i64::try_from(app.clock_leeway.as_secs()).unwrap_or(0);
+    match credentials::caller(app, &parts.headers, query, leeway) {
+        Ok(Caller::Gateway { team_id, .. }) => Ok(team_id.as_str().to_owned()),
+        Ok(Caller::Anonymous) => Err(StorageError::denied("this takes a session").into()),
+        Err(CallerError::Key(error)) => Err(Failure::Key(error)),
+        Err(CallerError::Token(error)) => Err(error.into()),
+    }
+}
+
+/// Where a signed URL leads, and what it is for.
+fn signed(
+    app: &App,
+    parts: &Parts,
+    bucket: &str,
+    name: ObjectName,
+) -> Result<(Place, Purpose), StorageError> {
+    let token = query_value(parts.uri.query().unwrap_or_default(), "token");
+    let token = token.ok_or_else(|| StorageError::denied("the URL has no token"))?;
+    let grant = app.storage.tokens.read(&token, now_micros() / 1_000_000)?;
+    if grant.bucket != bucket || grant.name != name.as_str() {
+        return Err(TokenError::Invalid.into());
+    }
+    let bucket = known(app, bucket)?;
+    Ok((Place { team_id: grant.team_id, bucket, name }, grant.purpose))
+}
+
+fn known(app: &App, bucket: &str) -> Result<&'static Bucket, StorageError> {
+    app.store.schema().bucket(bucket).ok_or_else(StorageError::no_bucket)
+}
+
+async fn load(
+    app: &App,
+    parts: &Parts,
+    bucket: String,
+    name: ObjectName,
+) -> Result<Response, Failure> {
+    let team_id = session(app, parts)?;
+    let place = Place { team_id, bucket: known(app, &bucket)?, name };
+    Ok(read(app, parts, place, None).await?)
+}
+
+async fn load_signed(
+    app: &App,
+    parts: &Parts,
+    bucket: String,
+    name: ObjectName,
+) -> Result<Response, Failure> {
+    let (place, purpose) = signed(app, parts, &bucket, name)?;
+    if purpose != Purpose::Download {
+        return Err(TokenError::Invalid.into());
+    }
+    let download = query_value(parts.uri.query().unwrap_or_default(), "download");
+    Ok(read(app, parts, place, download).await?)
+}
+
+async fn read(
+    app: &App,
+    parts: &Parts,
+    place: Place,
+    download: Option<String>,
+) -> Result<Response, StorageError> {
+    let reader = Reader { method: &parts.method, headers: &parts.headers, download };
+    for _ in 0..LOOKS {
+        let place = place.clone();
+        let found =
+            app.store.read(move |reader| Ok::<_, StorageError>(objects::find(reader, &place)?));
+        let object = found.await?.ok_or_else(StorageError::no_object)?;
+        if let Some(response) = download::answer(&app.storage.contents, &object, &reader).await? {
+            return Ok(response);
+        }
+    }
+    tracing::error!(object = %place.key(), "the content of an object is missing");
+    Err(StorageError::internal())
+}
+
+async fn store(
+    app: &App,
+    parts: &Parts,
+    mut body: Body,
+    route: Route,
+) -> Result<Response, Failure> {
+    let stored = stored(app, parts, &mut body, route).await;
+    if let Err(Failure::Storage(error)) = &stored
+        && error.is_a_refusal()
+        && !parts.headers.contains_key("expect")
+    {
+        upload::drain(body).await;
+    }
+    stored
+}
+
+async fn stored(
+    app: &App,
+    parts: &Parts,
+    body: &mut Body,
+    route: Route,
+) -> Result<Response, Failure> {
+    let by_url = matches!(route, Route::StoreSigned { .. });
+    let (place, replace) = match route {
+        Route::StoreSigned { bucket, name } => match signed(app, parts, &bucket, name)? {
+            (place, Purpose::Upload) => (place, false),
+            (place, Purpose::Upsert) => (place, true),
+            (_, Purpose::Download) => return Err(TokenError::Invalid.into()),
+        },
+        Route::Store { bucket, name, replace } => {
+            let team_id = session(app, parts)?;
+            let place = Place { team_id, bucket: known(app, &bucket)?, name };
+            (place, replace || sign::wants_upsert(&parts.headers))
+        }
+        _ => return Err(StorageError::not_served().into()),
+    };
+    if !replace {
+        let place = place.clone();
+        let found =
+            app.store.read(move |reader| Ok::<_, StorageError>(objects::find(reader, &place)?));
+        if found.await?.is_some() {
+            return Err(StorageError::duplicate().into());
+        }
+    }
+    let storage = &app.storage;
+    let most =
+        storage.limits.max_object_bytes.min(place.bucket.max_object_bytes.unwrap_or(u64::MAX));
+    let (describe, finished) =
+        upload::receive(&storage.contents, &parts.headers, body, most).await?;
+    let key = place.key();
+    let contents = storage.contents.clone();
+    let put = app.store.write(move |write| {
+        objects::put(write.tx, &contents, &place, (&describe, finished), replace, now_micros())
+    });
+    let id = put.await?;
+    storage.contents.remove_released();
+    let answer = if by_url { json!({"Key": key}) } else { json!({"Id": id, "Key": key}) };
+    Ok(Json(answer).into_response())
+}
+
+/// Removes what is there of these; it as it was.
+async fn remove(
+    app: &App,
+    team_id: String,
+    bucket: &'static Bucket,
+    names: Vec<ObjectName>,
+) -> Result<Vec<Value>, StorageError> {
+    let removed = app.store.write(move |write| {
+        let mut removed = Vec::new();
+        for name in names {
+            let place = Place { team_id: team_id.clone(), bucket, name };
+            let object = objects::remove(write.tx, &place)?;
+            removed.extend(object.map(|object| shown(&place, &object)));
+        }
+        Ok::<_, StorageError>(removed)
+    });
+    let removed = removed.await?;
+    app.storage.contents.remove_released();
+    Ok(removed)
+}
+
+/// An object as lists show it.
+fn shown(place: &Place, object: &Object) -> Value {
+    json!({
+        "id": object.id,
+        "bucket_id": place.bucket.name,
+        "name": place.name.as_str(),
+        "created_at": wire_time(object.created_at),
+        "updated_at": wire_time(object.updated_at),
+        "metadata": {
+            "eTag": format!("\"{}\"", object.hash),
+            "size": object.size,
+            "mimetype": object.describe.content_type,
+        },
+    })
+}
