@@ -39,7 +39,7 @@ const SCRIPTS: [(&str, &str); 11] = [
     ("storage.mjs", "da84cfaa84d39e674cd7158d8ddff3f5173e5dc746b84215701a380da72a1c8c"),
 ];
 
-const SUITES: &str = "auth rest rpc functions";
+const SUITES: &str = "auth rest rpc realtime functions storage";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();

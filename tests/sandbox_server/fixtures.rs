@@ -1,9 +1,9 @@
-//! A table and functions that are added to the sandbox's own through the library.
+//! A table, functions and a bucket that are added to the sandbox's own through the library.
 
 use axum::http::StatusCode;
 use panorama_gateway::sandbox::store::schema::{
-    Argument, CallError, Claim, Column, Fallback, Function, Insert, Owned, Raised, Returned,
-    Rights, Schema, Table, Type, Update,
+    Argument, Bucket, CallError, Claim, Column, Fallback, Function, Insert, Owned, Raised,
+    Returned, Rights, Schema, Table, Type, Update,
 };
 use panorama_gateway::sandbox::{Caller, EdgeFunction, EdgeRequest};
 use rusqlite::Connection;
@@ -92,10 +92,11 @@ static FAIL: Function = Function {
     },
 };
 
+static BUCKET: Bucket = Bucket { name: "conformance", max_object_bytes: None };
+
 pub(crate) fn schema() -> Schema {
-    [&ADD, &LIST, &NOTHING, &FAIL]
-        .into_iter()
-        .fold(Schema::built_in().with_table(&ITEMS, ITEMS_SQL), Schema::with_function)
+    let schema = Schema::built_in().with_table(&ITEMS, ITEMS_SQL).with_bucket(&BUCKET);
+    [&ADD, &LIST, &NOTHING, &FAIL].into_iter().fold(schema, Schema::with_function)
 }
 
 pub(crate) static ECHO: EdgeFunction = EdgeFunction { name: "conformance-echo", body: echo };
