@@ -18,12 +18,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use panorama_gateway::sandbox::AdminClient;
+use panorama_gateway::sandbox::client::NewJob;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_panorama-gateway");
@@ -36,6 +40,9 @@ async fn main() {
     println!("{:<44} {:>10} {:>10}   goal", "figure", "best", "median");
     if wanted("claims") {
         claims().await;
+    }
+    if wanted("realtime") {
+        realtime().await;
     }
     if wanted("memory") {
         memory().await;
@@ -212,6 +219,23 @@ impl Sandbox {
         )
     }
 
+    /// A socket that is told of the jobs that are inserted.
+    async fn subscribe(&self, server: &Server) -> Socket {
+        let stream = TcpStream::connect(&server.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let url = format!(
+            "ws://{}/realtime/v1/websocket?apikey={}&vsn=2.0.0",
+            server.address, self.anon_key
+        );
+        let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+        let changes = [json!({"event": "INSERT", "schema": "public", "table": "gateway_jobs"})];
+        let payload = json!({"config": {"postgres_changes": changes}, "access_token": self.access});
+        let join = json!(["1", "1", "realtime:bench", "phx_join", payload]);
+        socket.send(Message::text(join.to_string())).await.unwrap();
+        frame_with(&mut socket, "\"system\"").await;
+        socket
+    }
+
     /// The claim that a gateway makes.
     fn claim(&self, job: &str) -> String {
         let now = panorama_gateway::model::time::now_wire();
@@ -259,6 +283,47 @@ async fn claims() {
     let (best, median) = best_and_median(rates);
     let shown = |rate: f64| format!("{:.0}/s", -rate);
     row("claims over HTTP, 16 connections", &shown(best), &shown(median), ">= 3000/s");
+}
+
+/// From the request that inserts a job to the frame that tells of it.
+async fn realtime() {
+    const RUNS: usize = 5;
+    const JOBS: usize = 1_000;
+    let sandbox = Sandbox::new().await;
+    let (mut p50s, mut p99s) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        let server = sandbox.serve();
+        let admin = AdminClient::find(&sandbox.data_dir()).await.unwrap().unwrap();
+        let mut socket = sandbox.subscribe(&server).await;
+        let job = NewJob { job_type: "diagnostic".to_owned(), ..NewJob::default() };
+        let mut delays = Vec::new();
+        for _ in 0..JOBS {
+            let began = Instant::now();
+            let row = admin.submit_job(&job).await.unwrap();
+            frame_with(&mut socket, row["id"].as_str().unwrap()).await;
+            delays.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        delays.sort_unstable_by(f64::total_cmp);
+        p50s.push(delays[JOBS / 2]);
+        p99s.push(delays[JOBS * 99 / 100]);
+    }
+    let shown = |millis: f64| format!("{millis:.1} ms");
+    for (figure, goal, measured) in [("p50", "", p50s), ("p99", "< 20 ms", p99s)] {
+        let (best, median) = best_and_median(measured);
+        row(&format!("insert to realtime, {figure}"), &shown(best), &shown(median), goal);
+    }
+}
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// Reads until a frame that holds `text`.
+async fn frame_with(socket: &mut Socket, text: &str) {
+    loop {
+        let frame = socket.next().await.unwrap().unwrap();
+        if frame.to_text().is_ok_and(|frame| frame.contains(text)) {
+            return;
+        }
+    }
 }
 
 async fn memory() {
