@@ -253,11 +253,16 @@ pub fn temp_in(dir: &Path) -> Result<NamedTempFile, FsError> {
         .map_err(|error| FsError::io("create a file in", dir, error))
 }
 
+/// Makes what was made, renamed or removed in a directory outlive a power cut.
+pub fn sync_entries(dir: &Path) -> Result<(), FsError> {
+    sync_dir(dir).map_err(|error| FsError::io("write", dir, error))
+}
+
 /// Puts a temp file of the same file system at `path`, in place of what is there, and syncs the
 /// directory. The contents must be synced already.
 pub fn place(temp: NamedTempFile, path: &Path) -> Result<(), FsError> {
     temp.persist(path).map_err(|error| FsError::io("write", path, error.error))?;
-    sync_dir(parent_of(path)).map_err(|error| FsError::io("write", path, error))
+    sync_entries(parent_of(path))
 }
 
 /// Removes what saves of `path` left behind when they were killed half-way. The caller holds the

@@ -94,9 +94,15 @@ static FAIL: Function = Function {
 
 static BUCKET: Bucket = Bucket { name: "conformance", max_object_bytes: None };
 
+/// For objects of up to 1,000 bytes.
+static SMALL_BUCKET: Bucket = Bucket { name: "small", max_object_bytes: Some(1000) };
+
 pub(crate) fn schema() -> Schema {
-    let schema = Schema::built_in().with_table(&ITEMS, ITEMS_SQL).with_bucket(&BUCKET);
-    [&ADD, &LIST, &NOTHING, &FAIL].into_iter().fold(schema, Schema::with_function)
+    [&ADD, &LIST, &NOTHING, &FAIL]
+        .into_iter()
+        .fold(Schema::built_in().with_table(&ITEMS, ITEMS_SQL), Schema::with_function)
+        .with_bucket(&BUCKET)
+        .with_bucket(&SMALL_BUCKET)
 }
 
 pub(crate) static ECHO: EdgeFunction = EdgeFunction { name: "conformance-echo", body: echo };

@@ -13,5 +13,6 @@ mod pairing;
 mod process;
 mod realtime;
 mod refusals;
+mod storage;
 mod strangers;
 mod tables;

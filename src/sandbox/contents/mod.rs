@@ -142,10 +142,14 @@ impl Contents {
             .prepare_cached("SELECT holders FROM contents WHERE sha256 = ?1")?
             .query_row([hash], |row| row.get(0))
             .optional()?;
-        if !holders.is_some_and(|holders| holders > 0) {
+        if holders.is_none_or(|holders| holders <= 0) {
             let path = self.path(hash);
+            let parent = path.parent().unwrap_or(&self.inner.directory);
+            if !parent.is_dir() {
+                fs::ensure_private_dir(parent)?;
+                fs::sync_entries(&self.inner.directory)?;
+            }
             // The file may be there, about to be removed: this one takes its place.
-            fs::ensure_private_dir(path.parent().unwrap_or(&self.inner.directory))?;
             fs::place(temp, &path)?;
             if holders.is_none() {
                 room.keep();

@@ -167,3 +167,60 @@ fn remove_one(contents: &Contents, tx: &Connection, unheld: Unheld) -> Result<()
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Contents with one file on the disk that nobody names, and its row.
+    async fn one_unheld(directory: &Path) -> (Contents, Connection, Unheld) {
+        let store = Store::open(&directory.join("sandbox.db")).unwrap();
+        let contents = start(directory, u64::MAX, &store).await.unwrap();
+        let finished = finished(&contents).await;
+        let hash = finished.hash();
+        let database = Connection::open(directory.join("sandbox.db")).unwrap();
+        contents.hold(&database, finished).unwrap();
+        Contents::release(&database, hash).unwrap();
+        let unheld = unheld(&database).unwrap();
+        assert_eq!(unheld, [Unheld { hash, size: 4, version: 2 }]);
+        (contents, database, unheld[0])
+    }
+
+    async fn finished(contents: &Contents) -> super::super::Finished {
+        let upload = contents.begin(4).await.unwrap();
+        upload.write("some".into()).await.unwrap().finish().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_nobody_names_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (contents, database, unheld) = one_unheld(directory.path()).await;
+        remove_one(&contents, &database, unheld).unwrap();
+        assert!(!contents.path(unheld.hash).exists());
+        assert!(super::unheld(&database).unwrap().is_empty());
+        assert!(contents.open(unheld.hash, 0..4).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_somebody_named_meanwhile_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let (contents, database, seen) = one_unheld(directory.path()).await;
+        contents.hold(&database, finished(&contents).await).unwrap();
+        remove_one(&contents, &database, seen).unwrap();
+        assert!(contents.path(seen.hash).exists());
+        // Named and let go of in a transaction that may yet fail.
+        Contents::release(&database, seen.hash).unwrap();
+        remove_one(&contents, &database, seen).unwrap();
+        assert!(contents.path(seen.hash).exists());
+    }
+
+    #[tokio::test]
+    async fn a_content_that_was_removed_can_come_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (contents, database, unheld) = one_unheld(directory.path()).await;
+        // The removal was done and its transaction failed: the row is back, the file is not.
+        std::fs::remove_file(contents.path(unheld.hash)).unwrap();
+        contents.hold(&database, finished(&contents).await).unwrap();
+        assert!(contents.path(unheld.hash).exists());
+    }
+}

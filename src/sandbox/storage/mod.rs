@@ -17,6 +17,7 @@ mod upload;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::Method;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
@@ -26,7 +27,7 @@ use self::download::Reader;
 use self::error::StorageError;
 use self::name::ObjectName;
 use self::objects::{Object, Place};
-use self::route::Route;
+use self::route::{By, Change, Route};
 use self::sign::MAX_BATCH;
 pub(super) use self::token::UrlTokens;
 use self::token::{Purpose, TokenError};
@@ -89,14 +90,20 @@ struct Prefixes {
 pub(super) async fn handle(State(app): State<Shared>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().strip_prefix(ROOT).unwrap_or_default();
-    let answer = match Route::of(&parts.method, path) {
-        Ok(route @ (Route::Store { .. } | Route::StoreSigned { .. })) => {
-            store(&app, &parts, body, route).await
+    match Route::of(&parts.method, path) {
+        Ok(Route::Store { bucket, name, by }) => {
+            response(store(&app, &parts, body, (bucket, name, by)).await)
         }
-        Ok(route) => return guard::in_time(short(&app, &parts, body, route)).await,
-        Err(error) => Err(error.into()),
-    };
-    response(answer)
+        Ok(Route::Load { bucket, name, by }) => {
+            let loaded = load(&app, &parts, (bucket, name, by));
+            guard::in_time(async { response(loaded.await) }).await
+        }
+        Ok(Route::Change(asked)) => {
+            let changed = change(&app, &parts, body, asked);
+            guard::in_time(async { response(changed.await) }).await
+        }
+        Err(error) => error.response(),
+    }
 }
 
 fn response(answer: Result<Response, Failure>) -> Response {
@@ -107,35 +114,27 @@ fn response(answer: Result<Response, Failure>) -> Response {
     }
 }
 
-async fn short(app: &App, parts: &Parts, body: Body, route: Route) -> Response {
-    response(match route {
-        Route::Load { bucket, name } => load(app, parts, bucket, name).await,
-        Route::LoadSigned { bucket, name } => load_signed(app, parts, bucket, name).await,
-        route => change(app, parts, body, route).await.map(|json| Json(json).into_response()),
-    })
-}
-
 /// The requests with a small body and a JSON answer.
-async fn change(app: &App, parts: &Parts, body: Body, route: Route) -> Result<Value, Failure> {
+async fn change(app: &App, parts: &Parts, body: Body, asked: Change) -> Result<Response, Failure> {
     let team_id = session(app, parts)?;
     let body = body::read(body, body::SMALL).await?;
     let seconds = now_micros() / 1_000_000;
     let (storage, rows) = (&app.storage, &app.store);
-    let answer = match route {
-        Route::Sign { bucket, name } => {
+    let answer = match asked {
+        Change::Sign { bucket, name } => {
             let place = Place { team_id, bucket: known(app, &bucket)?, name };
             sign::one(storage, rows, place, &body, seconds).await
         }
-        Route::SignMany { bucket } => {
+        Change::SignMany { bucket } => {
             let bucket = known(app, &bucket)?;
             sign::many(storage, rows, (team_id, bucket), &body, seconds).await
         }
-        Route::SignUpload { bucket, name } => {
+        Change::SignUpload { bucket, name } => {
             let place = Place { team_id, bucket: known(app, &bucket)?, name };
             let replace = sign::wants_upsert(&parts.headers);
             sign::upload(storage, rows, place, replace, seconds).await
         }
-        Route::Remove { bucket, name } => {
+        Change::Remove { bucket, name } => {
             let bucket = known(app, &bucket)?;
             let removed = remove(app, team_id, bucket, vec![name]).await?;
             if removed.is_empty() {
@@ -143,7 +142,7 @@ async fn change(app: &App, parts: &Parts, body: Body, route: Route) -> Result<Va
             }
             Ok(json!({"message": "Successfully deleted"}))
         }
-        Route::RemoveMany { bucket } => {
+        Change::RemoveMany { bucket } => {
             let bucket = known(app, &bucket)?;
             let Prefixes { prefixes } = body::parse(&body).map_err(StorageError::invalid)?;
             if prefixes.len() > MAX_BATCH {
@@ -154,12 +153,8 @@ async fn change(app: &App, parts: &Parts, body: Body, route: Route) -> Result<Va
             let names = prefixes.iter().filter_map(|name| ObjectName::new(name).ok()).collect();
             Ok(remove(app, team_id, bucket, names).await?.into())
         }
-        Route::Store { .. }
-        | Route::StoreSigned { .. }
-        | Route::Load { .. }
-        | Route::LoadSigned { .. } => Err(StorageError::not_served()),
     };
-    Ok(answer?)
+    Ok(Json(answer?).into_response())
 }
 
 /// The team of the session behind a request.
@@ -198,25 +193,20 @@ fn known(app: &App, bucket: &str) -> Result<&'static Bucket, StorageError> {
 async fn load(
     app: &App,
     parts: &Parts,
-    bucket: String,
-    name: ObjectName,
+    (bucket, name, by): (String, ObjectName, By),
 ) -> Result<Response, Failure> {
-    let team_id = session(app, parts)?;
-    let place = Place { team_id, bucket: known(app, &bucket)?, name };
-    Ok(read(app, parts, place, None).await?)
-}
-
-async fn load_signed(
-    app: &App,
-    parts: &Parts,
-    bucket: String,
-    name: ObjectName,
-) -> Result<Response, Failure> {
-    let (place, purpose) = signed(app, parts, &bucket, name)?;
-    if purpose != Purpose::Download {
-        return Err(TokenError::Invalid.into());
-    }
-    let download = query_value(parts.uri.query().unwrap_or_default(), "download");
+    let (place, download) = match by {
+        By::Session => {
+            let team_id = session(app, parts)?;
+            (Place { team_id, bucket: known(app, &bucket)?, name }, None)
+        }
+        By::Url => match signed(app, parts, &bucket, name)? {
+            (place, Purpose::Download) => {
+                (place, query_value(parts.uri.query().unwrap_or_default(), "download"))
+            }
+            (_, Purpose::Upload | Purpose::Upsert) => return Err(TokenError::Invalid.into()),
+        },
+    };
     Ok(read(app, parts, place, download).await?)
 }
 
@@ -244,9 +234,9 @@ async fn store(
     app: &App,
     parts: &Parts,
     mut body: Body,
-    route: Route,
+    wanted: (String, ObjectName, By),
 ) -> Result<Response, Failure> {
-    let stored = stored(app, parts, &mut body, route).await;
+    let stored = stored(app, parts, &mut body, wanted).await;
     if let Err(Failure::Storage(error)) = &stored
         && error.is_a_refusal()
         && !parts.headers.contains_key("expect")
@@ -260,21 +250,19 @@ async fn stored(
     app: &App,
     parts: &Parts,
     body: &mut Body,
-    route: Route,
+    (bucket, name, by): (String, ObjectName, By),
 ) -> Result<Response, Failure> {
-    let by_url = matches!(route, Route::StoreSigned { .. });
-    let (place, replace) = match route {
-        Route::StoreSigned { bucket, name } => match signed(app, parts, &bucket, name)? {
+    let (place, replace) = match by {
+        By::Session => {
+            let team_id = session(app, parts)?;
+            let place = Place { team_id, bucket: known(app, &bucket)?, name };
+            (place, parts.method == Method::PUT || sign::wants_upsert(&parts.headers))
+        }
+        By::Url => match signed(app, parts, &bucket, name)? {
             (place, Purpose::Upload) => (place, false),
             (place, Purpose::Upsert) => (place, true),
             (_, Purpose::Download) => return Err(TokenError::Invalid.into()),
         },
-        Route::Store { bucket, name, replace } => {
-            let team_id = session(app, parts)?;
-            let place = Place { team_id, bucket: known(app, &bucket)?, name };
-            (place, replace || sign::wants_upsert(&parts.headers))
-        }
-        _ => return Err(StorageError::not_served().into()),
     };
     if !replace {
         let place = place.clone();
@@ -296,7 +284,10 @@ async fn stored(
     });
     let id = put.await?;
     storage.contents.remove_released();
-    let answer = if by_url { json!({"Key": key}) } else { json!({"Id": id, "Key": key}) };
+    let answer = match by {
+        By::Session => json!({"Id": id, "Key": key}),
+        By::Url => json!({"Key": key}),
+    };
     Ok(Json(answer).into_response())
 }
 

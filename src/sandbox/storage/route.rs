@@ -10,13 +10,27 @@ use super::name::ObjectName;
 const RESERVED: [&str; 9] =
     ["sign", "upload", "authenticated", "public", "info", "list", "list-v2", "move", "copy"];
 
+/// Who may: a session, or whoever has a signed URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Session,
+    Url,
+}
+
 /// A request; buckets are named, but not known to exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
-    /// Stores an object; `replace`: whatever the request's headers say.
-    Store { bucket: String, name: ObjectName, replace: bool },
+    /// Stores an object; the body is the object.
+    Store { bucket: String, name: ObjectName, by: By },
     /// Reads an object.
-    Load { bucket: String, name: ObjectName },
+    Load { bucket: String, name: ObjectName, by: By },
+    /// A small body and a small answer, for a session.
+    Change(Change),
+}
+
+/// What is asked for beside the objects themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
     /// Removes an object.
     Remove { bucket: String, name: ObjectName },
     /// Removes the objects that the body names.
@@ -27,10 +41,6 @@ pub(super) enum Route {
     SignMany { bucket: String },
     /// Makes a URL to store an object.
     SignUpload { bucket: String, name: ObjectName },
-    /// Reads an object by a URL.
-    LoadSigned { bucket: String, name: ObjectName },
-    /// Stores an object by a URL.
-    StoreSigned { bucket: String, name: ObjectName },
 }
 
 impl Route {
@@ -40,34 +50,41 @@ impl Route {
         let reads = matches!(*method, Method::GET | Method::HEAD);
         if let Some(rest) = rest.strip_prefix("upload/sign/") {
             return match (method, split(rest)?) {
-                (&Method::POST, (bucket, Some(name))) => Ok(Self::SignUpload { bucket, name }),
-                (&Method::PUT, (bucket, Some(name))) => Ok(Self::StoreSigned { bucket, name }),
+                (&Method::POST, (bucket, Some(name))) => {
+                    Ok(Self::Change(Change::SignUpload { bucket, name }))
+                }
+                (&Method::PUT, (bucket, Some(name))) => {
+                    Ok(Self::Store { bucket, name, by: By::Url })
+                }
                 _ => Err(StorageError::not_served()),
             };
         }
         if let Some(rest) = rest.strip_prefix("sign/") {
             return match (method, split(rest)?) {
-                (&Method::POST, (bucket, Some(name))) => Ok(Self::Sign { bucket, name }),
-                (&Method::POST, (bucket, None)) => Ok(Self::SignMany { bucket }),
-                (_, (bucket, Some(name))) if reads => Ok(Self::LoadSigned { bucket, name }),
+                (&Method::POST, (bucket, Some(name))) => {
+                    Ok(Self::Change(Change::Sign { bucket, name }))
+                }
+                (&Method::POST, (bucket, None)) => Ok(Self::Change(Change::SignMany { bucket })),
+                (_, (bucket, Some(name))) if reads => Ok(Self::Load { bucket, name, by: By::Url }),
                 _ => Err(StorageError::not_served()),
             };
         }
         if let Some(rest) = rest.strip_prefix("authenticated/") {
             return match split(rest)? {
-                (bucket, Some(name)) if reads => Ok(Self::Load { bucket, name }),
+                (bucket, Some(name)) if reads => Ok(Self::Load { bucket, name, by: By::Session }),
                 _ => Err(StorageError::not_served()),
             };
         }
         match (method, split(rest)?) {
             (_, (bucket, _)) if RESERVED.contains(&&*bucket) => Err(StorageError::not_served()),
-            (&Method::POST, (bucket, Some(name))) => {
-                Ok(Self::Store { bucket, name, replace: false })
+            (&Method::POST | &Method::PUT, (bucket, Some(name))) => {
+                Ok(Self::Store { bucket, name, by: By::Session })
             }
-            (&Method::PUT, (bucket, Some(name))) => Ok(Self::Store { bucket, name, replace: true }),
-            (&Method::DELETE, (bucket, Some(name))) => Ok(Self::Remove { bucket, name }),
-            (&Method::DELETE, (bucket, None)) => Ok(Self::RemoveMany { bucket }),
-            (_, (bucket, Some(name))) if reads => Ok(Self::Load { bucket, name }),
+            (&Method::DELETE, (bucket, Some(name))) => {
+                Ok(Self::Change(Change::Remove { bucket, name }))
+            }
+            (&Method::DELETE, (bucket, None)) => Ok(Self::Change(Change::RemoveMany { bucket })),
+            (_, (bucket, Some(name))) if reads => Ok(Self::Load { bucket, name, by: By::Session }),
             _ => Err(StorageError::not_served()),
         }
     }
@@ -98,39 +115,27 @@ mod tests {
     #[test]
     fn methods_and_paths_say_what_is_asked_for() {
         let (bucket, name) = named("d/x");
-        let b = || (bucket.clone(), name.clone());
-        let with = |make: fn((String, ObjectName)) -> Route| Ok(make(b()));
+        let load = |by| Ok(Route::Load { bucket: bucket.clone(), name: name.clone(), by });
+        let store = |by| Ok(Route::Store { bucket: bucket.clone(), name: name.clone(), by });
         for method in ["GET", "HEAD"] {
-            let load = with(|(bucket, name)| Route::Load { bucket, name });
-            assert_eq!(route(method, "object/b/d/x"), load);
-            assert_eq!(route(method, "object/authenticated/b/d/x"), load);
-            let signed = with(|(bucket, name)| Route::LoadSigned { bucket, name });
-            assert_eq!(route(method, "object/sign/b/d/x"), signed);
+            assert_eq!(route(method, "object/b/d/x"), load(By::Session));
+            assert_eq!(route(method, "object/authenticated/b/d/x"), load(By::Session));
+            assert_eq!(route(method, "object/sign/b/d/x"), load(By::Url));
         }
-        let store = |replace| {
-            let (bucket, name) = b();
-            Ok(Route::Store { bucket, name, replace })
-        };
-        assert_eq!(route("POST", "object/b/d%2Fx"), store(false));
-        assert_eq!(route("PUT", "object/b/d/x"), store(true));
-        assert_eq!(
-            route("DELETE", "object/b/d/x"),
-            with(|(bucket, name)| Route::Remove { bucket, name })
-        );
-        assert_eq!(route("DELETE", "object/b"), Ok(Route::RemoveMany { bucket: "b".into() }));
-        assert_eq!(
-            route("POST", "object/sign/b/d/x"),
-            with(|(bucket, name)| Route::Sign { bucket, name })
-        );
-        assert_eq!(route("POST", "object/sign/b"), Ok(Route::SignMany { bucket: "b".into() }));
-        assert_eq!(
-            route("POST", "object/upload/sign/b/d/x"),
-            with(|(bucket, name)| Route::SignUpload { bucket, name })
-        );
-        assert_eq!(
-            route("PUT", "object/upload/sign/b/d/x"),
-            with(|(bucket, name)| Route::StoreSigned { bucket, name })
-        );
+        assert_eq!(route("POST", "object/b/d%2Fx"), store(By::Session));
+        assert_eq!(route("PUT", "object/b/d/x"), store(By::Session));
+        assert_eq!(route("PUT", "object/upload/sign/b/d/x"), store(By::Url));
+        let b = || bucket.clone();
+        let n = || name.clone();
+        for (method, path, change) in [
+            ("DELETE", "object/b", Change::RemoveMany { bucket: b() }),
+            ("DELETE", "object/b/d/x", Change::Remove { bucket: b(), name: n() }),
+            ("POST", "object/sign/b", Change::SignMany { bucket: b() }),
+            ("POST", "object/sign/b/d/x", Change::Sign { bucket: b(), name: n() }),
+            ("POST", "object/upload/sign/b/d/x", Change::SignUpload { bucket: b(), name: n() }),
+        ] {
+            assert_eq!(route(method, path), Ok(Route::Change(change)));
+        }
     }
 
     #[test]

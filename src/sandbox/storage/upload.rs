@@ -217,6 +217,23 @@ impl From<BadMultipart> for StorageError {
 mod tests {
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_is_given_up_and_a_slow_one_is_not() {
+        let slow = futures_util::stream::unfold(0, |n| async move {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            (n < 100).then(|| (Ok::<_, std::io::Error>("x"), n + 1))
+        });
+        let mut body = Body::from_stream(slow);
+        let mut seen = 0;
+        while next_chunk(&mut body).await.unwrap().is_some() {
+            seen += 1;
+        }
+        assert_eq!(seen, 100);
+        let silent = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+        let stalled = next_chunk(&mut Body::from_stream(silent)).await;
+        assert_eq!(stalled, Err(StorageError::stalled()));
+    }
+
     #[test]
     fn the_age_is_found_among_the_directives() {
         assert_eq!(max_age("max-age=3600"), Some(3600));
