@@ -4,8 +4,6 @@ mod added;
 mod heartbeat;
 mod pairing;
 
-use std::pin::Pin;
-
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
@@ -67,43 +65,15 @@ impl From<rusqlite::Error> for FunctionError {
     }
 }
 
-/// One call of a function of the sandbox's own.
-struct Call<'a> {
-    app: &'a App,
-    caller: &'a Caller,
-    peer: Option<Peer>,
-    body: &'a [u8],
-}
-
-type Running<'a> = Pin<Box<dyn Future<Output = Result<Value, FunctionError>> + Send + 'a>>;
-
-type Own = fn(Call<'_>) -> Running<'_>;
-
-/// The sandbox's own functions; all take POST only.
-const OWN: [(&str, Own); 2] = [
-    (pairing::NAME, |call| Box::pin(pairing::exchange(call.app, call.peer, call.body))),
-    (heartbeat::NAME, |call| Box::pin(heartbeat::record(call.app, call.caller, call.body))),
-];
-
-enum Found {
-    Own(Own),
-    Added(&'static EdgeFunction),
-}
-
-fn find(app: &App, name: &str) -> Option<Found> {
-    let own = OWN.iter().find(|(own, _)| *own == name).map(|(_, run)| Found::Own(*run));
-    own.or_else(|| {
-        let mut added = app.edge_functions.iter();
-        added.find(|added| added.name == name).map(|added| Found::Added(added))
-    })
-}
-
 /// Runs the function `name`.
 pub(super) async fn invoke(
     State(app): State<Shared>,
     name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
+    if let Some(added) = added::find(&app, name.as_ref()) {
+        return added::invoke(&app, added, request).await;
+    }
     let (parts, body) = request.into_parts();
     let query = parts.uri.query().unwrap_or_default();
     let caller = match credentials::caller(&app, &parts.headers, query, 0) {
@@ -111,38 +81,43 @@ pub(super) async fn invoke(
         Err(CallerError::Key(error)) => return error.response(),
         Err(CallerError::Token(_)) => return platform_error("UNAUTHORIZED_INVALID_JWT"),
     };
-    let Some(found) = name.ok().and_then(|Path(name)| find(&app, &name)) else {
-        return platform_error("NOT_FOUND");
+    let name = match name {
+        Ok(Path(name)) if matches!(&*name, pairing::NAME | heartbeat::NAME) => name,
+        Ok(_) | Err(_) => return platform_error("NOT_FOUND"),
     };
-    if matches!(found, Found::Own(_)) && parts.method != Method::POST {
+    if parts.method != Method::POST {
         return failure(&FunctionError::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
             "this function takes POST only",
         ));
     }
-    let body = match body::read(body, body::SMALL).await {
-        Ok(body) => body,
-        Err(BodyError::TooLarge(limit)) => {
-            return failure(&FunctionError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too_large",
-                format!("the body is larger than {limit} bytes"),
-            ));
-        }
-        Err(BodyError::Broken) => return failure(&FunctionError::invalid("the body broke off")),
-    };
-    let run = match found {
-        Found::Own(run) => run,
-        Found::Added(added) => {
-            let (method, headers) = (parts.method, parts.headers);
-            return added.answer(&EdgeRequest { method, headers, body, caller });
-        }
-    };
     let peer = parts.extensions.get::<Peer>().copied();
-    match run(Call { app: &app, caller: &caller, peer, body: &body }).await {
+    let result = match body::read(body, body::SMALL).await {
+        Ok(body) => run(&app, &name, &caller, peer, &body).await,
+        Err(BodyError::TooLarge(limit)) => Err(FunctionError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            format!("the body is larger than {limit} bytes"),
+        )),
+        Err(BodyError::Broken) => Err(FunctionError::invalid("the body broke off")),
+    };
+    match result {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => failure(&error),
+    }
+}
+
+async fn run(
+    app: &App,
+    name: &str,
+    caller: &Caller,
+    peer: Option<Peer>,
+    body: &[u8],
+) -> Result<Value, FunctionError> {
+    match name {
+        pairing::NAME => pairing::exchange(app, peer, body).await,
+        _ => heartbeat::record(app, caller, body).await,
     }
 }
 
