@@ -88,7 +88,8 @@ async fn what_lies_on_disk_is_private() {
     assert_eq!(mode(&data_dir) & 0o777, 0o700);
     for entry in std::fs::read_dir(&data_dir).unwrap() {
         let path = entry.unwrap().path();
-        assert_eq!(mode(&path) & 0o777, 0o600, "{path:?}");
+        let private = if path.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode(&path) & 0o777, private, "{path:?}");
     }
 }
 

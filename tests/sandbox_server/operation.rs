@@ -30,7 +30,7 @@ fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files: Vec<_> = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_none_or(|extension| extension != "lock"))
+        .filter(|path| path.is_file() && path.extension().is_none_or(|end| end != "lock"))
         .map(|path| (path.clone(), std::fs::read(&path).unwrap()))
         .collect();
     files.sort();
@@ -83,11 +83,11 @@ async fn a_data_dir_that_is_too_open_is_closed_and_one_that_is_no_directory_refu
 }
 
 /// A small file system of its own; unmounted when dropped.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// `None`: only root may mount.
-    fn mount(at: PathBuf, size: &str) -> Option<Self> {
+    pub(crate) fn mount(at: PathBuf, size: &str) -> Option<Self> {
         std::fs::create_dir_all(&at).unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"])

@@ -102,8 +102,8 @@ impl StorageError {
 
     /// Whether a client that is still sending should be heard out for a while, so that it reads
     /// this answer.
-    pub(super) fn is_a_refusal(&self) -> bool {
-        self.status.is_client_error() && self.status != StatusCode::REQUEST_TIMEOUT
+    pub(super) fn hears_the_client_out(&self) -> bool {
+        self.status != StatusCode::REQUEST_TIMEOUT
     }
 
     /// What a list of results says of one that failed.

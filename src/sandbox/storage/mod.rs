@@ -238,7 +238,7 @@ async fn store(
 ) -> Result<Response, Failure> {
     let stored = stored(app, parts, &mut body, wanted).await;
     if let Err(Failure::Storage(error)) = &stored
-        && error.is_a_refusal()
+        && error.hears_the_client_out()
         && !parts.headers.contains_key("expect")
     {
         upload::drain(body).await;

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use super::{ROOT, ask, files, get, hex, put, refusal, refused, start, start_with, until};
 use crate::context::Context;
 use crate::fixtures;
+use crate::operation::SmallDisk;
 
 #[tokio::test]
 async fn two_that_store_at_once_are_one_winner_and_one_duplicate() {
@@ -139,6 +140,30 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
         until("nothing is left", || files(&context) == (Vec::new(), Vec::new())).await;
     }
     assert_eq!((context.count("objects"), context.count("contents")), (0, 0));
+}
+
+#[tokio::test]
+async fn a_full_disk_takes_no_more_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(dir.path().join("disk"), "8m") else { return };
+    let data_dir = dir.path().join("disk/sandbox");
+    let context = Context::with(|options| {
+        options.schema = fixtures::schema();
+        options.data_dir.clone_from(&data_dir);
+    })
+    .await;
+    let ours = context.pair().await;
+    assert_eq!(put(&context, &ours, "conformance/a", vec![1; 1_000_000]).await.status(), 200);
+    let answer = put(&context, &ours, "conformance/b", vec![2; 7_900_000]).await;
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!((&body["statusCode"], &body["code"]), (&json!("507"), &json!("DiskFull")));
+    let incoming = std::fs::read_dir(data_dir.join("objects/incoming")).unwrap();
+    assert_eq!(incoming.count(), 0);
+    assert_eq!(put(&context, &ours, "conformance/c", vec![3; 1_000_000]).await.status(), 200);
+    let read = get(&context, &ours, "conformance/a").await;
+    assert_eq!(read.bytes().await.unwrap(), vec![1; 1_000_000]);
+    context.server.shutdown().await;
+    drop(disk);
 }
 
 #[tokio::test]
