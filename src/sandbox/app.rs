@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::AccessTokens;
 use super::auth::RefreshChain;
+use super::functions::EdgeFunction;
+use super::health::Health;
 use super::rate::GuessLimit;
 use super::realtime::Entrance;
 use super::rules::Rules;
@@ -40,6 +42,9 @@ pub(super) struct App {
     pub(super) clock_leeway: Duration,
     /// How long an older refresh token may be used once more.
     pub(super) reuse_interval: Duration,
+    /// Functions beyond the sandbox's own.
+    pub(super) edge_functions: Vec<&'static EdgeFunction>,
+    pub(super) health: Health,
     /// Cancelled when the server stops: whoever waits answers now.
     pub(super) stop: CancellationToken,
 }

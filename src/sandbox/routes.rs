@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, any, get, post};
 use axum::{Json, Router, middleware};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::access::AccessError;
 use super::app::Shared;
@@ -105,9 +105,16 @@ pub(super) fn service(app: Shared, hosts: Hosts) -> Router {
         .with_state(app)
 }
 
-/// Alive; says nothing about who is asked.
-async fn healthz() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+/// Whether it serves and its database takes writes; says nothing about who is asked.
+async fn healthz(State(app): State<Shared>) -> Response {
+    if app.health.takes_writes(&app.store).await {
+        return Json(json!({"status": "ok"})).into_response();
+    }
+    let message = "the sandbox's database takes no writes; its log says why";
+    let mut response =
+        guard::refusal(StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", message);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(1));
+    response
 }
 
 async fn tables(State(app): State<Shared>, request: Request) -> Response {

@@ -22,7 +22,9 @@ use super::access::{AccessTokens, DriveToken};
 use super::app::{App, Shared, now_micros};
 use super::auth::RefreshChain;
 use super::contents::{self, ContentError, Contents};
+use super::functions::EdgeFunction;
 use super::guard::Hosts;
+use super::health::Health;
 use super::jwt::Signer;
 use super::rate::GuessLimit;
 use super::rules::Rules;
@@ -30,7 +32,7 @@ use super::secrets::{Secrets, SecretsError};
 use super::storage::{Storage, StorageLimits, UrlTokens};
 use super::store::schema::Schema;
 use super::store::{Store, StoreError};
-use super::{accept, liveness, realtime, routes};
+use super::{accept, liveness, realtime, retention, routes};
 use crate::config::{FileLock, LockError};
 use crate::fs::{self, FsError};
 use crate::model::{GatewayId, TeamId};
@@ -38,6 +40,8 @@ use crate::task::{Ended, Group};
 
 /// A little more than the connections' own drain, so that they end by themselves.
 const STOP_BUDGET: Duration = accept::DRAIN.saturating_add(Duration::from_secs(1));
+
+const KEEP_JOBS: Duration = Duration::from_hours(30 * 24);
 
 /// How a server is to be run. Start from [`ServerOptions::new`].
 #[derive(Debug, Clone)]
@@ -56,10 +60,14 @@ pub struct ServerOptions {
     pub reuse_interval: Duration,
     /// How far clocks may differ before tables refuse an access token (whole seconds).
     pub clock_leeway: Duration,
+    /// How long a job that has ended is kept; `None` is for ever.
+    pub keep_jobs: Option<Duration>,
     /// How many realtime sockets may be open; further ones are refused.
     pub realtime_sockets: usize,
     /// The tables and functions that REST shows, and the buckets of storage.
     pub schema: Schema,
+    /// Edge functions beyond the sandbox's own.
+    pub edge_functions: Vec<&'static EdgeFunction>,
     /// How much storage takes.
     pub storage: StorageLimits,
     /// The rules that requests must pass.
@@ -67,7 +75,8 @@ pub struct ServerOptions {
 }
 
 impl ServerOptions {
-    /// The usual ones: tokens of an hour, no remote access, the sandbox's own tables.
+    /// The usual ones: tokens of an hour, ended jobs kept for 30 days, no remote access, the
+    /// sandbox's own tables.
     pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
         Self {
             data_dir: data_dir.into(),
@@ -77,8 +86,10 @@ impl ServerOptions {
             access_token_lifetime: Duration::from_hours(1),
             reuse_interval: Duration::from_secs(10),
             clock_leeway: Duration::from_secs(30),
+            keep_jobs: Some(KEEP_JOBS),
             realtime_sockets: 512,
             schema: Schema::built_in(),
+            edge_functions: Vec::new(),
             storage: StorageLimits::default(),
             rules: Rules::default(),
         }
@@ -262,6 +273,9 @@ impl Server {
         tasks.spawn("contents", |stop| contents::run(contents, store, stop));
         tasks.spawn("realtime", |stop| realtime::run(app.clone(), newcomers, stop));
         tasks.spawn("liveness", |stop| liveness::run(app.clone(), stop));
+        if let Some(keep) = options.keep_jobs {
+            tasks.spawn("retention", |stop| retention::run(app.store.clone(), keep, stop));
+        }
         tracing::info!(url = %app.url, "the sandbox is up");
         Ok(Self { app, address, tasks, advertisement, lock })
     }
@@ -389,6 +403,8 @@ fn make_app(
         },
         clock_leeway: options.clock_leeway,
         reuse_interval: options.reuse_interval,
+        edge_functions: options.edge_functions.clone(),
+        health: Health::default(),
         realtime,
         stop: stop.clone(),
         rules: options.rules,

@@ -1,13 +1,14 @@
-//! A table and functions that are added to the sandbox's own through the library.
+//! A table, functions and a bucket that are added to the sandbox's own through the library.
 
-use panorama_gateway::sandbox::Caller;
+use axum::http::StatusCode;
 use panorama_gateway::sandbox::store::schema::{
     Argument, Bucket, CallError, Claim, Column, Fallback, Function, Insert, Owned, Raised,
     Returned, Rights, Schema, Table, Type, Update,
 };
+use panorama_gateway::sandbox::{Caller, EdgeFunction, EdgeRequest};
 use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 const MINE: &[Owned] = &[Owned { column: "owner", claim: Claim::UserId }];
 
@@ -103,3 +104,27 @@ pub(crate) fn schema() -> Schema {
         .with_bucket(&BUCKET)
         .with_bucket(&SMALL_BUCKET)
 }
+
+pub(crate) static ECHO: EdgeFunction = EdgeFunction { name: "conformance-echo", body: echo };
+
+fn echo(request: &EdgeRequest) -> (StatusCode, Value) {
+    let sub = match &request.caller {
+        Caller::Anonymous | Caller::Drive { .. } => None,
+        Caller::Gateway { user_id, .. } => Some(user_id),
+    };
+    let headers: Map<String, Value> = request
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
+        .collect();
+    let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+    let answer = json!({
+        "method": request.method.as_str(), "body": body, "sub": sub, "headers": headers,
+    });
+    (StatusCode::OK, answer)
+}
+
+pub(crate) static REFUSE: EdgeFunction = EdgeFunction {
+    name: "conformance-fail",
+    body: |_| (StatusCode::UNPROCESSABLE_ENTITY, json!({"error": "nope"})),
+};

@@ -2,14 +2,17 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers fail a test as its own body would")]
 
+mod added;
 mod admin;
 mod auth;
 mod bad_input;
 mod context;
 mod fixtures;
 mod functions;
+mod load;
 mod operation;
 mod pairing;
+mod process;
 mod realtime;
 mod refusals;
 mod storage;

@@ -1,194 +1,17 @@
-//! The server as a process: killed, doubled, on damaged files and on a full disk.
+//! The server as a process: doubled, on damaged files and on a full disk.
 
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use panorama_gateway::sandbox::{AdminClient, Server, ServerOptions};
+use panorama_gateway::sandbox::{Server, ServerOptions};
 use reqwest::Method;
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use uuid::Uuid;
 
-use crate::context::{Context, Paired, capabilities, client};
-
-/// `sandbox serve`; killed when dropped.
-struct Process {
-    child: Child,
-    url: String,
-    anon_key: String,
-    admin: AdminClient,
-    http: reqwest::Client,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn serve(data_dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_panorama-gateway"));
-    command
-        .args(["sandbox", "serve", "--listen", "127.0.0.1:0", "--json", "--data-dir"])
-        .arg(data_dir)
-        .env_clear()
-        .env("HOME", data_dir.parent().unwrap())
-        .env("PATH", "/usr/bin:/bin")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-/// One that does not start: what it says.
-fn refused(data_dir: &Path) -> (Output, String) {
-    let output = serve(data_dir).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "{said}");
-    assert!(!said.contains("panicked"), "{said}");
-    (output, said)
-}
-
-impl Process {
-    async fn start(data_dir: &Path) -> Self {
-        let mut child = serve(data_dir).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        if line.is_empty() {
-            let mut said = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-            panic!("the server did not start: {said}");
-        }
-        // Its log must not fill the pipe.
-        drop(child.stderr.take());
-        let up: Value = serde_json::from_str(&line).unwrap();
-        let admin = AdminClient::find(data_dir).await.unwrap().unwrap();
-        let anon_key = admin.info().await.unwrap().anon_key;
-        let url = up["url"].as_str().unwrap().to_owned();
-        Self { child, url, anon_key, admin, http: client() }
-    }
-
-    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.url)).header("apikey", &self.anon_key)
-    }
-
-    async fn pair(&self) -> Paired {
-        let code = self.admin.make_pairing_code(None).await.unwrap().code;
-        let body: Value = self
-            .request(Method::POST, "/functions/v1/exchange-gateway-pairing-code")
-            .json(&json!({"code": code, "device_name": "bench"}))
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
-        let text = |name: &str| body[name].as_str().unwrap().to_owned();
-        Paired {
-            gateway_id: text("gateway_id"),
-            team_id: text("team_id"),
-            access: text("access_token"),
-            refresh: text("refresh_token"),
-        }
-    }
-
-    async fn refresh(&self, token: &str) -> (u16, Value) {
-        let answer = self
-            .request(Method::POST, "/auth/v1/token?grant_type=refresh_token")
-            .json(&json!({"refresh_token": token}))
-            .send()
-            .await
-            .unwrap();
-        (answer.status().as_u16(), answer.json().await.unwrap())
-    }
-}
-
-/// Inserts events until the server is gone; tells the id of each that was acknowledged.
-async fn insert_events(
-    server: Arc<Process>,
-    ours: Paired,
-    acknowledged: mpsc::UnboundedSender<String>,
-    killed: Arc<AtomicBool>,
-) {
-    loop {
-        let id = Uuid::new_v4().to_string();
-        let event = json!({"id": id, "gateway_id": ours.gateway_id, "team_id": ours.team_id,
-            "level": "info", "message": "m".repeat(500), "details": {}});
-        let sent = server
-            .request(Method::POST, "/rest/v1/gateway_events")
-            .bearer_auth(&ours.access)
-            .json(&event)
-            .send()
-            .await;
-        match sent {
-            Ok(answer) => {
-                assert_eq!(answer.status(), 201);
-                acknowledged.send(id).unwrap();
-            }
-            Err(error) => {
-                assert!(killed.load(Ordering::SeqCst), "{error}");
-                return;
-            }
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_server_loses_nothing_that_it_acknowledged() {
-    let dir = tempfile::tempdir().unwrap();
-    let data_dir = dir.path().join("sandbox");
-    let first = Process::start(&data_dir).await;
-    let mut ours = first.pair().await;
-    drop(first);
-    let mut all = Vec::new();
-    for round in 0..3 {
-        let server = Arc::new(Process::start(&data_dir).await);
-        // What was handed out before the kill works after it.
-        let (status, tokens) = server.refresh(&ours.refresh).await;
-        assert_eq!(status, 200, "{tokens}");
-        ours.access = tokens["access_token"].as_str().unwrap().to_owned();
-        ours.refresh = tokens["refresh_token"].as_str().unwrap().to_owned();
-        let killed = Arc::new(AtomicBool::new(false));
-        let (sender, mut acknowledged) = mpsc::unbounded_channel();
-        let writers = (0..8).map(|_| {
-            insert_events(Arc::clone(&server), ours.clone(), sender.clone(), Arc::clone(&killed))
-        });
-        let writers = futures_util::future::join_all(writers);
-        let pid = rustix::process::Pid::from_child(&server.child);
-        let kill_in_the_midst = async {
-            for _ in 0..100 + 37 * round {
-                all.push(acknowledged.recv().await.unwrap());
-            }
-            killed.store(true, Ordering::SeqCst);
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        };
-        tokio::join!(writers, kill_in_the_midst);
-        drop(sender);
-        while let Some(id) = acknowledged.recv().await {
-            all.push(id);
-        }
-        drop(server);
-        // Nobody wrote the log back into the database.
-        assert!(data_dir.join("sandbox.db-wal").metadata().unwrap().len() > 0);
-    }
-    let server = Process::start(&data_dir).await;
-    let database = Connection::open(data_dir.join("sandbox.db")).unwrap();
-    let intact: String =
-        database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(intact, "ok");
-    for id in &all {
-        let sql = "SELECT count(*) FROM gateway_events WHERE id = ?1";
-        let there: i64 = database.query_row(sql, [id], |row| row.get(0)).unwrap();
-        assert_eq!(there, 1, "{id} of {} is lost", all.len());
-    }
-    assert_eq!(server.refresh(&ours.refresh).await.0, 200);
-}
+use crate::context::{Context, capabilities};
+use crate::process::{Process, refused};
 
 #[tokio::test]
 async fn a_second_server_on_the_data_dir_says_so_and_harms_nothing() {
@@ -314,6 +137,7 @@ async fn a_full_disk_passes() {
         let body: Value = answer.json().await.unwrap();
         assert_eq!(body["code"], "53100", "{body}");
     }
+    assert_eq!(health_turns(&context, 503).await["error"]["code"], "database_unavailable");
     // Reading goes on, and what else writes says that it passes.
     let jobs = context.signed(Method::GET, "/rest/v1/gateway_jobs", &ours.access);
     assert_eq!(jobs.send().await.unwrap().status(), 200);
@@ -330,6 +154,7 @@ async fn a_full_disk_passes() {
     assert_eq!(answer.status(), 503);
     assert!(answer.headers().contains_key("retry-after"));
     std::fs::remove_file(ballast).unwrap();
+    assert_eq!(health_turns(&context, 200).await["status"], "ok");
     assert_eq!(event(200_000).await.unwrap().status(), 201);
     let beat = json!({"status": "ready", "device_name": "bench", "capabilities": capabilities()});
     assert_eq!(context.heartbeat(&ours.access, &beat).await.status(), 200);
@@ -345,4 +170,29 @@ async fn a_full_disk_passes() {
     let elsewhere = ServerOptions::new(disk.0.join("new"), "127.0.0.1:0".parse().unwrap());
     let error = Server::start(elsewhere).await.unwrap_err();
     assert!(error.to_string().starts_with("could not write"), "{error:?}");
+}
+
+/// Asks until it is so: an answer may be a second old.
+async fn health_turns(context: &Context, status: u16) -> Value {
+    for _ in 0..100 {
+        let url = format!("{}/healthz", context.server.url());
+        let answer = context.http.get(url).send().await.unwrap();
+        if answer.status() == status {
+            assert_eq!(answer.headers().contains_key("retry-after"), status == 503);
+            return answer.json().await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the server's health has not become {status}");
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_writes_shows_in_the_health() {
+    let context = Context::new().await;
+    health_turns(&context, 200).await;
+    let other = context.database();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    health_turns(&context, 503).await;
+    other.execute_batch("ROLLBACK").unwrap();
+    health_turns(&context, 200).await;
 }

@@ -147,3 +147,20 @@ async fn tables_and_functions_can_be_added() {
         .unwrap();
     assert_eq!(sum, json!(42));
 }
+
+#[tokio::test]
+async fn an_answer_is_bounded_by_bytes_as_by_rows() {
+    let context = Context::new().await;
+    let ours = context.pair().await;
+    let insert = "INSERT INTO gateway_jobs
+            (id, team_id, gateway_id, job_type, status, error, created_at, updated_at)
+        VALUES ('small', ?1, ?2, 'diagnostic', 'failed', 'x', 0, 0),
+            ('large', ?1, ?2, 'diagnostic', 'failed', printf('%.*c', 68000000, 'x'), 1, 1)";
+    context.database().execute(insert, [&ours.team_id, &ours.gateway_id]).unwrap();
+    // What is not asked for does not count.
+    for (columns, range) in [("id,error", "0-0/*"), ("id", "0-1/*")] {
+        let path = format!("/rest/v1/gateway_jobs?select={columns}&order=created_at");
+        let answer = context.signed(Method::HEAD, &path, &ours.access).send().await.unwrap();
+        assert_eq!(answer.headers()["content-range"], range, "{columns}");
+    }
+}

@@ -1,6 +1,7 @@
 //! `sandbox serve`: the control plane alone.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,6 +30,8 @@ pub(super) fn run(context: &Context, args: &ServeArgs) -> Outcome {
     })?;
     let options = ServerOptions {
         allow_remote: args.allow_remote,
+        keep_jobs: (args.keep_jobs > 0)
+            .then(|| Duration::from_hours(24 * u64::from(args.keep_jobs))),
         ..ServerOptions::new(data_dir.clone(), args.listen)
     };
     asynchronous::long()?.block_on(async {

@@ -15,7 +15,7 @@ use crate::sandbox::app::{Shared, now_micros};
 use crate::sandbox::store::Store;
 use crate::sandbox::{liveness, rows};
 
-/// All gateways of the team, oldest first, each with `online`.
+/// Gateways of the team, oldest first, at most 1,000, each with `online`.
 pub(super) async fn list(State(app): State<Shared>) -> Answer {
     let team = app.team_id.clone();
     app.store
@@ -23,7 +23,7 @@ pub(super) async fn list(State(app): State<Shared>) -> Answer {
             let mut gateways = Store::rows(
                 connection,
                 "team_gateways",
-                "WHERE team_id = ?1 ORDER BY created_at, id",
+                "WHERE team_id = ?1 ORDER BY created_at, id LIMIT 1000",
                 [team.as_str()],
             )?;
             for gateway in &mut gateways {

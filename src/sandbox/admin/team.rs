@@ -117,12 +117,12 @@ pub(super) async fn make_resource(
         .await
 }
 
-/// The team's resources, oldest first.
+/// The team's resources, oldest first, at most 1,000.
 pub(super) async fn list_resources(State(app): State<Shared>) -> Answer {
     let team = app.team_id.clone();
     app.store
         .read(move |connection| {
-            let sql = "WHERE team_id = ?1 ORDER BY created_at, id";
+            let sql = "WHERE team_id = ?1 ORDER BY created_at, id LIMIT 1000";
             Ok(Json(Value::Array(Store::rows(connection, RESOURCES, sql, [team.as_str()])?)))
         })
         .await

@@ -1,5 +1,6 @@
 //! `/functions/v1`: the edge functions.
 
+mod added;
 mod finalize;
 mod full_control;
 mod heartbeat;
@@ -14,6 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+pub use self::added::{EdgeFunction, EdgeRequest};
 pub(super) use self::pairing::{code_hash, new_code};
 use super::Caller;
 use super::app::{App, Peer, Shared};
@@ -80,6 +82,9 @@ pub(super) async fn invoke(
     name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
+    if let Some(added) = added::find(&app, name.as_ref()) {
+        return added::invoke(&app, added, request).await;
+    }
     let (parts, body) = request.into_parts();
     let known = name.ok().and_then(|Path(name)| NAMES.into_iter().find(|known| *known == name));
     let caller = match caller(&app, &parts, known) {

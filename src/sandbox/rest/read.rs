@@ -1,5 +1,6 @@
 //! Rows for an answer.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params_from_iter};
 use serde_json::{Map, Value};
 
@@ -8,6 +9,7 @@ use super::query::Query;
 use super::resolve::{self, Condition, Selection};
 use super::sql::{self, Statement};
 use crate::sandbox::Caller;
+use crate::sandbox::store::MOST_BYTES;
 use crate::sandbox::store::schema::Table;
 use crate::sandbox::store::value;
 
@@ -89,7 +91,7 @@ pub(super) fn count(
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// The rows themselves.
+/// The rows themselves; as with too many rows, the rest of what is too large is left out.
 pub(super) fn rows(
     connection: &Connection,
     selection: &Selection,
@@ -97,10 +99,15 @@ pub(super) fn rows(
 ) -> Result<Vec<Value>, RestError> {
     let sql = sql::select(selection, window.limit, window.offset);
     let mut statement = connection.prepare_cached(sql.text())?;
-    let rows = statement.query_map(params_from_iter(sql.values()), |row| {
+    let mut rows = statement.query(params_from_iter(sql.values()))?;
+    let (mut shown, mut bytes) = (Vec::new(), 0_usize);
+    while let Some(row) = rows.next()? {
         let mut fields = Map::new();
         for (index, output) in selection.outputs.iter().enumerate() {
             let stored = row.get_ref(index)?;
+            if let ValueRef::Text(text) = stored {
+                bytes = bytes.saturating_add(text.len());
+            }
             let kind = output.target.kind();
             let shown = if output.text {
                 value::to_text(kind, stored)
@@ -109,9 +116,12 @@ pub(super) fn rows(
             };
             fields.insert(output.name.clone(), shown);
         }
-        Ok(Value::Object(fields))
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+        if bytes > MOST_BYTES && !shown.is_empty() {
+            break;
+        }
+        shown.push(Value::Object(fields));
+    }
+    Ok(shown)
 }
 
 /// Runs a write that returns the `rowid`s that it touched.

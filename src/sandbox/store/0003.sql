@@ -62,7 +62,7 @@ CREATE TABLE subagent_run_events (
 
 -- What stands for a secret in a job; the secret itself is never here.
 CREATE TABLE job_secret_placeholders (
-    job_id TEXT NOT NULL REFERENCES gateway_jobs (id),
+    job_id TEXT NOT NULL REFERENCES gateway_jobs (id) ON DELETE CASCADE,
     env_name TEXT NOT NULL,
     secret_name TEXT NOT NULL,
     placeholder TEXT NOT NULL,

@@ -29,7 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, wat
 
 pub use changes::{Change, ChangeKind};
 use limit::TimeLimit;
-pub use rows::RowError;
+pub use rows::{MOST_BYTES, RowError};
 use schema::{Schema, Table};
 use writer::{Message, Task, Writer};
 

@@ -10,9 +10,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::limit::TimeLimit;
 use super::{Schema, StoreError, functions};
 
-/// Each brings the format from its index to the next; the format is SQLite's `user_version`.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("0001.sql"), include_str!("0002.sql"), include_str!("0003.sql")];
+/// Each brings the format from its index to the next; the format is SQLite's `user_version`. One
+/// that was released is never changed: a change of a table is one more file at the end.
+const MIGRATIONS: &[&str] =
+    &[include_str!("0001.sql"), include_str!("0002.sql"), include_str!("0003.sql")];
 
 /// How long SQLite waits for another process that holds the file, e.g. a backup.
 const BUSY: Duration = Duration::from_secs(5);
@@ -46,7 +47,7 @@ fn prepared(path: &Path, schema: &Schema) -> Result<(Connection, TimeLimit), Sto
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     let limit = settings(&mut connection)?;
-    migrate(&mut connection)?;
+    migrate(&mut connection, MIGRATIONS)?;
     for sql in &schema.added_sql {
         connection.execute_batch(sql)?;
     }
@@ -115,8 +116,8 @@ pub(super) fn known_format() -> i64 {
 }
 
 /// Each migration is one transaction with its number: a crash leaves either format, whole.
-fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
-    for (number, sql) in (1_i64..).zip(MIGRATIONS) {
+fn migrate(connection: &mut Connection, migrations: &[&str]) -> rusqlite::Result<()> {
+    for (number, sql) in (1_i64..).zip(migrations) {
         let transaction =
             connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         if format(&transaction)? < number {
@@ -126,4 +127,67 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
         transaction.commit()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = "CREATE TABLE t (a TEXT NOT NULL) STRICT; INSERT INTO t VALUES ('old');";
+    const SECOND: &str = "ALTER TABLE t ADD COLUMN b TEXT NOT NULL DEFAULT 'new';";
+
+    fn row(connection: &Connection) -> (String, String) {
+        connection
+            .query_row("SELECT a, b FROM t", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+    }
+
+    #[test]
+    fn an_older_format_is_brought_up_to_date_once_and_keeps_its_rows() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, &[FIRST]).unwrap();
+        assert_eq!(format(&connection).unwrap(), 1);
+        for _ in 0..2 {
+            migrate(&mut connection, &[FIRST, SECOND]).unwrap();
+            assert_eq!(format(&connection).unwrap(), 2);
+            assert_eq!(row(&connection), ("old".to_owned(), "new".to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_migration_that_fails_leaves_the_older_format_whole() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let half = format!("{SECOND} INSERT INTO absent VALUES (1);");
+        assert!(migrate(&mut connection, &[FIRST, &half]).is_err());
+        assert_eq!(format(&connection).unwrap(), 1);
+        assert!(connection.prepare("SELECT b FROM t").is_err());
+        migrate(&mut connection, &[FIRST, SECOND]).unwrap();
+        assert_eq!(row(&connection), ("old".to_owned(), "new".to_owned()));
+    }
+
+    /// Every statement that made something, as SQLite keeps it.
+    fn made(connection: &Connection) -> Vec<String> {
+        let sql = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
+        let mut statement = connection.prepare(sql).unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn a_database_of_every_earlier_format_is_opened_with_its_rows() {
+        const TEAM: &str = "INSERT INTO teams (id, name, created_at) VALUES ('t', 'ours', 0)";
+        let dir = tempfile::tempdir().unwrap();
+        let (fresh, _) = writer(&dir.path().join("fresh.db"), &Schema::built_in()).unwrap();
+        for earlier in 1..=MIGRATIONS.len() {
+            let path = dir.path().join(format!("{earlier}.db"));
+            let mut connection = Connection::open(&path).unwrap();
+            migrate(&mut connection, &MIGRATIONS[..earlier]).unwrap();
+            connection.execute(TEAM, []).unwrap();
+            drop(connection);
+            let (connection, _) = writer(&path, &Schema::built_in()).unwrap();
+            assert_eq!(format(&connection).unwrap(), known_format());
+            assert_eq!(made(&connection), made(&fresh), "from format {earlier}");
+            let team = connection.query_row("SELECT name FROM teams", [], |row| row.get(0));
+            assert_eq!(team, Ok("ours".to_owned()));
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Rows as REST shows them, for code that does not come through REST.
 
-use rusqlite::types::Value as Sql;
+use rusqlite::types::{Value as Sql, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 use serde_json::{Map, Value};
 
@@ -32,7 +32,11 @@ pub enum RowError {
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// The rows that `tail` picks, e.g. `WHERE team_id = ?1 ORDER BY created_at DESC LIMIT 50`, each
+/// Stored bytes in one list at most, a first row that is larger aside: a page of results of 10 MB
+/// each must not take the machine's memory.
+pub const MOST_BYTES: usize = 64 * 1024 * 1024;
+
+/// The rows that `tail` picks, up to [`MOST_BYTES`], e.g. `WHERE team_id = ?1 ORDER BY created_at DESC LIMIT 50`, each
 /// with all its columns.
 pub(super) fn select(
     connection: &Connection,
@@ -42,8 +46,20 @@ pub(super) fn select(
 ) -> rusqlite::Result<Vec<Value>> {
     let sql = format!("SELECT {} FROM \"{}\" {tail}", names(table), table.name);
     let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map(parameters, |row| shown(table, row))?;
-    rows.collect()
+    let mut rows = statement.query(parameters)?;
+    let (mut list, mut bytes) = (Vec::new(), 0_usize);
+    while let Some(row) = rows.next()? {
+        for index in 0..table.columns.len() {
+            if let ValueRef::Text(text) = row.get_ref(index)? {
+                bytes = bytes.saturating_add(text.len());
+            }
+        }
+        if bytes > MOST_BYTES && !list.is_empty() {
+            break;
+        }
+        list.push(shown(table, row)?);
+    }
+    Ok(list)
 }
 
 /// The row with that key (the first column of it).

@@ -292,6 +292,29 @@ async fn rows_are_shown_as_rest_does() {
     assert!(matches!(unknown.await, Err(Refused::Row(RowError::Column { .. }))));
 }
 
+#[tokio::test]
+async fn a_list_is_bounded_by_bytes_but_never_empty_for_it() {
+    let fixture = Fixture::new().await;
+    let (large, small) = fixture
+        .store
+        .write(|write| {
+            for kind in ["large", "larger"] {
+                job(write.tx, kind)?;
+            }
+            let fill = "UPDATE gateway_jobs SET error = printf('%.*c', 68000000, 'x')";
+            write.tx.execute(fill, [])?;
+            let large = Store::rows(write.tx, "gateway_jobs", "ORDER BY rowid", [])?;
+            let empty = "UPDATE gateway_jobs SET error = 'x'";
+            write.tx.execute(empty, [])?;
+            let small = Store::rows(write.tx, "gateway_jobs", "ORDER BY rowid", [])?;
+            Ok::<_, Refused>((large, small))
+        })
+        .await
+        .unwrap();
+    assert_eq!((large.len(), small.len()), (1, 2));
+    assert_eq!(large[0]["job_type"], "large");
+}
+
 #[test]
 fn definitions_and_tables_agree() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,0 +1,389 @@
+//! The figures that the sandbox wants to reach, measured and printed; nothing here passes or
+//! fails. `cargo bench --bench sandbox`. An argument picks sections by name.
+//!
+//! The server is the real binary in a process of its own; the load comes from this one, on the same
+//! machine. Others' load shows: each figure is measured several times, best and median are printed.
+#![expect(
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "prints figures, measures real time, and has nobody to return errors to"
+)]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use panorama_gateway::sandbox::AdminClient;
+use panorama_gateway::sandbox::client::NewJob;
+use rusqlite::{Connection, params};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use uuid::Uuid;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_panorama-gateway");
+
+#[tokio::main]
+async fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let wanted = |name: &str| args.is_empty() || args.iter().any(|arg| arg == name);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    println!("{:<44} {:>10} {:>10}   goal", "figure", "best", "median");
+    if wanted("claims") {
+        claims().await;
+    }
+    if wanted("realtime") {
+        realtime().await;
+    }
+    if wanted("memory") {
+        memory().await;
+    }
+    if wanted("start") {
+        start().await;
+    }
+}
+
+fn row(figure: &str, best: &str, median: &str, goal: &str) {
+    println!("{figure:<44} {best:>10} {median:>10}   {goal}");
+}
+
+/// The smallest, and the one in the middle.
+fn best_and_median(mut measured: Vec<f64>) -> (f64, f64) {
+    measured.sort_unstable_by(f64::total_cmp);
+    (measured[0], measured[measured.len() / 2])
+}
+
+/// `sandbox serve`; killed when dropped.
+struct Server {
+    child: Child,
+    /// `127.0.0.1:port`
+    address: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    fn start(data_dir: &Path) -> Self {
+        let mut child = Command::new(BINARY)
+            .args(["sandbox", "serve", "--listen", "127.0.0.1:0", "--json", "--data-dir"])
+            .arg(data_dir)
+            .env_clear()
+            .env("HOME", data_dir.parent().unwrap())
+            .env("PATH", "/usr/bin:/bin")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let up: Value = serde_json::from_str(&line).unwrap();
+        let address = up["url"].as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
+        Self { child, address }
+    }
+
+    /// Ends it politely, so that the next start finds a tidy database.
+    fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    async fn connect(&self) -> Connected {
+        let stream = TcpStream::connect(&self.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Connected { stream, read: Vec::new() }
+    }
+}
+
+/// One kept connection: a client that costs little itself.
+struct Connected {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Connected {
+    /// Sends a whole request; the status and the body of the answer.
+    async fn ask(&mut self, request: &str) -> (u16, Vec<u8>) {
+        self.stream.write_all(request.as_bytes()).await.unwrap();
+        self.read.clear();
+        loop {
+            assert_ne!(self.stream.read_buf(&mut self.read).await.unwrap(), 0, "closed");
+            let end = self.read.windows(4).position(|window| window == b"\r\n\r\n");
+            let Some(body) = end.map(|end| end + 4) else { continue };
+            let head = std::str::from_utf8(&self.read[..body]).unwrap();
+            let mut lines = head.lines();
+            let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+            let length = lines
+                .find_map(|line| line.strip_prefix("content-length: "))
+                .map_or(0, |length| length.parse::<usize>().unwrap());
+            while self.read.len() < body + length {
+                assert_ne!(self.stream.read_buf(&mut self.read).await.unwrap(), 0, "closed");
+            }
+            return (status, self.read[body..].to_vec());
+        }
+    }
+}
+
+/// A data dir with a gateway that is paired.
+struct Sandbox {
+    dir: TempDir,
+    anon_key: String,
+    team_id: String,
+    gateway_id: String,
+    access: String,
+}
+
+impl Sandbox {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = dir.path().join("sandbox");
+        let server = Server::start(&data_dir);
+        let admin = AdminClient::find(&data_dir).await.unwrap().unwrap();
+        let anon_key = admin.info().await.unwrap().anon_key;
+        let code = admin.make_pairing_code(None).await.unwrap().code;
+        let body = json!({"code": code, "device_name": "bench"}).to_string();
+        let request = format!(
+            "POST /functions/v1/exchange-gateway-pairing-code HTTP/1.1\r\nhost: localhost\r\n\
+             apikey: {anon_key}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n\
+             {body}",
+            body.len()
+        );
+        let (status, body) = server.connect().await.ask(&request).await;
+        assert_eq!(status, 200);
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let text = |name: &str| body[name].as_str().unwrap().to_owned();
+        server.stop();
+        Self {
+            dir,
+            anon_key,
+            team_id: text("team_id"),
+            gateway_id: text("gateway_id"),
+            access: text("access_token"),
+        }
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("sandbox")
+    }
+
+    fn serve(&self) -> Server {
+        Server::start(&self.data_dir())
+    }
+
+    /// Puts jobs into the database as if they had been submitted (and done, with a result of 1 kB);
+    /// tells their ids.
+    fn store_jobs(&self, count: usize, status: &str) -> Vec<String> {
+        let mut database = Connection::open(self.data_dir().join("sandbox.db")).unwrap();
+        let transaction = database.transaction().unwrap();
+        let payload = json!({"command": "true", "resource_id": Uuid::new_v4()}).to_string();
+        let result = json!({"stdout": "x".repeat(1000), "exit_code": 0}).to_string();
+        let result = (status == "completed").then_some(result);
+        let now = jiff::Timestamp::now().as_microsecond();
+        let ids: Vec<String> = (0..count).map(|_| Uuid::now_v7().to_string()).collect();
+        for id in &ids {
+            let sql = "INSERT INTO gateway_jobs (id, team_id, gateway_id, job_type, payload, \
+                       status, result, created_at, updated_at) \
+                       VALUES (?1, ?2, ?3, 'shell_exec', ?4, ?5, ?6, ?7, ?7)";
+            let row = params![id, self.team_id, self.gateway_id, payload, status, result, now];
+            transaction.prepare_cached(sql).unwrap().execute(row).unwrap();
+        }
+        transaction.commit().unwrap();
+        ids
+    }
+
+    /// A request of the gateway.
+    fn request(&self, method: &str, path: &str, body: &str) -> String {
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\napikey: {}\r\n\
+             authorization: Bearer {}\r\naccept: application/json\r\n\
+             content-type: application/json\r\nprefer: return=representation\r\n\
+             content-length: {}\r\n\r\n{body}",
+            self.anon_key,
+            self.access,
+            body.len()
+        )
+    }
+
+    /// A socket that is told of the jobs that are inserted.
+    async fn subscribe(&self, server: &Server) -> Socket {
+        let stream = TcpStream::connect(&server.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let url = format!(
+            "ws://{}/realtime/v1/websocket?apikey={}&vsn=2.0.0",
+            server.address, self.anon_key
+        );
+        let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+        let changes = [json!({"event": "INSERT", "schema": "public", "table": "gateway_jobs"})];
+        let payload = json!({"config": {"postgres_changes": changes}, "access_token": self.access});
+        let join = json!(["1", "1", "realtime:bench", "phx_join", payload]);
+        socket.send(Message::text(join.to_string())).await.unwrap();
+        frame_with(&mut socket, "\"system\"").await;
+        socket
+    }
+
+    /// The claim that a gateway makes.
+    fn claim(&self, job: &str) -> String {
+        let now = panorama_gateway::model::time::now_wire();
+        let gateway = &self.gateway_id;
+        let body = json!({"status": "running", "gateway_id": gateway, "started_at": now});
+        let path = format!(
+            "/rest/v1/gateway_jobs?id=eq.{job}&team_id=eq.{}&status=eq.queued&gateway_id=eq.{gateway}",
+            self.team_id
+        );
+        self.request("PATCH", &path, &body.to_string())
+    }
+}
+
+async fn claims() {
+    const CONNECTIONS: usize = 16;
+    const JOBS: usize = 6_000;
+    const RUNS: usize = 7;
+    let sandbox = Sandbox::new().await;
+    let mut rates = Vec::new();
+    for _ in 0..RUNS {
+        let requests: Vec<String> =
+            sandbox.store_jobs(JOBS, "queued").iter().map(|id| sandbox.claim(id)).collect();
+        let requests = Arc::new(requests);
+        let server = sandbox.serve();
+        let next = Arc::new(AtomicUsize::new(0));
+        let mut connections = Vec::new();
+        for _ in 0..CONNECTIONS {
+            connections.push(server.connect().await);
+        }
+        let began = Instant::now();
+        let mut clients = tokio::task::JoinSet::new();
+        for mut connection in connections {
+            let (requests, next) = (Arc::clone(&requests), Arc::clone(&next));
+            clients.spawn(async move {
+                while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (status, body) = connection.ask(request).await;
+                    assert!(status == 200 && body.len() > 2, "{status}");
+                }
+            });
+        }
+        clients.join_all().await;
+        // Negative, so that the best is the smallest here as well.
+        rates.push(-(JOBS as f64) / began.elapsed().as_secs_f64());
+    }
+    let (best, median) = best_and_median(rates);
+    let shown = |rate: f64| format!("{:.0}/s", -rate);
+    row("claims over HTTP, 16 connections", &shown(best), &shown(median), ">= 3000/s");
+}
+
+/// From the request that inserts a job to the frame that tells of it.
+async fn realtime() {
+    const RUNS: usize = 5;
+    const JOBS: usize = 1_000;
+    let sandbox = Sandbox::new().await;
+    let (mut p50s, mut p99s) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        let server = sandbox.serve();
+        let admin = AdminClient::find(&sandbox.data_dir()).await.unwrap().unwrap();
+        let mut socket = sandbox.subscribe(&server).await;
+        let job = NewJob { job_type: "diagnostic".to_owned(), ..NewJob::default() };
+        let mut delays = Vec::new();
+        for _ in 0..JOBS {
+            let began = Instant::now();
+            let row = admin.submit_job(&job).await.unwrap();
+            frame_with(&mut socket, row["id"].as_str().unwrap()).await;
+            delays.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        delays.sort_unstable_by(f64::total_cmp);
+        p50s.push(delays[JOBS / 2]);
+        p99s.push(delays[JOBS * 99 / 100]);
+    }
+    let shown = |millis: f64| format!("{millis:.1} ms");
+    for (figure, goal, measured) in [("p50", "", p50s), ("p99", "< 20 ms", p99s)] {
+        let (best, median) = best_and_median(measured);
+        row(&format!("insert to realtime, {figure}"), &shown(best), &shown(median), goal);
+    }
+}
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// Reads until a frame that holds `text`.
+async fn frame_with(socket: &mut Socket, text: &str) {
+    loop {
+        let frame = socket.next().await.unwrap().unwrap();
+        if frame.to_text().is_ok_and(|frame| frame.contains(text)) {
+            return;
+        }
+    }
+}
+
+async fn memory() {
+    const RUNS: usize = 5;
+    let sandbox = Sandbox::new().await;
+    sandbox.store_jobs(10_000, "completed");
+    let (mut at_rest, mut in_use) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        let server = sandbox.serve();
+        let pid = server.child.id();
+        server.connect().await.ask("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        at_rest.push(rss(pid));
+        // Polls as a gateway makes them, and rows of finished jobs.
+        let poll = sandbox.request(
+            "GET",
+            "/rest/v1/gateway_jobs?select=*&status=eq.queued&order=created_at,id&limit=200",
+            "",
+        );
+        let page = sandbox.request("GET", "/rest/v1/gateway_jobs?select=*&limit=200", "");
+        for request in std::iter::repeat_n(&poll, 50).chain(std::iter::repeat_n(&page, 50)) {
+            assert_eq!(server.connect().await.ask(request).await.0, 200);
+        }
+        in_use.push(rss(pid));
+    }
+    let shown = |bytes: f64| format!("{:.1} MB", bytes / 1e6);
+    let (best, median) = best_and_median(at_rest);
+    row("RSS, 10,000 jobs stored, just started", &shown(best), &shown(median), "<= 20 MB");
+    let (best, median) = best_and_median(in_use);
+    row("RSS after 50 polls and 50 pages of 200", &shown(best), &shown(median), "<= 20 MB");
+}
+
+/// Resident memory of a process, bytes.
+fn rss(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 1024.0
+}
+
+async fn start() {
+    const RUNS: usize = 15;
+    let sandbox = Sandbox::new().await;
+    sandbox.store_jobs(100_000, "completed");
+    for (figure, killed) in [("100,000 rows", false), ("the same, after a kill", true)] {
+        let mut runs = Vec::new();
+        for _ in 0..RUNS {
+            let began = Instant::now();
+            let server = sandbox.serve();
+            let health = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+            assert_eq!(server.connect().await.ask(health).await.0, 200);
+            runs.push(began.elapsed().as_secs_f64() * 1e3);
+            if killed {
+                // Leaves work in the log for the next start.
+                sandbox.store_jobs(1_000, "completed");
+                drop(server);
+            } else {
+                server.stop();
+            }
+        }
+        let (best, median) = best_and_median(runs);
+        let shown = |millis: f64| format!("{millis:.1} ms");
+        row(&format!("start with {figure}"), &shown(best), &shown(median), "< 100 ms");
+    }
+}
