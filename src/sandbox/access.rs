@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::jwt::Signer;
+use super::jwt::{JwtError, Signer};
 use crate::model::{GatewayId, TeamId};
 
 const AUDIENCE: &str = "authenticated";
@@ -31,6 +31,36 @@ pub(super) enum AccessError {
     Expired,
     /// Its `iat` or `nbf` lies ahead.
     NotYet,
+}
+
+/// Why a text is no access token, now or ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// It is no token of ours.
+    Jwt(JwtError),
+    /// It is ours, but of another kind.
+    Claims,
+}
+
+/// When a token is in force, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Term {
+    /// `exp`.
+    pub(super) until: i64,
+    /// The later one of `iat` and `nbf`.
+    from: i64,
+}
+
+impl Term {
+    /// Whether it is in force at `now`; clocks may differ by `leeway` seconds.
+    pub(super) fn check(self, now: i64, leeway: i64) -> Result<(), AccessError> {
+        if now >= self.until.saturating_add(leeway) {
+            return Err(AccessError::Expired);
+        }
+        // A clock that was set back by a second must not lock a gateway out, whatever the leeway.
+        let ahead = now.saturating_add(leeway.max(1));
+        if self.from > ahead { Err(AccessError::NotYet) } else { Ok(()) }
+    }
 }
 
 /// Makes and reads access tokens.
@@ -92,26 +122,27 @@ impl AccessTokens {
 
     /// Reads a token at `now`; clocks may differ by `leeway` seconds.
     pub(super) fn read(&self, token: &str, now: i64, leeway: i64) -> Result<Identity, AccessError> {
-        let claims = self.signer.verify(token).map_err(|_| AccessError::Invalid)?;
+        let (identity, term) = self.claims(token).map_err(|_| AccessError::Invalid)?;
+        term.check(now, leeway)?;
+        Ok(identity)
+    }
+
+    /// What a token claims, and when; whether that is now is for the caller to check.
+    pub(super) fn claims(&self, token: &str) -> Result<(Identity, Term), Unreadable> {
+        let claims = self.signer.verify(token).map_err(Unreadable::Jwt)?;
         let claims: Claims =
-            serde_json::from_value(Value::Object(claims)).map_err(|_| AccessError::Invalid)?;
+            serde_json::from_value(Value::Object(claims)).map_err(|_| Unreadable::Claims)?;
         if claims.aud != AUDIENCE || claims.role != AUDIENCE {
-            return Err(AccessError::Invalid);
+            return Err(Unreadable::Claims);
         }
-        if now >= claims.exp.saturating_add(leeway) {
-            return Err(AccessError::Expired);
-        }
-        // A clock that was set back by a second must not lock a gateway out, whatever the leeway.
-        let ahead = now.saturating_add(leeway.max(1));
-        if claims.iat > ahead || claims.nbf.is_some_and(|nbf| nbf > ahead) {
-            return Err(AccessError::NotYet);
-        }
-        Ok(Identity {
+        let from = claims.nbf.map_or(claims.iat, |nbf| nbf.max(claims.iat));
+        let identity = Identity {
             user_id: claims.sub,
             session_id: claims.session_id,
             gateway_id: claims.app_metadata.gateway_id,
             team_id: claims.app_metadata.team_id,
-        })
+        };
+        Ok((identity, Term { until: claims.exp, from }))
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::AccessTokens;
 use super::auth::RefreshChain;
 use super::rate::GuessLimit;
+use super::realtime::Entrance;
 use super::secrets::Secrets;
 use super::store::Store;
 use crate::model::TeamId;
@@ -25,6 +26,7 @@ pub(super) struct App {
     pub(super) access: AccessTokens,
     pub(super) chain: RefreshChain,
     pub(super) guesses: GuessLimit,
+    pub(super) realtime: Entrance,
     pub(super) team_id: TeamId,
     /// For programs on this machine.
     pub(super) url: String,

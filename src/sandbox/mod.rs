@@ -18,6 +18,7 @@ mod guard;
 mod jwt;
 mod liveness;
 mod rate;
+mod realtime;
 pub mod rest;
 mod routes;
 mod rows;

@@ -16,7 +16,7 @@ use super::body::BodyError;
 use super::credentials::CallerError;
 use super::guard::{self, Hosts};
 use super::rest::{self, RestRequest};
-use super::{Caller, admin, auth, body, credentials, functions};
+use super::{Caller, admin, auth, body, credentials, functions, realtime};
 
 const REST: &str = "/rest/v1/";
 
@@ -27,6 +27,7 @@ pub(super) fn router(app: Shared, hosts: Hosts) -> Router {
         .nest("/auth/v1", auth::router())
         .route("/rest/v1/", any(tables))
         .route("/rest/v1/{*path}", any(tables))
+        .route("/realtime/v1/websocket", get(realtime::websocket))
         .route("/functions/v1/{name}", any(functions::invoke))
         .nest("/admin/v1", admin::router(&app))
         .fallback(async || guard::refusal(StatusCode::NOT_FOUND, "not_found", "no such page"))

@@ -26,7 +26,7 @@ use super::rate::GuessLimit;
 use super::secrets::{Secrets, SecretsError};
 use super::store::schema::Schema;
 use super::store::{Store, StoreError};
-use super::{accept, liveness, routes};
+use super::{accept, liveness, realtime, routes};
 use crate::config::{FileLock, LockError};
 use crate::fs::{self, FsError};
 use crate::model::TeamId;
@@ -222,7 +222,8 @@ impl Server {
             names.extend(machine.iter().map(|name| format!("{name}.local")));
             Hosts::new(address.ip(), options.allow_remote, &names)
         };
-        let app = Arc::new(make_app(&options, address, machine, store, secrets, team_id, &stop));
+        let (app, newcomers) = make_app(&options, address, machine, store, secrets, team_id, &stop);
+        let app = Arc::new(app);
         let path = ServerRecord::path(&options.data_dir);
         let record = ServerRecord {
             url: app.url.clone(),
@@ -238,6 +239,7 @@ impl Server {
         let mut tasks = Group::new(stop);
         let router = routes::router(app.clone(), hosts);
         tasks.spawn("accept", |stop| accept::run(listener, router, stop));
+        tasks.spawn("realtime", |stop| realtime::run(app.clone(), newcomers, stop));
         tasks.spawn("liveness", |stop| liveness::run(app.clone(), stop));
         tracing::info!(url = %app.url, "the sandbox is up");
         Ok(Self { app, address, tasks, advertisement, lock })
@@ -331,7 +333,7 @@ fn make_app(
     secrets: Secrets,
     team_id: TeamId,
     stop: &CancellationToken,
-) -> App {
+) -> (App, realtime::Newcomers) {
     let url = local_url(address);
     let public_url = match machine {
         Some(name) if address.ip().is_unspecified() => format!("http://{name}:{}", address.port()),
@@ -339,19 +341,22 @@ fn make_app(
     };
     let key = secrets.jwt_secret.expose_secret().as_bytes();
     let lifetime = i64::try_from(options.access_token_lifetime.as_secs()).unwrap_or(3600);
-    App {
+    let (realtime, newcomers) = realtime::entrance();
+    let app = App {
         access: AccessTokens::new(Signer::new(key), format!("{url}/auth/v1"), lifetime),
         chain: RefreshChain::new(key),
         guesses: GuessLimit::new(Instant::now()),
         clock_leeway: options.clock_leeway,
         reuse_interval: options.reuse_interval,
+        realtime,
         stop: stop.clone(),
         store,
         secrets,
         team_id,
         url,
         public_url,
-    }
+    };
+    (app, newcomers)
 }
 
 /// `0.0.0.0` and `::` are reached over loopback from here.

@@ -8,6 +8,7 @@ mod context;
 mod fixtures;
 mod operation;
 mod pairing;
+mod realtime;
 mod refusals;
 mod strangers;
 mod tables;
