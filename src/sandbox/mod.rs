@@ -28,5 +28,7 @@ pub mod store;
 
 pub use caller::Caller;
 pub use client::{AdminClient, AdminClientError};
+#[cfg(fuzzing)]
+pub use realtime::fuzzing as realtime_fuzzing;
 pub use secrets::SecretsError;
 pub use server::{Server, ServerError, ServerOptions};

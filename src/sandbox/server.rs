@@ -52,6 +52,8 @@ pub struct ServerOptions {
     pub reuse_interval: Duration,
     /// How far clocks may differ before tables refuse an access token (whole seconds).
     pub clock_leeway: Duration,
+    /// How many realtime sockets may be open; further ones are refused.
+    pub realtime_sockets: usize,
     /// The tables and functions that REST shows.
     pub schema: Schema,
 }
@@ -67,6 +69,7 @@ impl ServerOptions {
             access_token_lifetime: Duration::from_hours(1),
             reuse_interval: Duration::from_secs(10),
             clock_leeway: Duration::from_secs(30),
+            realtime_sockets: 512,
             schema: Schema::built_in(),
         }
     }
@@ -341,7 +344,7 @@ fn make_app(
     };
     let key = secrets.jwt_secret.expose_secret().as_bytes();
     let lifetime = i64::try_from(options.access_token_lifetime.as_secs()).unwrap_or(3600);
-    let (realtime, newcomers) = realtime::entrance();
+    let (realtime, newcomers) = realtime::entrance(options.realtime_sockets);
     let app = App {
         access: AccessTokens::new(Signer::new(key), format!("{url}/auth/v1"), lifetime),
         chain: RefreshChain::new(key),

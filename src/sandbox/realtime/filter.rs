@@ -151,3 +151,89 @@ fn unquoted(text: &str) -> Result<(String, &str), FilterError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sandbox::store::schema::Schema;
+
+    const TEAM: &str = "00000000-0000-4000-8000-00000000000a";
+
+    fn parse(text: &str) -> Result<Filter, FilterError> {
+        Filter::parse(Schema::built_in().table("gateway_jobs").unwrap(), text)
+    }
+
+    fn row() -> Value {
+        json!({
+            "id": TEAM, "status": "queued", "attempt": 9, "error": null, "payload": {},
+            "job_type": "a, b", "created_at": "2025-11-03T09:32:55.1+00:00",
+        })
+    }
+
+    #[test]
+    fn values_are_compared_as_their_column_says() {
+        for (text, matches) in [
+            ("status=eq.queued", true),
+            ("status=eq.Queued", false),
+            ("status=neq.running", true),
+            ("attempt=eq.9", true),
+            ("attempt=lt.10", true),
+            ("attempt=lte.9", true),
+            ("attempt=gt.9", false),
+            ("attempt=gte.+9", true),
+            ("created_at=eq.2025-11-03T10:32:55.100+01:00", true),
+            ("created_at=lt.2025-11-03T09:32:55.2Z", true),
+            ("id=eq.00000000-0000-4000-8000-00000000000A", true),
+            ("job_type=eq.a, b", true),
+            ("status=in.(running,queued)", true),
+            ("status=in.(running)", false),
+            ("status=in.()", false),
+            (r#"job_type=in.("a, b")"#, true),
+            (r#"job_type=in.(x,"a\, b")"#, true),
+            ("job_type=in.(a, b)", false),
+            ("attempt=in.(1,9)", true),
+        ] {
+            assert_eq!(parse(text).unwrap().matches(&row()), matches, "{text}");
+        }
+    }
+
+    #[test]
+    fn null_matches_nothing() {
+        for text in ["error=eq.null", "error=neq.x", "error=in.(null)", "error=lt.x"] {
+            assert!(!parse(text).unwrap().matches(&row()), "{text}");
+        }
+        assert!(!parse("requested_via=eq.x").unwrap().matches(&row()), "a row that lacks it");
+    }
+
+    #[test]
+    fn refusals_say_why() {
+        for (text, why) in [
+            ("", "is not column=op.value"),
+            ("status", "is not column=op.value"),
+            ("status=queued", "is not column=op.value"),
+            ("no_such_col=eq.1", "invalid column for filter no_such_col"),
+            ("status=like.q%", "unknown operator like"),
+            ("status=not.eq.q", "unknown operator not"),
+            ("payload=eq.{}", "JSON column payload"),
+            ("attempt=eq.x", "invalid input syntax for type integer: \"x\""),
+            ("attempt=eq.2147483648", "out of range"),
+            ("attempt=in.(1,x)", "invalid input syntax"),
+            ("attempt=in.(1,,2)", "invalid input syntax"),
+            ("status=in.a", "must be given as (a,b)"),
+            ("status=in.(\"a)", "must be given as (a,b)"),
+            ("status=in.(\"a\"b)", "must be given as (a,b)"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_list_has_a_hundred_values_at_most() {
+        let list = |count: usize| format!("status=in.({})", vec!["a"; count].join(","));
+        assert!(parse(&list(100)).is_ok());
+        assert_eq!(parse(&list(101)), Err(FilterError::TooMany));
+    }
+}

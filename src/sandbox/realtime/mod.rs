@@ -11,8 +11,12 @@
 mod channels;
 mod event;
 mod filter;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod join;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod token;
 mod upgrade;
 
@@ -30,8 +34,6 @@ use crate::task::{Ending, Group};
 use event::Event;
 pub(super) use upgrade::websocket;
 
-/// Sockets at most; further ones are refused.
-const MOST_SOCKETS: usize = 512;
 /// Sockets on their way from the handler to the task.
 const QUEUE: usize = 64;
 /// Changes that a socket may be behind.
@@ -51,7 +53,7 @@ enum Heard {
 struct Newcomer {
     upgrade: OnUpgrade,
     version: Version,
-    /// Its place among [`MOST_SOCKETS`].
+    /// Its place among all sockets.
     place: OwnedSemaphorePermit,
 }
 
@@ -66,10 +68,11 @@ pub(super) struct Entrance {
 #[derive(Debug)]
 pub(super) struct Newcomers(mpsc::Receiver<Newcomer>);
 
-/// Both ends of the way in.
-pub(super) fn entrance() -> (Entrance, Newcomers) {
+/// Both ends of the way in, for so many sockets at a time.
+pub(super) fn entrance(most: usize) -> (Entrance, Newcomers) {
     let (newcomers, inbox) = mpsc::channel(QUEUE);
-    (Entrance { places: Arc::new(Semaphore::new(MOST_SOCKETS)), newcomers }, Newcomers(inbox))
+    let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+    (Entrance { places, newcomers }, Newcomers(inbox))
 }
 
 /// Serves sockets until `stop`, then says so to each and lets it close.

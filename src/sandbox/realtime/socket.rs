@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -124,10 +125,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     };
     if let Some((code, reason)) = closing {
         tracing::debug!(%code, reason, "a realtime socket is closed");
-        let frame = CloseFrame { code, reason: reason.into() };
-        // One that does not answer is dropped.
-        let _ = timeout(CLOSE_TIME, farewell(&mut socket, frame)).await;
     }
+    let frame = closing.map(|(code, reason)| CloseFrame { code, reason: reason.into() });
+    // Who does not answer is dropped, and whether they heard us is theirs to know.
+    let _ = timeout(CLOSE_TIME, farewell(socket, frame)).await;
 }
 
 /// How long until tokens must be looked at.
@@ -161,6 +162,7 @@ fn receive(
             Err(Some((CloseCode::Size, "a message may have one MiB at most")))
         }
         Some(Err(Error::Utf8(_))) => Err(Some((CloseCode::Invalid, "not UTF-8"))),
+        Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Err(None),
         Some(Err(Error::Protocol(_))) => Err(Some((CloseCode::Protocol, "not a websocket"))),
         Some(Ok(Message::Close(_)) | Err(_)) | None => Err(None),
     }
@@ -196,14 +198,146 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     socket.flush().await
 }
 
-/// Says goodbye and waits for the client to do so.
+/// Says goodbye, or answers the client's, and waits until it is heard.
 async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut WebSocketStream<S>,
-    frame: CloseFrame,
+    mut socket: WebSocketStream<S>,
+    frame: Option<CloseFrame>,
 ) -> Result<(), Error> {
-    socket.close(Some(frame)).await?;
-    while let Some(message) = socket.next().await {
-        message?;
+    if let Some(frame) = frame {
+        socket.close(Some(frame)).await?;
     }
+    while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    // What still comes in must be read: a reset would overtake our goodbye.
+    let mut stream = socket.into_inner();
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+    use tokio::io::DuplexStream;
+
+    use super::*;
+    use crate::model::{GatewayId, TeamId};
+    use crate::sandbox::Caller;
+    use crate::sandbox::realtime::event::Event;
+    use crate::sandbox::store::schema::Schema;
+    use crate::sandbox::store::{Change, ChangeKind};
+    use crate::task::Group;
+
+    struct Client {
+        stream: WebSocketStream<DuplexStream>,
+        ring: broadcast::Sender<Heard>,
+        _tasks: Group,
+    }
+
+    fn grant(_: &str) -> Result<Grant, TokenError> {
+        let caller = Caller::Gateway {
+            user_id: "u".into(),
+            session_id: "s".into(),
+            gateway_id: GatewayId::new("g"),
+            team_id: TeamId::new("t"),
+        };
+        Ok(Grant { caller, expires_at: None })
+    }
+
+    /// A socket whose client can be `behind` so many bytes and changes.
+    async fn connect(bytes: usize, behind: usize) -> Client {
+        let (ours, theirs) = tokio::io::duplex(bytes);
+        let (ring, heard) = broadcast::channel(behind);
+        let mut tasks = Group::new(CancellationToken::new());
+        let channels = Channels::new(Arc::new(Schema::built_in()));
+        tasks.spawn("socket", move |stop| async move {
+            serve(ours, Version::V2, channels, &grant, heard, stop).await;
+        });
+        let stream = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+        Client { stream, ring, _tasks: tasks }
+    }
+
+    impl Client {
+        async fn next(&mut self) -> Message {
+            self.stream.next().await.unwrap().unwrap()
+        }
+
+        async fn subscribe(&mut self) {
+            let join = json!(["1", "1", "realtime:a", "phx_join", {"access_token": "good",
+                "config": {"postgres_changes": [{"event": "*", "table": "gateway_jobs"}]}}]);
+            self.stream.send(Message::text(join.to_string())).await.unwrap();
+            assert!(self.next().await.into_text().unwrap().contains("phx_reply"));
+            assert!(self.next().await.into_text().unwrap().contains("Subscribed"));
+        }
+
+        fn change(&self, number: usize) {
+            let schema = Schema::built_in();
+            let row = json!({"id": number, "team_id": "t", "error": "x".repeat(1000)});
+            let change = Change { table: "gateway_jobs", kind: ChangeKind::Insert, row, old: None };
+            let table = schema.table("gateway_jobs").unwrap();
+            let event = Event::new(Arc::new(change), table, String::new());
+            self.ring.send(Heard::Change(Arc::new(event))).unwrap();
+        }
+
+        /// The code of the close that comes next.
+        async fn closed(&mut self) -> CloseCode {
+            loop {
+                if let Message::Close(frame) = self.next().await {
+                    return frame.unwrap().code;
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_is_closed_after_a_minute() {
+        let mut client = connect(4096, 16).await;
+        let began = Instant::now();
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        let beat = json!([null, "1", "phoenix", "heartbeat", {}]).to_string();
+        client.stream.send(Message::text(beat)).await.unwrap();
+        let reply: Value = serde_json::from_str(client.next().await.to_text().unwrap()).unwrap();
+        assert_eq!(reply[4], json!({"status": "ok", "response": {}}));
+        assert_eq!(client.closed().await, CloseCode::Normal);
+        assert_eq!(began.elapsed().as_secs(), 110);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_falls_behind_is_told_so() {
+        let mut client = connect(1 << 20, 4).await;
+        client.subscribe().await;
+        // The socket's task does not run before we wait.
+        for number in 0..10 {
+            client.change(number);
+        }
+        assert_eq!(client.closed().await, CloseCode::Again);
+    }
+
+    #[tokio::test]
+    async fn more_changes_than_could_be_followed_close_the_socket() {
+        let mut client = connect(1 << 20, 4).await;
+        client.ring.send(Heard::Lost).unwrap();
+        assert_eq!(client.closed().await, CloseCode::Again);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_dropped() {
+        let mut client = connect(2048, 64).await;
+        client.subscribe().await;
+        for number in 0..64 {
+            client.change(number);
+        }
+        let began = Instant::now();
+        client.ring.closed().await;
+        assert_eq!(began.elapsed(), WRITE_TIME);
+    }
+
+    #[test]
+    fn an_expiry_in_the_past_is_looked_at_now() {
+        assert_eq!(until_expiry(Some(0)), Duration::ZERO);
+        assert_eq!(until_expiry(Some(i64::MIN)), Duration::ZERO);
+        assert_eq!(until_expiry(Some(i64::MAX)), RECHECK);
+        assert_eq!(until_expiry(None), RECHECK);
+    }
 }
