@@ -2,7 +2,7 @@
 //! between them that are cut, frozen and muted. What recovery takes is printed.
 //!
 //! The times are those of the protocol (heartbeats of 25 s, a minute of silence), so these stories
-//! take longer than others; they run beside each other.
+//! take longer than others; those of one kind run beside each other in one test.
 
 #![expect(
     clippy::unwrap_used,
@@ -134,6 +134,20 @@ async fn a_job_is_claimed_within_milliseconds_and_a_cancelled_one_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_silent_is_found_by_its_deadlines() {
+    tokio::join!(half_open(), frozen_for_a_minute(), mute_after_the_join());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_is_mended_within_5_s() {
+    tokio::join!(
+        cut_every_10_s(),
+        refused_for_a_while(),
+        closed_when_the_token_expires(),
+        the_server_restarts(),
+    );
+}
+
 async fn half_open() {
     let scene = Scene::new().await;
     let before = scene.reconnects().await;
@@ -145,7 +159,6 @@ async fn half_open() {
     scene.job_is_done("half-open, afterwards", Duration::from_secs(2)).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn frozen_for_a_minute() {
     let scene = Scene::new().await;
     let before = scene.reconnects().await;
@@ -162,7 +175,6 @@ async fn frozen_for_a_minute() {
     say(&format!("realtime faults: frozen: the waiting job is done after {}", shown(took)));
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn cut_every_10_s() {
     let scene = Scene::new().await;
     for round in 1..=4 {
@@ -176,7 +188,6 @@ async fn cut_every_10_s() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn mute_after_the_join() {
     let scene = Scene::new().await;
     let before = scene.wire.sockets();
@@ -196,7 +207,6 @@ async fn mute_after_the_join() {
     recovered("mute after the join", since, HEARTBEAT * 2 + BACK_WITHIN);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn refused_for_a_while() {
     let scene = Scene::new().await;
     for seconds in [1, 7, 13] {
@@ -213,7 +223,6 @@ async fn refused_for_a_while() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn closed_when_the_token_expires() {
     let lifetime = Duration::from_secs(8);
     let control =
@@ -231,7 +240,6 @@ async fn closed_when_the_token_expires() {
     assert_eq!(row["status"], "completed", "{row}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_server_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let options =

@@ -276,6 +276,9 @@ impl Run {
     /// joined. False when the client is to stop.
     async fn wait(&mut self, next: Instant) -> bool {
         let due = self.link.wants_socket_at().map_or(next, |at| at.max(next));
+        if due <= Instant::now() {
+            return !self.stop.is_cancelled();
+        }
         tokio::select! {
             // Cancel safe, each arm: a timer and watches.
             () = sleep_until(due) => true,
