@@ -87,7 +87,7 @@ impl Deliveries {
             .map(|(id, _)| id)
             .collect::<Vec<_>>();
         self.missed += missed.len() as u64;
-        missed.iter().for_each(|id| self.told.push_back(id.clone()));
+        self.told.extend(missed.iter().cloned());
         missed
     }
 

@@ -1,8 +1,9 @@
 //! The control plane as a whole: start, addresses, shutdown.
 //!
 //! A data dir has one server at a time (`server.lock`, held for life). While one runs,
-//! `server.json` says where. Shutdown: no new connections, long polls answer at once, requests in
-//! hand get five seconds, then the database is closed and `server.json` removed.
+//! `server.json` says where. Shutdown: no new connections, long polls answer at once, realtime
+//! sockets are closed, requests in hand get five seconds, then the database is closed and
+//! `server.json` removed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -99,7 +99,7 @@ async fn a_token_of_an_ended_session_finishes_its_work_and_is_not_renewed() {
 }
 
 /// A gateway of a team that this server's operator knows nothing of.
-async fn stranger(context: &Context) -> Paired {
+pub(crate) async fn stranger(context: &Context) -> Paired {
     const TEAM: &str = "00000000-0000-4000-8000-00000000000b";
     let hash = Sha256::digest(b"STRANGERCODE").iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");

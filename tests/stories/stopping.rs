@@ -1,9 +1,11 @@
 //! Signals: drain, cancel, go at once; and a gateway that is killed.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::common::{ControlPlane, Paired, ProcessName, wait_until};
+use crate::common::{ControlPlane, Paired, ProcessName, say, wait_until};
 
 /// A command that tells its pid and then waits for a file.
 fn waiting(paired: &Paired) -> (String, std::path::PathBuf, std::path::PathBuf) {

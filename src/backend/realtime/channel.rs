@@ -71,6 +71,13 @@ struct Join {
     token: SecretString,
 }
 
+/// A join needs a token.
+#[derive(Debug)]
+pub(super) struct Due {
+    /// Not this one: the backend refused it.
+    pub(super) refused: Option<SecretString>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Channel {
@@ -86,8 +93,8 @@ impl Channel {
         Self { phase: Phase::Waiting { at: now, refused: None }, attempts: 0, complaint: None }
     }
 
-    /// A join is due: gives the refused token, if any, and waits for [`Self::join`].
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<Option<SecretString>> {
+    /// A join is due: waits for [`Self::join`] from now on.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Due> {
         let refused = match &mut self.phase {
             Phase::Waiting { at, refused } if *at <= now => refused.take(),
             Phase::Refused { until } if *until <= now => None,
@@ -98,7 +105,7 @@ impl Channel {
             | Phase::Refused { .. } => return None,
         };
         self.phase = Phase::Asking;
-        Some(refused)
+        Some(Due { refused })
     }
 
     pub(super) fn wants_token(&self) -> bool {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::event::Event;
 use super::join::{self, Binding, BindingError};
@@ -271,6 +271,9 @@ fn reply(join_ref: Option<String>, frame: &Frame, status: &str, response: Value)
         reference: frame.reference.clone(),
         topic: frame.topic.clone(),
         event: "phx_reply".to_owned(),
-        payload: json!({"status": status, "response": response}),
+        payload: Value::Object(Map::from_iter([
+            ("status".to_owned(), status.into()),
+            ("response".to_owned(), response),
+        ])),
     }
 }

@@ -69,7 +69,7 @@ impl Filter {
             return Err(FilterError::Json(column.name));
         }
         let one = || value::from_text(column.kind, given);
-        let test = match operator {
+        let condition = match operator {
             "eq" => Test::Equal(one()?),
             "neq" => Test::NotEqual(one()?),
             "lt" => Test::Less(one()?),
@@ -83,7 +83,7 @@ impl Filter {
             }
             other => return Err(FilterError::Operator(other.to_owned())),
         };
-        Ok(Self { column, test })
+        Ok(Self { column, test: condition })
     }
 
     /// Whether a row, as REST shows it, is one of those.
@@ -124,12 +124,11 @@ fn list(text: &str) -> Result<Vec<String>, FilterError> {
         if values.len() == MOST_VALUES {
             return Err(FilterError::TooMany);
         }
-        let (value, after) = match rest.strip_prefix('"') {
-            Some(quoted) => unquoted(quoted)?,
-            None => {
-                let (raw, after) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
-                (raw.to_owned(), after)
-            }
+        let (value, after) = if let Some(quoted) = rest.strip_prefix('"') {
+            unquoted(quoted)?
+        } else {
+            let (raw, after) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
+            (raw.to_owned(), after)
         };
         values.push(value);
         if after.is_empty() {

@@ -184,7 +184,7 @@ fn told(
 
 fn encoded(frames: Vec<Frame>, version: Version) -> Vec<String> {
     // Values that were read or made here are always encodable.
-    frames.iter().filter_map(|frame| frame.encode(version).ok()).collect()
+    frames.into_iter().filter_map(|frame| frame.encode(version).ok()).collect()
 }
 
 async fn write<S: AsyncRead + AsyncWrite + Unpin>(
@@ -235,7 +235,10 @@ mod tests {
         _tasks: Group,
     }
 
-    fn grant(_: &str) -> Result<Grant, TokenError> {
+    fn grant(token: &str) -> Result<Grant, TokenError> {
+        if token != "good" {
+            return Err(TokenError::Malformed);
+        }
         let caller = Caller::Gateway {
             user_id: "u".into(),
             session_id: "s".into(),

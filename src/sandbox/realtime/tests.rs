@@ -1,5 +1,7 @@
 //! Frames in, frames out: the channels of a socket without the socket.
 
+#![expect(clippy::needless_pass_by_value, reason = "what is given is written where it is given")]
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};

@@ -31,7 +31,7 @@ pub(in crate::sandbox) async fn websocket(
     };
     let accept = match accept_key(request.headers()) {
         Ok(accept) => accept,
-        Err(refusal) => return refusal,
+        Err(error) => return error.response(),
     };
     let Ok(place) = Arc::clone(&app.realtime.places).try_acquire_owned() else {
         return refusal(
@@ -52,25 +52,42 @@ pub(in crate::sandbox) async fn websocket(
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-/// What proves that we understood, for a request that is a handshake.
-fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Response> {
-    let upgrade_needed = |message: &str| {
+/// Why a request is no handshake.
+#[derive(Debug, Clone, Copy)]
+enum HandshakeError {
+    NoUpgrade,
+    Version,
+    Key,
+}
+
+impl HandshakeError {
+    fn response(self) -> Response {
+        let message = match self {
+            Self::NoUpgrade => "connect with a websocket client",
+            Self::Version => "the websocket protocol has version 13",
+            Self::Key => {
+                return refusal(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not a key");
+            }
+        };
         let headers = [(header::UPGRADE, "websocket"), (header::SEC_WEBSOCKET_VERSION, "13")];
-        let body = Json(json!({"error": message}));
-        (StatusCode::UPGRADE_REQUIRED, headers, body).into_response()
-    };
+        (headers, refusal(StatusCode::UPGRADE_REQUIRED, message)).into_response()
+    }
+}
+
+/// What proves that we understood, for a request that is a handshake.
+fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, HandshakeError> {
     if !lists(headers, &header::CONNECTION, "upgrade")
         || !lists(headers, &header::UPGRADE, "websocket")
     {
-        return Err(upgrade_needed("connect with a websocket client"));
+        return Err(HandshakeError::NoUpgrade);
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
-        return Err(upgrade_needed("the websocket protocol has version 13"));
+        return Err(HandshakeError::Version);
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
     let key = key.filter(|key| STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16));
     key.and_then(|key| HeaderValue::try_from(derive_accept_key(key)).ok())
-        .ok_or_else(|| refusal(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not a key"))
+        .ok_or(HandshakeError::Key)
 }
 
 /// Whether a header that is a list names a token.

@@ -346,15 +346,7 @@ impl Link {
         let message = payload["message"].as_str().unwrap_or_default();
         let ok = payload["status"] == "ok";
         match payload["extension"].as_str() {
-            Some("postgres_changes") if ok => {
-                if self.channel(topic).ready() {
-                    if topic == Topic::Inserts {
-                        self.unavailable = false;
-                        self.trouble = None;
-                    }
-                    self.out.push_back(Output::Tell(Event::Subscribed(topic)));
-                }
-            }
+            Some("postgres_changes") if ok => self.subscribed(topic),
             Some("postgres_changes") => {
                 self.trouble = Some(message.chars().take(200).collect());
                 self.channel(topic).unready(now);
@@ -362,6 +354,17 @@ impl Link {
             _ if !ok => self.channel(topic).complained(Refusal::of(message)),
             _ => {}
         }
+    }
+
+    fn subscribed(&mut self, topic: Topic) {
+        if !self.channel(topic).ready() {
+            return;
+        }
+        if topic == Topic::Inserts {
+            self.unavailable = false;
+            self.trouble = None;
+        }
+        self.out.push_back(Output::Tell(Event::Subscribed(topic)));
     }
 
     fn change(&mut self, now: Instant, topic: Topic, mut payload: Value) {
@@ -420,7 +423,8 @@ impl Link {
             let due = [self.inserts.take_due(now), self.updates.take_due(now)];
             // One token serves both.
             if due.iter().any(Option::is_some) {
-                self.out.push_back(Output::Token(due.into_iter().flatten().flatten().next()));
+                let refused = due.into_iter().flatten().find_map(|due| due.refused);
+                self.out.push_back(Output::Token(refused));
             }
             if self.inserts.is_refused() && self.updates.is_refused() {
                 self.out.push_back(Output::Drop("the backend refuses realtime"));

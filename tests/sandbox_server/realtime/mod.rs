@@ -1,0 +1,5 @@
+//! Realtime over real sockets: who hears of which change, and how sockets and channels end.
+
+mod changes;
+mod ends;
+mod socket;
