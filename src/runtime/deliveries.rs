@@ -87,7 +87,8 @@ impl Deliveries {
             .map(|(id, _)| id)
             .collect::<Vec<_>>();
         self.missed += missed.len() as u64;
-        self.told.extend(missed.iter().cloned());
+        // Not to be counted again by the next poll.
+        missed.iter().cloned().for_each(|id| self.told(id));
         missed
     }
 

@@ -16,7 +16,7 @@ pub(crate) enum Mode {
     Well,
     /// Nothing comes through, and nobody is told; what was sent arrives when they are well again.
     Frozen,
-    /// Like that for ever, but only for the WebSockets that are open now; new ones are well.
+    /// Like that for ever, but only for the web sockets that are open now; new ones are well.
     HalfOpen,
     /// On a WebSocket that is opened now, the server is not heard once it confirms a subscription.
     Mute,
@@ -64,7 +64,7 @@ impl Wire {
         self.shared.generation.send_modify(|generation| *generation += 1);
     }
 
-    /// How many WebSockets were opened.
+    /// How many web sockets were opened.
     pub(crate) fn sockets(&self) -> usize {
         self.shared.sockets.load(Ordering::SeqCst)
     }
