@@ -1,0 +1,72 @@
+//! What a gateway says and does about realtime; without it, jobs are found by polling.
+
+use serde_json::json;
+
+use crate::common::backend::{Fault, Middleman};
+use crate::common::{ControlPlane, Machine, Paired, wait_until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_says_that_realtime_is_ready() {
+    let control = ControlPlane::start().await;
+    let paired = Paired::start(&control).await;
+    let status = wait_until("realtime", || async {
+        let status = paired.machine.status().await?;
+        (status["realtime"]["state"] == "ready").then_some(status)
+    })
+    .await;
+    assert_eq!(status["ingress"], "realtime");
+    let realtime = &status["realtime"];
+    assert!(realtime["since"].is_string() && realtime["error"].is_null(), "{realtime}");
+    assert_eq!((&realtime["reconnects"], &realtime["missed_jobs"]), (&json!(0), &json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_refuses_realtime_is_polled_and_told_of_it_once() {
+    let control = ControlPlane::start().await;
+    let middleman = Middleman::before(&control.url()).await;
+    let refusal = json!({"error": "suspended"}).to_string();
+    middleman.fault("/websocket", Fault::Answer(403, "application/json", refusal));
+    let paired = Paired::through(&control, &middleman.url).await;
+    let event = wait_until("the event", || async {
+        let events = control.admin.events(None).await.unwrap();
+        events.into_iter().find(|event| event["code"] == "realtime_unavailable")
+    })
+    .await;
+    assert_eq!(
+        (&event["level"], &event["gateway_id"]),
+        (&json!("warn"), &json!(paired.gateway_id))
+    );
+    assert!(event["details"]["reason"].as_str().unwrap().contains("suspended"), "{event}");
+    let row = paired.shell(&control, "echo here").await;
+    assert_eq!(row["result"]["stdout"], "here\n");
+    let status = paired.machine.status().await.unwrap();
+    assert_eq!(
+        (&status["realtime"]["state"], &status["ingress"]),
+        (&json!("unavailable"), &json!("polling"))
+    );
+    let asked = middleman.seen().iter().filter(|seen| seen.path.ends_with("/websocket")).count();
+    assert_eq!(asked, 1, "it is left alone for 10 minutes");
+    let shown = paired.machine.run_async(&["status"]).await.stdout;
+    assert!(shown.contains("unavailable") && shown.contains("suspended"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_has_no_realtime() {
+    let control = ControlPlane::start().await;
+    let machine = Machine::new();
+    machine.pair(&control).await;
+    let mut config = machine.config();
+    config["vmGuest"] = json!({"vmId": "vm-1"});
+    std::fs::write(machine.config_file(), config.to_string()).unwrap();
+    let _gateway = machine.start().await;
+    let status = machine.status().await.unwrap();
+    assert_eq!(
+        (&status["realtime"]["state"], &status["ingress"]),
+        (&json!("off"), &json!("polling"))
+    );
+    let supervisors = status["supervisors"].as_array().unwrap();
+    assert!(
+        supervisors.iter().all(|supervisor| supervisor["name"] != "realtime"),
+        "{supervisors:?}"
+    );
+}
