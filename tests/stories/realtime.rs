@@ -1,6 +1,11 @@
 //! What a gateway says and does about realtime; without it, jobs are found by polling.
 
+use std::sync::Arc;
+
 use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::common::backend::{Fault, Middleman};
 use crate::common::{ControlPlane, Machine, Paired, wait_until};
@@ -69,4 +74,51 @@ async fn a_guest_has_no_realtime() {
         supervisors.iter().all(|supervisor| supervisor["name"] != "realtime"),
         "{supervisors:?}"
     );
+}
+
+/// Speaks TLS for a control plane, on `localhost`. Gives its URL, its certificate, and the task.
+async fn with_tls(control: &ControlPlane) -> (String, String, JoinSet<()>) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let upstream = control.server.local_addr();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut open = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            open.spawn(async move {
+                let Ok(mut down) = acceptor.accept(stream).await else { return };
+                let mut up = TcpStream::connect(upstream).await.unwrap();
+                // A connection that breaks is the peers' business.
+                let _ = tokio::io::copy_bidirectional(&mut down, &mut up).await;
+            });
+        }
+    });
+    (url, made.cert.pem(), tasks)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_the_platforms_roots_count_for_realtime_too() {
+    let control = ControlPlane::start().await;
+    let (url, certificate, _tasks) = with_tls(&control).await;
+    let machine = Machine::new();
+    let roots = machine.home().join("roots.pem");
+    std::fs::write(&roots, certificate).unwrap();
+    let machine = machine.with("SSL_CERT_FILE", roots.display().to_string());
+    machine.pair_with(&url, control.server.anon_key(), &control.code().await).await;
+    let _gateway = machine.start().await;
+    wait_until("realtime", || async {
+        (machine.status().await?["realtime"]["state"] == "ready").then_some(())
+    })
+    .await;
 }
