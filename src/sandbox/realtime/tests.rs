@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::channels::Channels;
@@ -370,4 +371,52 @@ fn what_a_socket_makes_us_keep_is_bounded() {
         assert_eq!(join(&mut core, number, 300_000), Value::Null);
     }
     assert_eq!(join(&mut core, 3, 300_000), limit);
+}
+
+/// Frames that mean something, in any order, and some that mean nothing.
+fn any_frame() -> impl Strategy<Value = Value> {
+    let reference = prop::option::of(prop::sample::select(vec!["1", "2", "3"]));
+    let topic = prop::sample::select(vec![TOPIC, "realtime:b", "realtime:", "phoenix", "x"]);
+    let event = prop::sample::select(vec![
+        "phx_join",
+        "phx_leave",
+        "access_token",
+        "heartbeat",
+        "broadcast",
+    ]);
+    let token = prop::sample::select(vec!["good", "other", "late", "bad", "sb_x", ""]);
+    let filter = prop::sample::select(vec!["id=eq.j", "status=in.(queued)", "nope=eq.1", "", "="]);
+    let table = prop::sample::select(vec!["gateway_jobs", "team_gateways", "*", "nope"]);
+    (reference.clone(), reference, topic, event, token, filter, table).prop_map(
+        |(join_ref, reference, topic, event, token, filter, table)| {
+            let binding = json!({"event": "*", "table": table, "filter": filter});
+            let config = json!({"postgres_changes": [binding, {"table": table}]});
+            json!([join_ref, reference, topic, event, {"access_token": token, "config": config}])
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn every_answer_fits_its_frame(frames in prop::collection::vec(any_frame(), 1..30)) {
+        let mut core = Core::new();
+        for frame in frames {
+            let out = core.send(frame.clone());
+            for answer in &out {
+                prop_assert_eq!(&answer[2], &frame[2]);
+                match answer[3].as_str() {
+                    Some("phx_reply") => prop_assert_eq!(&answer[1], &frame[1]),
+                    // Clients ignore a close with another reference.
+                    Some("phx_close") => prop_assert_eq!(&answer[1], &answer[0]),
+                    Some("system") => prop_assert!(answer[1].is_null()),
+                    other => prop_assert!(false, "{other:?}"),
+                }
+            }
+            let replies = out.iter().filter(|answer| answer[3] == "phx_reply").count();
+            prop_assert!(replies <= 1 && out.len() <= 3, "{:?}", out);
+            prop_assert!(core.told(&job(ChangeKind::Update)).len() <= 2);
+        }
+        core.0.expire(i64::MAX);
+        prop_assert!(core.told(&job(ChangeKind::Update)).is_empty(), "only a token has rights");
+    }
 }
