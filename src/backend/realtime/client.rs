@@ -170,23 +170,8 @@ impl Client {
         let mut rotations = self.session.rotations();
         let mut fetch: Option<TokenFetch<'_>> = None;
         loop {
-            while let Some(output) = run.link.next_output() {
-                match output {
-                    Output::Send(text) => {
-                        if let Err(why) = send(socket, &text).await {
-                            return End::Broken(Outcome::Lost, why);
-                        }
-                    }
-                    Output::Tell(event) => {
-                        if !run.tell(event).await {
-                            return End::Stopped;
-                        }
-                    }
-                    Output::Token(refused) => {
-                        fetch.get_or_insert_with(|| Box::pin(self.fresh_token(refused)));
-                    }
-                    Output::Drop(why) => return End::Broken(Outcome::Lost, why.to_owned()),
-                }
+            if let Err(end) = self.carry_out(run, socket, &mut fetch).await {
+                return end;
             }
             if run.link.is_ready() {
                 run.pace.well();
@@ -210,18 +195,8 @@ impl Client {
                 },
                 fetched = fetched(&mut fetch) => {
                     fetch = None;
-                    match fetched {
-                        Ok(token) => run.link.token(Instant::now(), &token),
-                        Err(error) => {
-                            let ended = error.ends_session();
-                            run.link.no_token(Instant::now());
-                            if !run.tell(Event::SessionFailed(error)).await {
-                                return End::Stopped;
-                            }
-                            if ended {
-                                return End::SessionEnded;
-                            }
-                        }
+                    if let Err(end) = run.take_token(fetched).await {
+                        return end;
                     }
                 }
                 Ok(()) = rotations.changed() => {
@@ -230,6 +205,32 @@ impl Client {
                 () = at(deadline) => run.link.tick(Instant::now()),
             }
         }
+    }
+
+    /// Does what the link asks for.
+    async fn carry_out<'a>(
+        &'a self,
+        run: &mut Run,
+        socket: &mut Socket,
+        fetch: &mut Option<TokenFetch<'a>>,
+    ) -> Result<(), End> {
+        while let Some(output) = run.link.next_output() {
+            match output {
+                Output::Send(text) => {
+                    send(socket, &text).await.map_err(|why| End::Broken(Outcome::Lost, why))?;
+                }
+                Output::Tell(event) => {
+                    if !run.tell(event).await {
+                        return Err(End::Stopped);
+                    }
+                }
+                Output::Token(refused) => {
+                    fetch.get_or_insert_with(|| Box::pin(self.fresh_token(refused)));
+                }
+                Output::Drop(why) => return Err(End::Broken(Outcome::Lost, why.to_owned())),
+            }
+        }
+        Ok(())
     }
 
     async fn fresh_token(
@@ -258,6 +259,23 @@ impl Run {
             sent = self.events.send(event) => sent.is_ok(),
             () = self.stop.cancelled() => false,
         }
+    }
+
+    /// What became of a wanted token.
+    async fn take_token(&mut self, token: Result<SecretString, BackendError>) -> Result<(), End> {
+        let error = match token {
+            Ok(token) => {
+                self.link.token(Instant::now(), &token);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let ended = error.ends_session();
+        self.link.no_token(Instant::now());
+        if !self.tell(Event::SessionFailed(error)).await {
+            return Err(End::Stopped);
+        }
+        if ended { Err(End::SessionEnded) } else { Ok(()) }
     }
 
     /// What the link has to tell while there is no socket.

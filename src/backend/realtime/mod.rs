@@ -1,7 +1,7 @@
 //! Realtime: the backend tells of new and changed jobs over a WebSocket.
 //!
 //! What it tells are hints, delivered at most once and never replayed: everything must be right
-//! without them. [`link`] is the protocol without I/O, [`socket`] makes connections, [`Client`]
+//! without them. `link` is the protocol without I/O, `socket` makes connections, [`Client`]
 //! brings both together and connects again for as long as it takes.
 
 mod channel;
