@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -12,7 +13,7 @@ use super::http::{Call, Limits, may_have_arrived};
 use super::json::to_clean_body;
 use super::pairing::succeeded;
 use super::rest::{Prefer, Tables, quoted, read, read_at_most, write};
-use super::{BackendError, Endpoint, Http, Session};
+use super::{BackendError, Endpoint, Http, Session, realtime};
 use crate::model::{
     Capabilities, GatewayId, GatewayStatus, Job, JobId, JobStatus, ResourceId, TeamId, time,
 };
@@ -132,6 +133,19 @@ impl Api {
     /// The session behind it.
     pub fn session(&self) -> &Arc<Session> {
         &self.shared.session
+    }
+
+    /// What keeps a realtime connection for this gateway; through these proxies, unless the backend
+    /// is on loopback.
+    pub fn realtime(&self, proxies: Matcher) -> Result<realtime::Client, BackendError> {
+        let Shared { endpoint, session, gateway, team, .. } = self.shared.as_ref();
+        let session = Arc::clone(session);
+        realtime::Client::new(endpoint, session, gateway.clone(), team.clone(), proxies)
+    }
+
+    /// What time it is at the backend, by its last answer.
+    pub fn server_time(&self) -> Timestamp {
+        self.shared.http.clock().now()
     }
 
     /// How many requests were sent so far by everything that shares the HTTP client.

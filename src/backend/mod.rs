@@ -10,6 +10,7 @@ mod error;
 mod http;
 pub mod json;
 mod pairing;
+pub mod realtime;
 mod rest;
 pub mod retry;
 mod session;

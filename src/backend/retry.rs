@@ -61,6 +61,11 @@ pub(super) fn jitter(from: Duration, to: Duration) -> Duration {
     from + to.saturating_sub(from).mul_f64(fastrand::f64())
 }
 
+/// The same with randomness of the caller's.
+pub(super) fn jitter_with(rng: &mut fastrand::Rng, from: Duration, to: Duration) -> Duration {
+    from + to.saturating_sub(from).mul_f64(rng.f64())
+}
+
 /// How often and how long a call may be repeated.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer::Answer;
@@ -62,6 +63,8 @@ pub struct Session {
     held: Mutex<Held>,
     /// Held over the whole of a refresh, so that there is one at a time.
     flight: tokio::sync::Mutex<()>,
+    /// Counts new access tokens.
+    rotations: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -115,7 +118,8 @@ impl Session {
             refreshes: 0,
         };
         let flight = tokio::sync::Mutex::new(());
-        Ok(Self { http, endpoint, store, held: Mutex::new(held), flight })
+        let rotations = watch::Sender::new(0);
+        Ok(Self { http, endpoint, store, held: Mutex::new(held), flight, rotations })
     }
 
     /// At start: refreshes when less than 90 s are left, else checks with `GET /auth/v1/user`.
@@ -189,6 +193,11 @@ impl Session {
     /// The access token to send now.
     pub fn access_token(&self) -> SecretString {
         self.held().tokens.access.clone()
+    }
+
+    /// Changes with each new access token.
+    pub fn rotations(&self) -> watch::Receiver<u64> {
+        self.rotations.subscribe()
     }
 
     /// How it is.
@@ -366,6 +375,8 @@ impl Session {
         now.expires = life.map(|life| lives(Instant::now(), life));
         now.tokens = saved.clone();
         now.unsaved_parent = None;
+        drop(now);
+        self.rotations.send_modify(|count| *count += 1);
         if life.is_some_and(|life| life >= MARGIN) && !same(&saved.access, &held.access) {
             tracing::debug!("took over tokens that another process had refreshed");
             return Ok(Choice::Adopted);
@@ -414,6 +425,8 @@ impl Session {
         held.tokens = tokens;
         held.expires = expires;
         held.unsaved_parent = (!saved).then_some(parent);
+        drop(held);
+        self.rotations.send_modify(|count| *count += 1);
     }
 
     async fn save_unsaved(&self) {

@@ -12,7 +12,7 @@ use super::instance::Instance;
 use super::{age, table};
 use crate::config::{Purpose, SavedConfig, Settings};
 use crate::model::time;
-use crate::runtime::status::{Contact, LiveStatus, Phase, SupervisorState};
+use crate::runtime::status::{Contact, LiveStatus, Phase, RealtimeState, SupervisorState};
 
 /// Everything that `status` knows; `--json` prints it. Fields are added, never renamed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -140,10 +140,26 @@ fn gateway_line(report: &Report) -> String {
     format!("{phase}{detail}, version {}, for {}", live.version, age::millis(live.uptime_ms))
 }
 
+/// What is to be said of realtime, when it is not simply in order or not used at all.
+fn realtime_trouble(realtime: &RealtimeState) -> Option<String> {
+    let mut said = Vec::new();
+    if !matches!(realtime.state.as_str(), "ready" | "off") {
+        let why = realtime.error.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+        said.push(format!("{}{why}", realtime.state));
+    }
+    if realtime.missed_jobs > 0 {
+        said.push(format!("{} jobs were not told", realtime.missed_jobs));
+    }
+    (!said.is_empty()).then(|| said.join(", "))
+}
+
 fn live_lines(live: &LiveStatus, now: Timestamp, lines: &mut Vec<(&'static str, String)>) {
     let reported = live.reported_status.as_deref().unwrap_or("nothing yet");
     lines.push(("Connection", format!("reported {reported}, {}", contact(&live.heartbeat, now))));
     lines.push(("Ingress", format!("{}, {}", live.ingress, contact(&live.poll, now))));
+    if let Some(trouble) = realtime_trouble(&live.realtime) {
+        lines.push(("Realtime", trouble));
+    }
     if live.session != "valid" {
         lines.push(("Session", live.session.clone()));
     }
@@ -256,6 +272,13 @@ mod tests {
             heartbeat: Contact { last_ok_at: Some("2026-01-01T01:01:58.000Z".into()), error: None },
             poll: Contact { last_ok_at: None, error: Some("could not reach the backend".into()) },
             ingress: "polling".into(),
+            realtime: RealtimeState {
+                state: "joining".into(),
+                since: Some("2026-01-01T01:01:00.000Z".into()),
+                reconnects: 1,
+                missed_jobs: 2,
+                error: Some("a heartbeat was not answered".into()),
+            },
             session: "valid".into(),
             full_control_enabled: true,
             concurrency: 10,

@@ -20,13 +20,25 @@ use super::stop::{JobStop, StopReason};
 use crate::model::{Job, JobId, JobStatus};
 use crate::task::{Ending, Group};
 
-/// Rows that came with one page of a poll.
+/// Rows that came with one page of a poll, or by realtime.
 #[derive(Debug)]
 pub struct Offer {
     /// Raw rows: one that does not decode must not hide the others.
     pub rows: Vec<Value>,
-    /// When the poll began.
+    /// When the poll began. What ended since then is not new.
     pub seen_at: Instant,
+}
+
+/// What the controller is told from outside.
+#[derive(Debug)]
+pub enum News {
+    /// Queued jobs.
+    Queued(Offer),
+    /// This job's row is not `running` any more, somebody says: if the job is in hand, the row is
+    /// read.
+    NotRunning(JobId),
+    /// Rows may have changed unheard: that of every job in hand is read.
+    MayHaveChanged,
 }
 
 /// How much the gateway still does. Only ever goes up.
@@ -117,7 +129,7 @@ impl Controller {
 
     /// Runs until `stop`; jobs that are still running then are aborted with the group (their
     /// processes end with them), so cancel or drain first.
-    pub async fn run(mut self, mut offers: mpsc::Receiver<Offer>, stop: CancellationToken) {
+    pub async fn run(mut self, mut news: mpsc::Receiver<News>, stop: CancellationToken) {
         self.replay_journal().await;
         loop {
             self.start_jobs();
@@ -125,8 +137,8 @@ impl Controller {
             tokio::select! {
                 // Cancel safe, each arm: channel receives, watch changes, join of a group.
                 () = stop.cancelled() => return,
-                offer = offers.recv() => match offer {
-                    Some(offer) => self.take(&offer),
+                news = news.recv() => match news {
+                    Some(news) => self.hear(&news),
                     None => return,
                 },
                 Some(ended) = self.jobs.next(), if !self.jobs.is_empty() => self.ended(&ended),
@@ -163,6 +175,18 @@ impl Controller {
     fn replayed(&mut self, ended: &crate::task::Ended) {
         log_panic(ended);
         self.queue.ended(&JobId::new(ended.name.as_str()), Instant::now());
+    }
+
+    fn hear(&mut self, news: &News) {
+        match news {
+            News::Queued(offer) => self.take(offer),
+            News::NotRunning(id) => {
+                if let Some(stop) = self.stops.get(id) {
+                    stop.look();
+                }
+            }
+            News::MayHaveChanged => self.stops.values().for_each(JobStop::look),
+        }
     }
 
     fn take(&mut self, offer: &Offer) {

@@ -196,11 +196,15 @@ async fn find_duplicate(host: &Host, job: &Job, stop: &JobStop) -> Option<Finish
     }
 }
 
-/// Looks at the row now and then, and stops the job when it no longer runs there. What cannot be
+/// Looks at the row now and then, and when it is said to have changed, and stops the job when it no longer runs there. What cannot be
 /// read is no reason to stop anything.
 async fn watch_row(host: &Host, id: &JobId, stop: &JobStop) -> std::convert::Infallible {
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::select! {
+            // Cancel safe, each arm: a timer and a notification.
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = stop.asked_to_look() => {}
+        }
         if let Ok(status) = host.api.job_status(id).await
             && status != Some(JobStatus::Running)
         {

@@ -18,7 +18,7 @@ mod queue;
 mod report;
 mod stop;
 
-pub use controller::{ActiveJob, Activity, Controller, Level, Offer};
+pub use controller::{ActiveJob, Activity, Controller, Level, News, Offer};
 pub use handlers::Host;
 pub use queue::{Entry, Offered, Queue, Work};
 pub use stop::{JobStop, StopReason};

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Why a job is stopped from outside.
@@ -18,6 +19,7 @@ pub enum StopReason {
 pub struct JobStop {
     token: CancellationToken,
     reason: Arc<OnceLock<StopReason>>,
+    look: Arc<Notify>,
 }
 
 impl JobStop {
@@ -31,6 +33,16 @@ impl JobStop {
     /// Why it was stopped, if it was.
     pub fn reason(&self) -> Option<StopReason> {
         self.reason.get().copied()
+    }
+
+    /// The row may have been ended: whoever watches it looks now.
+    pub fn look(&self) {
+        self.look.notify_one();
+    }
+
+    /// The next [`Self::look`], one that nobody waited for included. Cancel safe.
+    pub async fn asked_to_look(&self) {
+        self.look.notified().await;
     }
 
     /// For what takes a plain token, e.g. a run.

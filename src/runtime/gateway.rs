@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::identity::Identity;
 use super::shared::{Login, Shared};
 use super::status::Phase;
-use super::{config_watch, events, heartbeat, ingress, session, status_socket, supervisor};
+use super::{
+    config_watch, events, heartbeat, ingress, realtime, session, status_socket, supervisor,
+};
 use crate::backend::{Api, Endpoint, GatewayEvent, Http, RedactedTokens, Session};
 use crate::config::{
     ConfigError, ConfigStore, FileLock, LockError, PidFile, PidRecord, Purpose, SavedConfig,
@@ -27,8 +29,8 @@ use crate::task::Group;
 
 /// A probe may hold the instance lock for a moment; a gateway holds it for life.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-/// Offers under way between ingress and controller: a page each.
-const OFFERS: usize = 4;
+/// News under way to the controller: a page of a poll each, or one row.
+const NEWS: usize = 4;
 /// How long jobs that were cancelled may take to end and to be reported.
 const CANCEL_BUDGET: Duration = Duration::from_secs(30);
 /// How long supervisors may take to stop.
@@ -263,6 +265,7 @@ impl Gateway {
                 .environment
                 .get("PANORAMA_VM_IMAGE_REFERENCE")
                 .map(str::to_owned),
+            is_guest: is_guest(&saved),
         })
     }
 
@@ -282,6 +285,12 @@ impl Gateway {
         supervisor::spawn(group, shared, "jobs", move |stop| {
             jobs(Arc::clone(&own), concurrency, stop)
         });
+        if !identity.is_guest {
+            let own = Arc::clone(identity);
+            supervisor::spawn(group, shared, "realtime", move |stop| {
+                realtime::run(Arc::clone(&own), stop)
+            });
+        }
         let own = Arc::clone(identity);
         let fallback = self.options.settings.dir_fallback.clone();
         group.spawn("first events", move |stop| async move {
@@ -387,7 +396,9 @@ async fn at(deadline: Option<tokio::time::Instant>) {
 /// Ingress and controller until `stop`.
 async fn jobs(identity: Arc<Identity>, concurrency: usize, stop: CancellationToken) {
     let shared = Arc::clone(&identity.shared);
-    let (offer, offers) = mpsc::channel(OFFERS);
+    let (tell, news) = mpsc::channel(NEWS);
+    // Realtime tells the controller too, but its failure is not this task's.
+    shared.news.send_replace(Some(tell.clone()));
     let controller = Controller::new(
         Arc::clone(&identity.host),
         concurrency,
@@ -395,7 +406,7 @@ async fn jobs(identity: Arc<Identity>, concurrency: usize, stop: CancellationTok
         shared.heard.subscribe(),
         shared.activity.clone(),
     );
-    tokio::join!(ingress::run(identity, offer, stop.clone()), controller.run(offers, stop),);
+    tokio::join!(ingress::run(identity, tell, stop.clone()), controller.run(news, stop),);
 }
 
 fn claim_instance(config: &ConfigStore) -> Result<FileLock, StartError> {
@@ -412,6 +423,15 @@ fn claim_instance(config: &ConfigStore) -> Result<FileLock, StartError> {
         Err(LockError::Held) => Err(StartError::AlreadyRunning { pid }),
         Err(LockError::Fs(error)) => Err(ConfigError::from(error).into()),
     }
+}
+
+/// The machine's provisioning has named it a guest.
+fn is_guest(saved: &SavedConfig) -> bool {
+    let guest = saved.value("vmGuest");
+    guest
+        .and_then(|guest| guest.get("vmId"))
+        .and_then(Value::as_str)
+        .is_some_and(|id| !id.is_empty())
 }
 
 /// A flag, else what the pairing in force was made with.

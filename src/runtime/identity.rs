@@ -16,6 +16,8 @@ pub(super) struct Identity {
     pub(super) host: Arc<Host>,
     pub(super) device_name: String,
     pub(super) image_reference: Option<String>,
+    /// Runs inside a virtual machine of the team's: there is no realtime there.
+    pub(super) is_guest: bool,
 }
 
 impl Identity {

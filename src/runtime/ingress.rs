@@ -12,7 +12,7 @@ use super::shared::POLL_INTERVAL;
 use super::{contact, session};
 use crate::backend::retry::Backoff;
 use crate::backend::{BackendError, PageKey};
-use crate::jobs::Offer;
+use crate::jobs::{News, Offer};
 use crate::model::{JobId, time};
 
 const PAGE: u32 = 200;
@@ -22,7 +22,7 @@ const MAX_PAGES: u32 = 50;
 /// Polls until `stop`, draining included: cancel jobs still work then.
 pub(super) async fn run(
     identity: Arc<Identity>,
-    offers: mpsc::Sender<Offer>,
+    offers: mpsc::Sender<News>,
     stop: CancellationToken,
 ) {
     let shared = &identity.shared;
@@ -33,6 +33,7 @@ pub(super) async fn run(
         () = stop.cancelled() => return,
     }
     let mut wake = shared.wake.subscribe();
+    let mut poll_now = shared.poll_now.subscribe();
     let mut backoff = Backoff::new();
     loop {
         let began = Instant::now();
@@ -49,6 +50,10 @@ pub(super) async fn run(
                 let mut notes = shared.notes();
                 notes.poll.last_ok_at = Some(time::now_wire());
                 notes.poll.error = None;
+                drop(notes);
+                for job in shared.deliveries().settle(began) {
+                    tracing::warn!(job_id = %job, "realtime did not tell of a job; a poll found it");
+                }
             }
             Err(error) => {
                 session::note_ended(shared, &error);
@@ -63,6 +68,7 @@ pub(super) async fn run(
             // Cancel safe, each arm: timers and watches.
             () = sleep_until(next) => {}
             _ = wake.changed() => {}
+            _ = poll_now.changed() => {}
             () = stop.cancelled() => return,
         }
     }
@@ -71,7 +77,7 @@ pub(super) async fn run(
 /// One poll: pages of queued rows, oldest first, so that old rows never hide a cancel job.
 async fn poll(
     identity: &Identity,
-    offers: &mpsc::Sender<Offer>,
+    offers: &mpsc::Sender<News>,
     began: Instant,
 ) -> Result<(), BackendError> {
     let mut after: Option<PageKey> = None;
@@ -81,7 +87,9 @@ async fn poll(
         // one is surely the last, but a short first page is the common case and costs no second
         // request.
         after = rows.last().and_then(page_key).filter(|_| rows.len() >= PAGE as usize);
-        if !rows.is_empty() && offers.send(Offer { rows, seen_at: began }).await.is_err() {
+        identity.shared.deliveries().polled(&rows, began);
+        let offer = Offer { rows, seen_at: began };
+        if !offer.rows.is_empty() && offers.send(News::Queued(offer)).await.is_err() {
             // The controller is being started again; the rows come with the next poll.
             return Ok(());
         }

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::status::{Contact, JournalState, LiveStatus, Phase, SupervisorState};
+use super::deliveries::Deliveries;
+use super::status::{Contact, JournalState, LiveStatus, Phase, RealtimeState, SupervisorState};
 use super::status_rule::{self, Facts};
+use crate::backend::realtime::State;
 use crate::jobs::journal::Journal;
-use crate::jobs::{Activity, Level};
+use crate::jobs::{Activity, Level, News};
 use crate::model::{GatewayStatus, time};
 
 /// How often the backend is asked for jobs.
@@ -33,7 +35,52 @@ pub(super) struct Notes {
     pub(super) heartbeat: Contact,
     pub(super) poll: Contact,
     pub(super) session_error: Option<String>,
+    pub(super) realtime: Realtime,
     pub(super) supervisors: BTreeMap<&'static str, SupervisorState>,
+}
+
+/// What `status` says of realtime.
+#[derive(Debug, Default)]
+pub(super) struct Realtime {
+    /// `None` while it is not used.
+    state: Option<State>,
+    since: Option<String>,
+    connections: u64,
+    error: Option<String>,
+}
+
+impl Realtime {
+    /// Another state at this wire time.
+    pub(super) fn change(&mut self, state: State, why: Option<String>, at: String) {
+        (self.state, self.error, self.since) = (Some(state), why, Some(at));
+    }
+
+    /// A connection was made. False for the first one.
+    pub(super) fn connected(&mut self) -> bool {
+        self.connections += 1;
+        self.connections > 1
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.state == Some(State::Ready)
+    }
+
+    fn report(&self, missed_jobs: u64) -> RealtimeState {
+        let state = match self.state {
+            None => "off",
+            Some(State::Disconnected) => "disconnected",
+            Some(State::Joining) => "joining",
+            Some(State::Ready) => "ready",
+            Some(State::Unavailable) => "unavailable",
+        };
+        RealtimeState {
+            state: state.to_owned(),
+            since: self.since.clone(),
+            reconnects: self.connections.saturating_sub(1),
+            missed_jobs,
+            error: self.error.clone(),
+        }
+    }
 }
 
 /// See the module.
@@ -65,7 +112,12 @@ pub(super) struct Shared {
     pub(super) reported: watch::Sender<Option<GatewayStatus>>,
     /// What is claimed, on disk.
     pub(super) journal: Journal,
+    /// Counts up when there may be jobs that nobody told of.
+    pub(super) poll_now: watch::Sender<u64>,
+    /// The controller's ear, while there is one.
+    pub(super) news: watch::Sender<Option<mpsc::Sender<News>>>,
     notes: Mutex<Notes>,
+    deliveries: Mutex<Deliveries>,
     last_stop: Mutex<Option<Instant>>,
     started_at: String,
     started: Instant,
@@ -96,7 +148,10 @@ impl Shared {
             reload: watch::Sender::new(0),
             stops: watch::Sender::new(0),
             reported: watch::Sender::new(None),
+            poll_now: watch::Sender::new(0),
+            news: watch::Sender::new(None),
             notes: Mutex::default(),
+            deliveries: Mutex::default(),
             last_stop: Mutex::default(),
             started_at: time::now_wire(),
             started: Instant::now(),
@@ -113,9 +168,21 @@ impl Shared {
         self.activity.send_replace(Activity::default());
         self.login.send_replace(Login::Unknown);
         self.phase.send_replace(Phase::Starting);
+        self.news.send_replace(None);
+        *self.deliveries() = Deliveries::default();
         let mut notes = self.notes();
         (notes.heartbeat, notes.poll) = (Contact::default(), Contact::default());
         notes.session_error = None;
+        notes.realtime = Realtime::default();
+    }
+
+    pub(super) fn deliveries(&self) -> MutexGuard<'_, Deliveries> {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the backend asked for jobs at once.
+    pub(super) fn poll_soon(&self) {
+        self.poll_now.send_modify(|polls| *polls += 1);
     }
 
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -175,6 +242,7 @@ impl Shared {
             (Login::Unknown, None) => "unchecked",
             (Login::Proven, None) => "valid",
         };
+        let missed = self.deliveries().missed();
         let notes = self.notes();
         let (records, bytes) = self.journal.usage();
         let phase = *self.phase.borrow();
@@ -192,7 +260,8 @@ impl Shared {
             reported_status: self.reported.borrow().map(|status| status.as_str().to_owned()),
             heartbeat: notes.heartbeat.clone(),
             poll: notes.poll.clone(),
-            ingress: "polling".to_owned(),
+            ingress: if notes.realtime.is_ready() { "realtime" } else { "polling" }.to_owned(),
+            realtime: notes.realtime.report(missed),
             session: session.to_owned(),
             full_control_enabled: *self.toggle.borrow(),
             concurrency: self.concurrency,

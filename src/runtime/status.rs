@@ -27,6 +27,22 @@ pub struct Contact {
     pub error: Option<String>,
 }
 
+/// The channel on which the backend tells of new jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealtimeState {
+    /// `disconnected`, `joining`, `ready`, `unavailable` (refused; tried again every 10 minutes) or
+    /// `off` (never used here).
+    pub state: String,
+    /// Wire time of the last change.
+    pub since: Option<String>,
+    /// How often the connection was made anew.
+    pub reconnects: u64,
+    /// Jobs that it should have told of, but a poll found.
+    pub missed_jobs: u64,
+    /// Why it is not ready, or was not; one line.
+    pub error: Option<String>,
+}
+
 /// Results that are kept until the backend has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalState {
@@ -83,8 +99,10 @@ pub struct LiveStatus {
     pub heartbeat: Contact,
     /// Polls.
     pub poll: Contact,
-    /// `polling` (realtime comes later).
+    /// How new jobs are found: `realtime` (and polling beside it) or `polling` alone.
     pub ingress: String,
+    /// The channel on which new jobs are told.
+    pub realtime: RealtimeState,
     /// `unchecked`, `valid`, `retrying` or `ended`.
     pub session: String,
     /// The host toggle as last read.

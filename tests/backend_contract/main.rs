@@ -9,4 +9,5 @@ mod fake;
 mod hostile;
 mod keeping;
 mod pairing;
+mod realtime;
 mod refreshing;

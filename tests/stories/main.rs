@@ -13,6 +13,7 @@ mod common;
 
 mod config_files;
 mod pairing;
+mod realtime;
 mod running;
 mod sandbox_up;
 mod shell_exec;

@@ -239,6 +239,8 @@ async fn a_plain_job_costs_five_requests() {
         .seen()
         .into_iter()
         .filter(|seen| !seen.path.ends_with("/gateway-heartbeat"))
+        // The middleman carries no web sockets, so that one is asked for now and then.
+        .filter(|seen| !seen.path.starts_with("/realtime/"))
         .filter(|seen| !(seen.method == "GET" && seen.query.contains("status=eq.queued")))
         .map(|seen| format!("{} {}?{}", seen.method, seen.path, seen.query))
         .collect();

@@ -1,9 +1,11 @@
 //! Signals: drain, cancel, go at once; and a gateway that is killed.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::common::{ControlPlane, Paired, ProcessName, wait_until};
+use crate::common::{ControlPlane, Paired, ProcessName, say, wait_until};
 
 /// A command that tells its pid and then waits for a file.
 fn waiting(paired: &Paired) -> (String, std::path::PathBuf, std::path::PathBuf) {
@@ -125,8 +127,13 @@ async fn a_job_that_is_cancelled_at_the_backend_is_stopped() {
     let (command, pid, _) = waiting(&paired);
     let running = paired.submit_shell(&control, &command, json!({})).await;
     let process = started(&pid).await;
+    let since = Instant::now();
     control.admin.cancel_job(&running).await.unwrap();
     wait_until("the command to be gone", || async { (!process.is_alive()).then_some(()) }).await;
+    let took = since.elapsed();
+    say(&format!("a cancelled job is gone after {} ms", took.as_millis()));
+    // Its row is looked at every 15 s whatever happens: realtime told.
+    assert!(took < Duration::from_secs(10), "{took:?}");
     wait_until("the gateway to have let go of it", || async {
         let status = paired.machine.status().await?;
         (status["active_jobs"] == json!([]) && status["journal"]["records"] == 0).then_some(())
