@@ -7,8 +7,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
@@ -41,6 +43,8 @@ struct Shared {
     faults: Arc<Mutex<HashMap<String, Fault>>>,
     seen: Arc<Mutex<Vec<Seen>>>,
     secrets: Arc<Mutex<BTreeSet<String>>>,
+    /// Connections that became sockets.
+    sockets: Arc<Mutex<JoinSet<()>>>,
 }
 
 /// A request that came.
@@ -69,6 +73,7 @@ impl Middleman {
             faults: Arc::default(),
             seen: Arc::default(),
             secrets: Arc::default(),
+            sockets: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -88,6 +93,7 @@ impl Middleman {
     /// Breaks every connection, requests in hand included, and each new one at once.
     pub(crate) fn cut(&self) {
         self.cut.send_replace(true);
+        self.shared.sockets.lock().unwrap().abort_all();
     }
 
     pub(crate) fn heal(&self) {
@@ -133,7 +139,8 @@ async fn serve(listener: TcpListener, router: Router, mut cut: watch::Receiver<b
                 connections.spawn(async move {
                     let http = hyper::server::conn::http1::Builder::new();
                     // A connection that breaks is the peer's business.
-                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                    let _ =
+                        http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
                 });
             }
             Ok(()) = cut.changed() => {
@@ -154,7 +161,8 @@ fn tokens(body: &[u8]) -> Vec<String> {
 }
 
 async fn handle(State(shared): State<Shared>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
     let body = axum::body::to_bytes(body, 100 * 1024 * 1024).await.unwrap_or_default();
     let path = parts.uri.path().to_owned();
     shared.seen.lock().unwrap().push(Seen {
@@ -179,6 +187,9 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
         faults.iter().find(|(which, _)| meets(which)).map(|(_, fault)| fault.clone())
     };
     match fault {
+        None if parts.headers.contains_key(header::UPGRADE) => {
+            carry(&shared, &parts, upgrade).await
+        }
         None => forward(&shared, &parts, body).await,
         Some(Fault::Slow(pause)) => {
             tokio::time::sleep(pause).await;
@@ -215,6 +226,24 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
     }
 }
 
+/// A socket, byte for byte, until either side ends or the backend is cut off.
+async fn carry(shared: &Shared, parts: &Parts, upgrade: Option<OnUpgrade>) -> Response {
+    let Ok(answer) = send(shared, parts, Bytes::new()).await else {
+        return StatusCode::BAD_GATEWAY.into_response();
+    };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = answer.headers().clone();
+    if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) = (answer.status(), upgrade) {
+        shared.sockets.lock().unwrap().spawn(async move {
+            if let (Ok(mut there), Ok(here)) = tokio::join!(answer.upgrade(), upgrade) {
+                let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(here), &mut there).await;
+            }
+        });
+    }
+    response
+}
+
 /// An answer whose connection breaks.
 fn broken() -> Response {
     let lost = Err::<Bytes, _>(std::io::Error::other("lost"));
@@ -229,19 +258,21 @@ fn json_response(body: Body) -> Response {
     response
 }
 
-async fn forward(shared: &Shared, parts: &axum::http::request::Parts, body: Bytes) -> Response {
+async fn send(
+    shared: &Shared,
+    parts: &Parts,
+    body: Bytes,
+) -> Result<reqwest::Response, reqwest::Error> {
     let target = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let mut headers = parts.headers.clone();
     headers.remove(header::HOST);
     headers.remove(header::CONTENT_LENGTH);
-    let answer = shared
-        .client
-        .request(parts.method.clone(), format!("{}{target}", shared.upstream))
-        .headers(headers)
-        .body(body)
-        .send()
-        .await;
-    let Ok(answer) = answer else {
+    let url = format!("{}{target}", shared.upstream);
+    shared.client.request(parts.method.clone(), url).headers(headers).body(body).send().await
+}
+
+async fn forward(shared: &Shared, parts: &Parts, body: Bytes) -> Response {
+    let Ok(answer) = send(shared, parts, body).await else {
         return StatusCode::BAD_GATEWAY.into_response();
     };
     let (status, mut headers) = (answer.status(), answer.headers().clone());
