@@ -1,8 +1,47 @@
-//! Agent CLIs on this host. So far only where Claude Code is, for `diagnostic`.
+//! Agent CLIs on this host: Claude Code, Codex CLI and Gemini CLI.
+//!
+//! A module each knows its CLI's flags and answers, behind one trait; nothing outside this room
+//! knows a flag. Plans are built and answers decoded by pure functions: a request and what is
+//! installed give a [`Plan`], what a run left gives an [`Outcome`].
+
+mod id;
+pub mod json;
+mod outcome;
+mod plan;
 
 use std::path::{Path, PathBuf};
 
+pub use id::ProviderId;
+pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
+pub use plan::{
+    Effort, FirstSignal, Flags, Format, Installed, ModelRequest, OutputMode, Plan, PlanError,
+    PlanFile,
+};
+
+use crate::model::ProviderSupports;
+
 use crate::config::Settings;
+
+/// One agent CLI: what its help means, how it is called, what its answers mean. Pure.
+pub trait Provider: Send + Sync {
+    /// Which one.
+    fn id(&self) -> ProviderId;
+
+    /// The arguments of the call whose output names its flags, e.g. `exec --help`.
+    fn help_args(&self) -> &'static [&'static str];
+
+    /// The flags that a help text names, as whole words; `None`: help failed.
+    fn flags(&self, help: Option<&str>) -> Flags;
+
+    /// What follows from what is installed.
+    fn supports(&self, installed: &Installed) -> ProviderSupports;
+
+    /// How to get one answer. Only flags that `installed` has are passed.
+    fn plan(&self, request: &ModelRequest, installed: &Installed) -> Result<Plan, PlanError>;
+
+    /// What a run of that plan came to.
+    fn decode(&self, request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome;
+}
 
 /// The Claude Code command: an override, else the first `claude` on `PATH`.
 pub fn find_claude(settings: &Settings) -> Option<PathBuf> {
