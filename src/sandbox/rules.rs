@@ -37,8 +37,10 @@ rules! {
     Session,
     /// Tokens bear our signature.
     Signature,
-    /// Tokens are in force.
+    /// Tokens are in force until they end.
     Expiry,
+    /// And from when they begin.
+    Beginning,
     /// A drive token is good for drive sync only.
     Kind,
     /// The session of a token was not ended, where auth is asked.

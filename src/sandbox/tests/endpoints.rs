@@ -12,12 +12,13 @@ use crate::sandbox::store::schema::Schema;
 use crate::sandbox::{self, functions, routes};
 
 /// Rows beyond one for each route: the same request where one thing is otherwise.
-pub(super) const VARIATIONS: [&str; 21] = [
+pub(super) const VARIATIONS: [&str; 22] = [
     "any route under a foreign Host",
     "any admin route from a foreign page",
     "POST /auth/v1/token, a token long used",
     "POST /auth/v1/token, the session ended",
     "GET /auth/v1/user, the session ended",
+    "GET /auth/v1/user, a token of tomorrow",
     "POST /auth/v1/logout, the session ended",
     "GET /rest/v1/, tables that REST does not show",
     "POST /functions/v1/exchange-gateway-pairing-code, a used code",
@@ -153,7 +154,11 @@ fn plain(world: &World, row: &str, variation: &str, who: Who) -> Option<Probe> {
                 Expect::Writes(vec![wrote("refresh_tokens"), wrote("refresh_tokens")]),
             ))
         }
-        "GET /auth/v1/user" => ended(Probe::get("/auth/v1/user", Expect::Shows(who.gateway()))),
+        "GET /auth/v1/user" => {
+            let is_early = variation == "a token of tomorrow";
+            let probe = Probe::get("/auth/v1/user", Expect::Shows(who.gateway()));
+            ended(Probe { is_early, ..probe })
+        }
         "POST /auth/v1/logout" => {
             let expect = Expect::Writes(vec![wrote("refresh_tokens"), wrote("sessions")]);
             ended(Probe::post("/auth/v1/logout", json!({}), expect))

@@ -25,7 +25,7 @@ async fn noticed(world: &mut World, rows: &[&Row], callers: &[Who]) -> Option<St
 }
 
 /// Each rule with the rows that are to notice; a row is named by its beginning.
-const RULES: [(Rule, &str); 50] = [
+const RULES: [(Rule, &str); 51] = [
     (Rule::Host, "any route under a foreign Host"),
     (Rule::Origin, "any admin route from a foreign page"),
     (Rule::Key, "GET /auth/v1/user"),
@@ -40,6 +40,7 @@ const RULES: [(Rule, &str); 50] = [
     (Rule::Expiry, "gateway_jobs: read"),
     (Rule::Expiry, "GET /storage/v1/object/{bucket}/{name}"),
     (Rule::Expiry, "gateway_jobs: changes"),
+    (Rule::Beginning, "GET /auth/v1/user, a token of tomorrow"),
     (Rule::Kind, "gateway_jobs: read"),
     (Rule::Kind, "GET /storage/v1/object/{bucket}/{name}"),
     (Rule::Kind, "gateway_jobs: changes"),

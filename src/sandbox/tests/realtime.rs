@@ -31,9 +31,9 @@ pub(super) const RENEWED: &str = "GET /realtime/v1/websocket, the owner's channe
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Seconds that such a token lasts.
-const SOON: i64 = 2;
-/// How long the end of its channel is waited for.
-const GRACE: Duration = Duration::from_secs(1);
+const SOON: i64 = 3;
+/// How long the end of its channel is waited for then.
+const GRACE: Duration = Duration::from_secs(3);
 const JOBS: &str = "gateway_jobs";
 /// The last change: a row of this table.
 const LAST: &str = "team_resources";
@@ -91,11 +91,11 @@ async fn of_tables(world: &World) -> Heard {
     for socket in &sockets {
         for table in schema.tables() {
             for (at, operation) in OPERATIONS.iter().enumerate() {
-                let word = match socket {
+                let seen = match socket {
                     Ok(socket) => socket.word(table.name, &target(table, at)),
                     Err(refusal) => refusal.clone(),
                 };
-                heard.entry(format!("{}: {operation}", table.name)).or_default().push(word);
+                heard.entry(format!("{}: {operation}", table.name)).or_default().push(seen);
             }
         }
     }
@@ -103,11 +103,13 @@ async fn of_tables(world: &World) -> Heard {
 }
 
 async fn expiring(world: &World) -> Vec<String> {
-    let now = now_micros() / 1_000_000;
     let mut sockets = Vec::new();
     for (who, _) in Who::ALL {
-        let mut socket = Socket::open(world, who).await;
-        if let Ok(socket) = &mut socket {
+        sockets.push(Socket::open(world, who).await);
+    }
+    let now = now_micros() / 1_000_000;
+    for ((who, _), socket) in Who::ALL.into_iter().zip(&mut sockets) {
+        if let Ok(socket) = socket {
             let token = match who {
                 Who::Owner | Who::Sibling | Who::Stranger | Who::Moved => {
                     let lifetime = world.server.app.access.lifetime();
@@ -122,7 +124,6 @@ async fn expiring(world: &World) -> Vec<String> {
             };
             socket.join(JOBS, &token).await;
         }
-        sockets.push(socket);
     }
     let deadline = Duration::from_micros(
         ((now + SOON) * 1_000_000 - now_micros()).try_into().unwrap_or_default(),

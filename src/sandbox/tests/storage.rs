@@ -35,11 +35,13 @@ const NEW: &str = "d/new";
 const NEW_TEXT: &str = "something new";
 
 const POST: &str = "POST /storage/v1/object/{bucket}/{name}";
+const READ: &str = "GET /storage/v1/object/{bucket}/{name}";
 const READ_URL: &str = "GET /storage/v1/object/sign/{bucket}/{name}";
 const STORE_URL: &str = "PUT /storage/v1/object/upload/sign/{bucket}/{name}";
 const SESSIONS: &str = "any storage request of a session, a bucket that is not listed";
 const URLS: &str = "any signed URL, a bucket that is not listed";
 const TOO_LARGE: &str = "larger than the bucket takes";
+const ENDED: &str = "the session ended";
 const WHAT_IS_THERE: &str = "what is there";
 
 const OF_UPLOADS: [&str; 3] = [WHAT_IS_THERE, "what is there with x-upsert", TOO_LARGE];
@@ -55,6 +57,7 @@ pub(super) fn variations() -> Vec<String> {
         words.iter().map(move |variation| format!("{row}, {variation}"))
     };
     of(POST, &OF_UPLOADS)
+        .chain(of(READ, &[ENDED]))
         .chain(of(READ_URL, &OF_URLS))
         .chain(of(READ_URL, &OF_READ_URLS))
         .chain(of(STORE_URL, &OF_URLS))
@@ -93,6 +96,9 @@ pub(super) fn probes(world: &World, row: &str, who: Who) -> Option<Vec<Probe>> {
     let mut probe = request(world, row, (FILES, name), &url_token)?;
     if variation.ends_with("x-upsert") {
         probe.headers.push(("x-upsert", "true"));
+    }
+    if variation == ENDED {
+        probe.before = Some("UPDATE main.sessions SET ended_at = 1".to_owned());
     }
     if variation == TOO_LARGE {
         return Some(too_large(&probe));
@@ -138,13 +144,14 @@ fn request(
     Some(Probe { method, body: body.map_or(Body::None, Body::Json), ..Probe::get(path, expect) })
 }
 
-/// The same bytes twice: of unknown length, and in a form.
+/// The same bytes in each way: of a length that is announced or not, and in a form.
 fn too_large(probe: &Probe) -> Vec<Probe> {
     let bytes = "x".repeat(MOST + 1);
     let form = format!(
         "--b\r\nContent-Disposition: form-data; name=\"\"; filename=\"f\"\r\n\r\n{bytes}\r\n--b--\r\n"
     );
     let bodies = [
+        Body::Bytes("text/plain", bytes.clone()),
         Body::Stream(vec![bytes[..MOST].to_owned(), bytes[MOST..].to_owned()]),
         Body::Bytes("multipart/form-data; boundary=b", form),
     ];

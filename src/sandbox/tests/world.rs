@@ -120,6 +120,8 @@ pub(super) struct Probe {
     pub(super) before: Option<String>,
     /// Wrong pairing codes that were tried before it.
     pub(super) guesses: u32,
+    /// Whether the caller's token is a session's that begins tomorrow.
+    pub(super) is_early: bool,
     pub(super) expect: Expect,
 }
 
@@ -127,7 +129,8 @@ impl Probe {
     pub(super) fn get(path: impl Into<String>, expect: Expect) -> Self {
         let path = path.into();
         let (method, body) = (Method::GET, Body::None);
-        Self { method, path, body, headers: Vec::new(), before: None, guesses: 0, expect }
+        let headers = Vec::new();
+        Self { method, path, body, headers, before: None, guesses: 0, is_early: false, expect }
     }
 
     pub(super) fn post(path: impl Into<String>, body: Value, expect: Expect) -> Self {
@@ -255,7 +258,13 @@ impl World {
 
     fn request(&self, who: Who, probe: &Probe) -> RequestBuilder {
         let url = format!("{}{}", self.server.url(), probe.path);
-        let mut request = self.http.request(probe.method.clone(), url).bearer_auth(self.token(who));
+        let token = if probe.is_early {
+            let tomorrow = now_micros() / 1_000_000 + 24 * 3600;
+            self.server.app.access.mint(&self.identity(who), tomorrow)
+        } else {
+            self.token(who)
+        };
+        let mut request = self.http.request(probe.method.clone(), url).bearer_auth(token);
         if who != Who::NoKey && probe.headers.iter().all(|(name, _)| *name != "apikey") {
             request = request.header("apikey", self.server.anon_key());
         }
