@@ -398,7 +398,7 @@ fn make_app(
         guesses: GuessLimit::new(Instant::now()),
         storage: Storage {
             contents,
-            tokens: UrlTokens::new(Signer::new(key)),
+            tokens: UrlTokens::new(Signer::new(key), options.rules),
             limits: options.storage,
         },
         clock_leeway: options.clock_leeway,

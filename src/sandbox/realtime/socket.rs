@@ -58,7 +58,7 @@ pub(super) async fn start(
         tracing::debug!("a realtime socket did not come out of its handshake");
         return;
     };
-    let channels = Channels::new(app.store.schema().clone());
+    let channels = Channels::new(app.store.schema().clone(), app.rules);
     let read = |token: &str| read_token(&app, token);
     serve(TokioIo::new(upgraded), version, channels, &read, heard, stop).await;
     drop(place);
@@ -225,6 +225,7 @@ mod tests {
     use crate::model::{GatewayId, TeamId};
     use crate::sandbox::Caller;
     use crate::sandbox::realtime::event::Event;
+    use crate::sandbox::rules::Rules;
     use crate::sandbox::store::schema::Schema;
     use crate::sandbox::store::{Change, ChangeKind};
     use crate::task::Group;
@@ -253,7 +254,7 @@ mod tests {
         let (ours, theirs) = tokio::io::duplex(bytes);
         let (ring, heard) = broadcast::channel(behind);
         let mut tasks = Group::new(CancellationToken::new());
-        let channels = Channels::new(Arc::new(Schema::built_in()));
+        let channels = Channels::new(Arc::new(Schema::built_in()), Rules::default());
         tasks.spawn("socket", move |stop| async move {
             serve(ours, Version::V2, channels, &grant, heard, stop).await;
         });
