@@ -1,5 +1,8 @@
 //! Bad input of every kind: a clear 4xx, nothing written, and nobody else waits for it.
 
+mod realtime;
+mod storage;
+
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
@@ -148,6 +151,15 @@ fn contents(context: &Context) -> Vec<String> {
         }
     }
     all
+}
+
+/// A normal request is answered, and soon.
+async fn answers_quickly(context: &Context, ours: &Paired) {
+    let started = Instant::now();
+    let poll = "/rest/v1/gateway_jobs?select=id&status=eq.queued";
+    let answer = context.signed(Method::GET, poll, &ours.access).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }
 
 async fn with_a_job() -> (Context, Paired, String) {
