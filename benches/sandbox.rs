@@ -331,7 +331,7 @@ struct Heard {
 async fn fanout() {
     const SOCKETS: usize = 200;
     const ROWS: usize = 1_000;
-    const ROUNDS: usize = 3;
+    const ROUNDS: usize = 6;
     const PACE: Duration = Duration::from_millis(20);
     let sandbox = Sandbox::new().await;
     let server = sandbox.serve();

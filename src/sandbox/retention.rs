@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::app::{micros, now_micros};
@@ -130,10 +130,25 @@ const KINDS: [Kind; 7] = [
     },
 ];
 
-/// Deletes what ended more than `keep` ago, and sessions and codes after their own times, until
-/// `stop`. `None` keeps what happened for ever.
-pub(super) async fn run(store: Store, keep: Option<Duration>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(INTERVAL);
+/// The first batch, before anything is served: a server that never runs for long cleans up as well.
+/// Tells whether there may be more.
+pub(super) async fn begin(store: &Store, keep: Option<Duration>) -> bool {
+    let bounds = Bounds { now: now_micros(), keep };
+    let batch = store.write(move |write| delete_batch(write.tx, bounds));
+    batch.await.map_or_else(
+        |error| {
+            told(Err(error));
+            true
+        },
+        |count| count > 0,
+    )
+}
+
+/// Deletes what ended more than `keep` ago, and sessions and codes after their own times, every
+/// hour and, if there is `more`, now, until `stop`. `None` keeps what happened for ever.
+pub(super) async fn run(store: Store, keep: Option<Duration>, more: bool, stop: CancellationToken) {
+    let first = if more { Duration::ZERO } else { INTERVAL };
+    let mut ticks = tokio::time::interval_at(Instant::now() + first, INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // Cancel safe: a tick that was not taken comes again.
@@ -144,14 +159,18 @@ pub(super) async fn run(store: Store, keep: Option<Duration>, stop: Cancellation
         // Cancel safe: each batch is a write of its own.
         tokio::select! {
             () = stop.cancelled() => return,
-            swept = sweep(&store, keep) => match swept {
-                Ok(0) => {}
-                Ok(count) => tracing::info!(count, "deleted old rows"),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "could not delete old rows");
-                }
-            },
+            swept = sweep(&store, keep) => told(swept),
+        }
+    }
+}
+
+fn told(swept: Result<usize, StoreError>) {
+    match swept {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "deleted old rows"),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "could not delete old rows");
         }
     }
 }
@@ -457,7 +476,9 @@ mod tests {
         fixture.job("first".to_owned(), "completed", 31 * DAY, 31 * DAY).await;
         let mut changes = fixture.store.changes();
         let stop = CancellationToken::new();
-        let task = run(fixture.store.clone(), Some(KEEP), stop.clone());
+        assert!(begin(&fixture.store, Some(KEEP)).await);
+        assert!(!begin(&fixture.store, Some(KEEP)).await);
+        let task = run(fixture.store.clone(), Some(KEEP), false, stop.clone());
         let story = async {
             assert_eq!(changes.recv().await.unwrap().kind, ChangeKind::Delete);
             tokio::time::pause();

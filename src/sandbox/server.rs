@@ -242,6 +242,7 @@ impl Server {
         let store =
             tokio::task::spawn_blocking(move || Store::open_with(&database, schema)).await??;
         let team_id = default_team(&store).await?;
+        let more_is_old = retention::begin(&store, options.keep_jobs).await;
         let most = options.storage.max_total_bytes;
         let contents = contents::start(&options.data_dir, most, &store).await?;
         let stop = CancellationToken::new();
@@ -275,7 +276,7 @@ impl Server {
         tasks.spawn("realtime", |stop| realtime::run(app.clone(), newcomers, stop));
         tasks.spawn("liveness", |stop| liveness::run(app.clone(), stop));
         let (store, keep) = (app.store.clone(), options.keep_jobs);
-        tasks.spawn("retention", |stop| retention::run(store, keep, stop));
+        tasks.spawn("retention", |stop| retention::run(store, keep, more_is_old, stop));
         tracing::info!(url = %app.url, "the sandbox is up");
         Ok(Self { app, address, tasks, advertisement, lock })
     }
