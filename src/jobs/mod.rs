@@ -20,5 +20,5 @@ mod stop;
 
 pub use controller::{ActiveJob, Activity, Controller, Level, News, Offer};
 pub use handlers::Host;
-pub use queue::{Entry, Offered, Queue, Work};
+pub use queue::{Entry, Gate, Offered, Queue, Work};
 pub use stop::{JobStop, StopReason};

@@ -5,6 +5,7 @@
 //! installed give a [`Plan`], what a run left gives an [`Outcome`].
 
 mod ask;
+mod attendant;
 mod candidates;
 pub mod discovery;
 pub mod health;
@@ -20,13 +21,14 @@ mod version;
 mod wrapper;
 
 pub use ask::{Asker, NoAnswer};
+pub use attendant::{Attendant, Check};
 pub use id::ProviderId;
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
-pub use roster::{Ran, Roster, Standing, Standings, Worsened};
 pub use plan::{
     Effort, FirstSignal, Flags, Format, Installed, ModelRequest, OutputMode, Plan, PlanError,
     PlanFile,
 };
+pub use roster::{Ran, Roster, Standing, Standings, Worsened};
 
 use crate::model::ProviderSupports;
 
@@ -66,4 +68,9 @@ pub trait Provider: Send + Sync {
 
     /// What a run of that plan came to.
     fn decode(&self, request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome;
+}
+
+/// Every provider there is, in the order in which people see them.
+pub fn all() -> Vec<&'static dyn Provider> {
+    Vec::new()
 }

@@ -11,10 +11,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identity;
+use super::model_check::ModelCheck;
+use super::providers::Occasion;
 use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::{
-    config_watch, events, heartbeat, ingress, realtime, session, status_socket, supervisor,
+    config_watch, events, heartbeat, ingress, providers, realtime, session, status_socket,
+    supervisor,
 };
 use crate::backend::{Api, Endpoint, GatewayEvent, Http, RedactedTokens, Session};
 use crate::config::{
@@ -25,6 +28,7 @@ use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Controller, Host, Level};
 use crate::model::{GatewayId, TeamId};
 use crate::observe::Redactor;
+use crate::providers::Roster;
 use crate::task::Group;
 
 /// A probe may hold the instance lock for a moment; a gateway holds it for life.
@@ -169,6 +173,7 @@ impl Gateway {
             saved.full_control(),
             saved.text("gatewayId").map(str::to_owned),
             journal,
+            Roster::new(options.redactor.clone()),
         ));
         Ok(Self { options, config, shared, socket, pid_file, _lock: lock })
     }
@@ -195,9 +200,13 @@ impl Gateway {
                 status_socket::run(Arc::clone(&shared), Arc::clone(&socket), stop)
             });
         }
+        let mut occasion = Occasion::Startup;
         let result = loop {
-            match self.live_identity().await {
-                Ok(IdentityEnd::NewIdentity) => self.shared.begin_identity(),
+            match self.live_identity(occasion).await {
+                Ok(IdentityEnd::NewIdentity) => {
+                    self.shared.begin_identity();
+                    occasion = Occasion::Pairing;
+                }
                 Ok(IdentityEnd::Exit(reason)) => break Ok(reason),
                 Err(error) => break Err(error),
             }
@@ -212,8 +221,8 @@ impl Gateway {
         result
     }
 
-    async fn live_identity(&self) -> Result<IdentityEnd, StartError> {
-        let identity = Arc::new(self.identity()?);
+    async fn live_identity(&self, occasion: Occasion) -> Result<IdentityEnd, StartError> {
+        let identity = Arc::new(self.identity(occasion)?);
         let mut group = Group::new(CancellationToken::new());
         self.start_supervisors(&mut group, &identity);
         let end = self.watch_identity(&identity).await;
@@ -229,7 +238,7 @@ impl Gateway {
     }
 
     /// The identity that `gateway.json` holds now.
-    fn identity(&self) -> Result<Identity, StartError> {
+    fn identity(&self, occasion: Occasion) -> Result<Identity, StartError> {
         let settings = &self.options.settings;
         let saved = self.config.load()?;
         if !saved.is_paired() {
@@ -254,7 +263,7 @@ impl Gateway {
             polled: self.shared.polled.subscribe(),
             journal: self.shared.journal.clone(),
             caller_umask: self.options.caller_umask,
-            claude: None,
+            providers: Arc::clone(&self.shared.providers),
         });
         Ok(Identity {
             shared: Arc::clone(&self.shared),
@@ -266,6 +275,7 @@ impl Gateway {
                 .get("PANORAMA_VM_IMAGE_REFERENCE")
                 .map(str::to_owned),
             is_guest: is_guest(&saved),
+            occasion,
         })
     }
 
@@ -284,6 +294,12 @@ impl Gateway {
         let concurrency = self.options.settings.concurrency.value;
         supervisor::spawn(group, shared, "jobs", move |stop| {
             jobs(Arc::clone(&own), concurrency, stop)
+        });
+        let own = Arc::clone(identity);
+        let settings = self.options.settings.clone();
+        supervisor::spawn(group, shared, "providers", move |stop| {
+            let check = ModelCheck::new(Arc::clone(&own.host));
+            providers::run(Arc::clone(&own), settings.clone(), check, stop)
         });
         if !identity.is_guest {
             let own = Arc::clone(identity);

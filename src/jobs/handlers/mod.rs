@@ -4,7 +4,7 @@
 mod diagnostic;
 mod shell_exec;
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use crate::backend::Api;
 use crate::config::{ConfigStore, Environment};
 use crate::model::{Job, JobStatus};
 use crate::observe::Redactor;
+use crate::providers::Roster;
 
 /// What handlers need of the host they run on.
 #[derive(Debug)]
@@ -35,8 +36,8 @@ pub struct Host {
     pub polled: watch::Receiver<Option<Instant>>,
     /// What is claimed and how it ended, on disk.
     pub journal: Journal,
-    /// The Claude Code command, when there is one.
-    pub claude: Option<PathBuf>,
+    /// The agent CLIs of this host.
+    pub providers: Arc<Roster>,
 }
 
 impl Host {
