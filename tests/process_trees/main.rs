@@ -4,6 +4,7 @@
 
 mod background;
 mod ending;
+mod input;
 mod output;
 mod starting;
 
@@ -31,6 +32,7 @@ fn spec(program: &str, args: &[&str]) -> RunSpec {
         umask: 0o022,
         stop: StopSequence::Shell { grace: Duration::from_millis(300) },
         background: Background::Swept,
+        stdin: None,
         capture_limit: 5_000_000,
     }
 }
