@@ -52,6 +52,15 @@ impl ProviderId {
         }
     }
 
+    /// The flag that names its executable.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::ClaudeCode => "--claude-cli",
+            Self::Codex => "--codex-cli",
+            Self::Gemini => "--gemini-cli",
+        }
+    }
+
     /// For people.
     pub fn title(self) -> &'static str {
         match self {

@@ -254,7 +254,7 @@ impl Gateway {
             polled: self.shared.polled.subscribe(),
             journal: self.shared.journal.clone(),
             caller_umask: self.options.caller_umask,
-            claude: crate::providers::find_claude(settings),
+            claude: None,
         });
         Ok(Identity {
             shared: Arc::clone(&self.shared),
