@@ -15,7 +15,7 @@ use super::handlers::Host;
 use super::journal::replay::replay;
 use super::life;
 use super::machine_control::HEARTBEAT_FRESH;
-use super::queue::{Entry, Offered, Queue, Work};
+use super::queue::{Entry, Offered, Queue, Slots, Work};
 use super::stop::{JobStop, StopReason};
 use crate::model::{Job, JobId, JobStatus};
 use crate::task::{Ending, Group};
@@ -106,19 +106,19 @@ impl Controller {
     /// one. `activity` is told of every change.
     pub fn new(
         host: Arc<Host>,
-        concurrency: usize,
+        slots: Slots,
         level: watch::Receiver<Level>,
         heard: watch::Receiver<Option<Instant>>,
         activity: watch::Sender<Activity>,
     ) -> Self {
         Self {
             host,
-            queue: Queue::new(concurrency),
+            queue: Queue::new(slots),
             jobs: Group::new(CancellationToken::new()),
             replays: Group::new(CancellationToken::new()),
             stops: HashMap::new(),
             claimed: BTreeMap::new(),
-            claims: mpsc::channel(concurrency.max(1) * 2),
+            claims: mpsc::channel(slots.jobs.max(1) * 2),
             finished: 0,
             level,
             heard,

@@ -11,9 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Environment;
-use crate::process::{
-    Background, Ended, Exit, Run, RunSpec, StopSequence, child_environment,
-};
+use crate::process::{Background, Ended, Exit, Run, RunSpec, StopSequence, child_environment};
 
 /// Far above any help text.
 const CAPTURE_LIMIT: usize = 256 * 1024;
@@ -86,6 +84,7 @@ impl Asker {
             umask: self.umask,
             stop: StopSequence::Shell { grace: GRACE },
             background: Background::Swept,
+            stdin: None,
             capture_limit: CAPTURE_LIMIT,
         }
     }

@@ -15,18 +15,22 @@ mod outcome;
 mod plan;
 pub mod probe;
 mod roster;
+mod run;
 mod shell_hint;
 mod version;
+mod work_dir;
 mod wrapper;
 
 pub use ask::{Asker, NoAnswer};
 pub use id::ProviderId;
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
-pub use roster::{Ran, Roster, Standing, Standings, Worsened};
 pub use plan::{
     Effort, FirstSignal, Flags, Format, Installed, ModelRequest, OutputMode, Plan, PlanError,
     PlanFile,
 };
+pub use roster::{Ran, Roster, Standing, Standings, Worsened};
+pub use run::{OUTPUT_LIMIT, Place, PlanRun, PlanRunError, RefusedFile, output_path, run_plan};
+pub use work_dir::{WorkDir, WorkDirError, sweep_work_dirs};
 
 use crate::model::ProviderSupports;
 
@@ -66,4 +70,12 @@ pub trait Provider: Send + Sync {
 
     /// What a run of that plan came to.
     fn decode(&self, request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome;
+}
+
+/// Those that this build knows.
+const KNOWN: &[&dyn Provider] = &[];
+
+/// The provider of this id.
+pub fn by_id(id: ProviderId) -> Option<&'static dyn Provider> {
+    KNOWN.iter().copied().find(|provider| provider.id() == id)
 }

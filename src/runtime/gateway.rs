@@ -14,7 +14,7 @@ use super::identity::Identity;
 use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::{
-    config_watch, events, heartbeat, ingress, realtime, session, status_socket, supervisor,
+    config_watch, events, heartbeat, ingress, memory, realtime, session, status_socket, supervisor,
 };
 use crate::backend::{Api, Endpoint, GatewayEvent, Http, RedactedTokens, Session};
 use crate::config::{
@@ -22,9 +22,10 @@ use crate::config::{
     Settings, Source, Sourced,
 };
 use crate::jobs::journal::Journal;
-use crate::jobs::{Activity, Controller, Host, Level};
+use crate::jobs::{Activity, Controller, Host, Level, MODEL_WORK, Slots};
 use crate::model::{GatewayId, TeamId};
 use crate::observe::Redactor;
+use crate::providers::{Roster, sweep_work_dirs};
 use crate::task::Group;
 
 /// A probe may hold the instance lock for a moment; a gateway holds it for life.
@@ -118,6 +119,7 @@ pub struct Gateway {
     options: GatewayOptions,
     config: ConfigStore,
     shared: Arc<Shared>,
+    providers: Arc<Roster>,
     socket: Option<Arc<StdListener>>,
     pid_file: PidFile,
     _lock: FileLock,
@@ -155,6 +157,8 @@ impl Gateway {
         let (url, key) = options.settings.backend(Purpose::Start)?;
         save_backend(&config, &saved, &url, key.expose_secret())?;
         crate::fs::ensure_private_dir(&paths.tmp()).map_err(ConfigError::from)?;
+        // Nobody works in there: the lock is ours.
+        sweep_work_dirs(&paths.work(MODEL_WORK));
         let journal = Journal::open(&paths.journal()).map_err(ConfigError::from)?;
         let pid_file = PidFile::write(&paths.pid_file).map_err(ConfigError::from)?;
         let socket = status_socket::bind(&paths.socket())
@@ -170,7 +174,8 @@ impl Gateway {
             saved.text("gatewayId").map(str::to_owned),
             journal,
         ));
-        Ok(Self { options, config, shared, socket, pid_file, _lock: lock })
+        let providers = Arc::new(Roster::new(options.redactor.clone()));
+        Ok(Self { options, config, shared, providers, socket, pid_file, _lock: lock })
     }
 
     /// Steers it.
@@ -255,6 +260,7 @@ impl Gateway {
             journal: self.shared.journal.clone(),
             caller_umask: self.options.caller_umask,
             claude: None,
+            providers: Arc::clone(&self.providers),
         });
         Ok(Identity {
             shared: Arc::clone(&self.shared),
@@ -281,10 +287,8 @@ impl Gateway {
         });
         // Ingress and controller share a channel, so they are one supervisor.
         let own = Arc::clone(identity);
-        let concurrency = self.options.settings.concurrency.value;
-        supervisor::spawn(group, shared, "jobs", move |stop| {
-            jobs(Arc::clone(&own), concurrency, stop)
-        });
+        let slots = slots(&self.options.settings);
+        supervisor::spawn(group, shared, "jobs", move |stop| jobs(Arc::clone(&own), slots, stop));
         if !identity.is_guest {
             let own = Arc::clone(identity);
             supervisor::spawn(group, shared, "realtime", move |stop| {
@@ -394,19 +398,25 @@ async fn at(deadline: Option<tokio::time::Instant>) {
 }
 
 /// Ingress and controller until `stop`.
-async fn jobs(identity: Arc<Identity>, concurrency: usize, stop: CancellationToken) {
+async fn jobs(identity: Arc<Identity>, slots: Slots, stop: CancellationToken) {
     let shared = Arc::clone(&identity.shared);
     let (tell, news) = mpsc::channel(NEWS);
     // Realtime tells the controller too, but its failure is not this task's.
     shared.news.send_replace(Some(tell.clone()));
     let controller = Controller::new(
         Arc::clone(&identity.host),
-        concurrency,
+        slots,
         shared.level.subscribe(),
         shared.heard.subscribe(),
         shared.activity.clone(),
     );
     tokio::join!(ingress::run(identity, tell, stop.clone()), controller.run(news, stop),);
+}
+
+fn slots(settings: &Settings) -> Slots {
+    let jobs = settings.concurrency.value;
+    let agents = settings.agent_concurrency.as_ref().map(|set| set.value);
+    Slots { jobs, agents: agents.unwrap_or_else(|| memory::agents(jobs)).min(jobs) }
 }
 
 fn claim_instance(config: &ConfigStore) -> Result<FileLock, StartError> {

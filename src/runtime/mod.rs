@@ -16,6 +16,7 @@ mod gateway;
 mod heartbeat;
 mod identity;
 mod ingress;
+mod memory;
 mod realtime;
 mod session;
 mod shared;

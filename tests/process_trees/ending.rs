@@ -280,7 +280,10 @@ fn agent(script: &str, first: FirstSignal, grace: Duration) -> RunSpec {
 }
 
 /// Runs until it has said `up`, then stops it.
-async fn stopped_when_up(spec: RunSpec, up: &std::path::Path) -> panorama_gateway::process::Outcome {
+async fn stopped_when_up(
+    spec: RunSpec,
+    up: &std::path::Path,
+) -> panorama_gateway::process::Outcome {
     let mut spec = spec;
     spec.env.push(("UP".into(), up.into()));
     let cancel = CancellationToken::new();
@@ -297,8 +300,7 @@ async fn stopped_when_up(spec: RunSpec, up: &std::path::Path) -> panorama_gatewa
 #[tokio::test]
 async fn an_agent_cleans_up_after_its_first_signal() {
     let folder = tempfile::tempdir().unwrap();
-    for (first, signal) in
-        [(FirstSignal::Interrupt, "INT"), (FirstSignal::TerminateGroup, "TERM")]
+    for (first, signal) in [(FirstSignal::Interrupt, "INT"), (FirstSignal::TerminateGroup, "TERM")]
     {
         // Its command has a session of its own: only the agent knows it, or who holds the tree.
         let script = format!(

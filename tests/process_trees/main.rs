@@ -6,6 +6,7 @@ mod background;
 mod ending;
 mod input;
 mod output;
+mod plans;
 mod starting;
 
 use std::ffi::OsString;

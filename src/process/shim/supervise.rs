@@ -4,9 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::process::{
-    Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait,
-};
+use rustix::process::{Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
 
 use super::control::Control;
 use super::launch::Leader;
@@ -185,8 +183,7 @@ impl Supervisor {
             StopSequence::Shell { .. } => self.terminate_all(now + grace),
             StopSequence::Agent { first, .. } => {
                 self.ask(first);
-                self.phase =
-                    Phase::Asking { terminate_at: now + grace / 2, kill_at: now + grace };
+                self.phase = Phase::Asking { terminate_at: now + grace / 2, kill_at: now + grace };
             }
         }
     }
