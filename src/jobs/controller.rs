@@ -15,7 +15,7 @@ use super::handlers::Host;
 use super::journal::replay::replay;
 use super::life;
 use super::machine_control::HEARTBEAT_FRESH;
-use super::queue::{Entry, Gate, Offered, Queue, Work};
+use super::queue::{Entry, Gate, Offered, Queue, Slots, Work};
 use super::stop::{JobStop, StopReason};
 use crate::model::{Job, JobId, JobStatus};
 use crate::providers::Standings;
@@ -108,7 +108,7 @@ impl Controller {
     /// one. `activity` is told of every change.
     pub fn new(
         host: Arc<Host>,
-        concurrency: usize,
+        slots: Slots,
         level: watch::Receiver<Level>,
         heard: watch::Receiver<Option<Instant>>,
         activity: watch::Sender<Activity>,
@@ -116,12 +116,12 @@ impl Controller {
         Self {
             providers: host.providers.subscribe(),
             host,
-            queue: Queue::new(concurrency),
+            queue: Queue::new(slots),
             jobs: Group::new(CancellationToken::new()),
             replays: Group::new(CancellationToken::new()),
             stops: HashMap::new(),
             claimed: BTreeMap::new(),
-            claims: mpsc::channel(concurrency.max(1) * 2),
+            claims: mpsc::channel(slots.jobs.max(1) * 2),
             finished: 0,
             level,
             heard,

@@ -1,7 +1,7 @@
 //! The queue: what waits, what runs, what may start next. Pure; time is passed in.
 //!
-//! Invariants: a job id is known at most once (waiting or active); at most `concurrency` slots are
-//! in use; two `subagent_run` jobs of one subagent never run together; a `subagent_cancel` needs no
+//! Invariants: a job id is known at most once (waiting or active); no more slots are in use than there
+//! are, and no more of them by agents than agents may run; two `subagent_run` jobs of one subagent never run together; a `subagent_cancel` needs no
 //! slot and starts even while the queue does not accept.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -69,6 +69,11 @@ impl Entry {
         }
     }
 
+    /// It runs an agent CLI, which takes hundreds of megabytes.
+    fn is_agent(&self) -> bool {
+        matches!(self.job_type(), "model_run" | "subagent_run")
+    }
+
     /// The subagent that must not run twice at a time.
     fn subagent(&self) -> Option<&str> {
         match &self.work {
@@ -103,16 +108,26 @@ pub enum Offered {
     Full,
 }
 
+/// How many jobs run at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slots {
+    /// In all, at least one.
+    pub jobs: usize,
+    /// How many of them may run an agent CLI, at least one.
+    pub agents: usize,
+}
+
 #[derive(Debug)]
 struct Slot {
-    uses_slot: bool,
+    counts: bool,
+    is_agent: bool,
     subagent: Option<String>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Queue {
-    concurrency: usize,
+    slots: Slots,
     accepting: bool,
     waiting: VecDeque<Entry>,
     waiting_ids: HashSet<JobId>,
@@ -124,10 +139,10 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// An empty queue that accepts, with this many slots (at least one).
-    pub fn new(concurrency: usize) -> Self {
+    /// An empty queue that accepts.
+    pub fn new(slots: Slots) -> Self {
         Self {
-            concurrency: concurrency.max(1),
+            slots: Slots { jobs: slots.jobs.max(1), agents: slots.agents.max(1) },
             accepting: true,
             waiting: VecDeque::new(),
             waiting_ids: HashSet::new(),
@@ -161,7 +176,7 @@ impl Queue {
     pub fn start_next(&mut self, gate: &Gate) -> Option<Entry> {
         let slot_free = self.accepting
             && gate.may_claim
-            && self.active.values().filter(|slot| slot.uses_slot).count() < self.concurrency;
+            && self.active.values().filter(|slot| slot.counts).count() < self.slots.jobs;
         let may_start =
             |entry: &Entry| slot_free && self.is_free(entry) && !entry.waits_for(&gate.undecided);
         let index = self
@@ -171,22 +186,35 @@ impl Queue {
             .or_else(|| self.waiting.iter().position(may_start))?;
         let entry = self.waiting.remove(index)?;
         self.waiting_ids.remove(&entry.id);
-        let slot =
-            Slot { uses_slot: !entry.is_cancel(), subagent: entry.subagent().map(str::to_owned) };
+        let slot = Slot {
+            counts: !entry.is_cancel(),
+            is_agent: entry.is_agent(),
+            subagent: entry.subagent().map(str::to_owned),
+        };
         self.active.insert(entry.id.clone(), slot);
         Some(entry)
     }
 
     fn is_free(&self, entry: &Entry) -> bool {
-        entry.subagent().is_none_or(|subagent| {
-            !self.active.values().any(|slot| slot.subagent.as_deref() == Some(subagent))
+        self.has_room_for(entry) && !self.is_running_subagent_of(entry)
+    }
+
+    /// Agents that find no room wait, and others overtake them.
+    fn has_room_for(&self, entry: &Entry) -> bool {
+        let agents = self.active.values().filter(|slot| slot.is_agent).count();
+        !entry.is_agent() || agents < self.slots.agents
+    }
+
+    fn is_running_subagent_of(&self, entry: &Entry) -> bool {
+        entry.subagent().is_some_and(|subagent| {
+            self.active.values().any(|slot| slot.subagent.as_deref() == Some(subagent))
         })
     }
 
     /// A row that an earlier gateway claimed is being brought to its end: it uses no slot, and is
     /// not started again meanwhile.
     pub fn adopt(&mut self, id: JobId) {
-        self.active.insert(id, Slot { uses_slot: false, subagent: None });
+        self.active.insert(id, Slot { counts: false, is_agent: false, subagent: None });
     }
 
     /// An active row ended (or was not ours to claim).
@@ -246,6 +274,10 @@ mod tests {
         Gate { may_claim: true, undecided: Vec::new() }
     }
 
+    fn queue(jobs: usize) -> Queue {
+        Queue::new(Slots { jobs, agents: jobs })
+    }
+
     fn start(queue: &mut Queue) -> Option<String> {
         queue.start_next(&open()).map(|entry| entry.id.to_string())
     }
@@ -253,7 +285,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn first_in_first_out_within_the_slots() {
         let now = Instant::now();
-        let mut queue = Queue::new(2);
+        let mut queue = queue(2);
         for id in ["a", "b", "c"] {
             assert_eq!(queue.offer(entry(id, "shell_exec", None), now), Offered::Queued);
         }
@@ -268,7 +300,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_subagent_runs_once_and_others_overtake() {
         let now = Instant::now();
-        let mut queue = Queue::new(10);
+        let mut queue = queue(10);
         queue.offer(entry("a", "subagent_run", Some("s1")), now);
         queue.offer(entry("b", "subagent_run", Some("s1")), now);
         queue.offer(entry("c", "subagent_run", Some("s2")), now);
@@ -280,9 +312,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn agents_wait_for_memory_and_others_overtake() {
+        let now = Instant::now();
+        let mut queue = Queue::new(Slots { jobs: 3, agents: 1 });
+        queue.offer(entry("a", "model_run", None), now);
+        queue.offer(entry("b", "model_run", None), now);
+        queue.offer(entry("c", "subagent_run", Some("s")), now);
+        queue.offer(entry("d", "shell_exec", None), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("a"));
+        assert_eq!(start(&mut queue).as_deref(), Some("d"));
+        queue.offer(entry("x", "subagent_cancel", None), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("x"), "a cancel job is no agent");
+        assert_eq!(start(&mut queue), None);
+        queue.ended(&JobId::new("d"), now);
+        assert_eq!(start(&mut queue), None);
+        queue.ended(&JobId::new("a"), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("b"));
+        queue.ended(&JobId::new("b"), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("c"));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn cancel_jobs_pass_by_slots_gate_and_drain() {
         let now = Instant::now();
-        let mut queue = Queue::new(1);
+        let mut queue = queue(1);
         queue.offer(entry("a", "shell_exec", None), now);
         queue.offer(entry("b", "shell_exec", None), now);
         assert_eq!(start(&mut queue).as_deref(), Some("a"));
@@ -299,7 +352,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_starts_while_the_backend_has_not_heard_of_us() {
         let now = Instant::now();
-        let mut queue = Queue::new(1);
+        let mut queue = queue(1);
         queue.offer(entry("a", "shell_exec", None), now);
         assert_eq!(queue.start_next(&Gate::default()), None);
         assert_eq!(start(&mut queue).as_deref(), Some("a"));
@@ -316,7 +369,7 @@ mod tests {
             entry
         };
         let now = Instant::now();
-        let mut queue = Queue::new(10);
+        let mut queue = queue(10);
         queue.offer(model_run("codex", json!({"provider": "codex", "model": "sonnet"})), now);
         queue.offer(model_run("gemini", json!({"model": "gemini-3-pro"})), now);
         queue.offer(model_run("claude", json!({"model": "__default__"})), now);
@@ -340,7 +393,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_poll_that_began_before_the_end_does_not_bring_a_job_back() {
         let poll_began = Instant::now();
-        let mut queue = Queue::new(1);
+        let mut queue = queue(1);
         queue.offer(entry("a", "shell_exec", None), poll_began);
         start(&mut queue);
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -354,7 +407,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_an_earlier_gateway_left_uses_no_slot_and_is_not_started_again() {
         let now = Instant::now();
-        let mut queue = Queue::new(1);
+        let mut queue = queue(1);
         queue.adopt(JobId::new("old"));
         assert_eq!(queue.offer(entry("old", "shell_exec", None), now), Offered::Known);
         queue.offer(entry("a", "shell_exec", None), now);
@@ -367,7 +420,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_still_takes_cancel_jobs() {
         let now = Instant::now();
-        let mut queue = Queue::new(1);
+        let mut queue = queue(1);
         for n in 0..MAX_WAITING {
             queue.offer(entry(&n.to_string(), "shell_exec", None), now);
         }
@@ -381,11 +434,12 @@ mod tests {
         fn slots_and_exclusion_hold_whatever_comes(
             steps in proptest::collection::vec((0u8..4, 0u8..20, 0u8..3), 1..200),
             concurrency in 1usize..5,
+            agents in 1usize..5,
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let _entered = runtime.enter();
             let now = Instant::now();
-            let mut queue = Queue::new(concurrency);
+            let mut queue = Queue::new(Slots { jobs: concurrency, agents });
             let mut active: Vec<Entry> = Vec::new();
             for (step, id, subagent) in steps {
                 let kind = ["shell_exec", "subagent_run", "subagent_cancel"][usize::from(id) % 3];
@@ -401,6 +455,8 @@ mod tests {
                 }
                 let slots = active.iter().filter(|entry| !entry.is_cancel()).count();
                 prop_assert!(slots <= concurrency);
+                let running = active.iter().filter(|entry| entry.is_agent()).count();
+                prop_assert!(running <= agents);
                 let mut subagents: Vec<_> = active.iter().filter_map(Entry::subagent).collect();
                 subagents.sort_unstable();
                 let all = subagents.len();

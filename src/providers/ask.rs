@@ -84,6 +84,7 @@ impl Asker {
             umask: self.umask,
             stop: StopSequence::Shell { grace: GRACE },
             background: Background::Swept,
+            stdin: None,
             capture_limit: CAPTURE_LIMIT,
         }
     }

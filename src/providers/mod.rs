@@ -16,8 +16,10 @@ mod outcome;
 mod plan;
 pub mod probe;
 mod roster;
+mod run;
 mod shell_hint;
 mod version;
+mod work_dir;
 mod wrapper;
 
 pub use ask::{Asker, NoAnswer};
@@ -29,6 +31,8 @@ pub use plan::{
     PlanFile,
 };
 pub use roster::{Ran, Roster, Standing, Standings, Worsened};
+pub use run::{OUTPUT_LIMIT, Place, PlanRun, PlanRunError, RefusedFile, output_path, run_plan};
+pub use work_dir::{WorkDir, WorkDirError, sweep_work_dirs};
 
 use crate::model::ProviderSupports;
 
@@ -71,6 +75,14 @@ pub trait Provider: Send + Sync {
 }
 
 /// Every provider there is, in the order in which people see them.
-pub fn all() -> Vec<&'static dyn Provider> {
-    Vec::new()
+pub fn all() -> impl Iterator<Item = &'static dyn Provider> {
+    KNOWN.iter().copied()
+}
+
+/// Those that this build knows.
+const KNOWN: &[&dyn Provider] = &[];
+
+/// The provider of this id.
+pub fn by_id(id: ProviderId) -> Option<&'static dyn Provider> {
+    all().find(|provider| provider.id() == id)
 }

@@ -16,7 +16,7 @@ use super::providers::Occasion;
 use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::{
-    config_watch, events, heartbeat, ingress, providers, realtime, session, status_socket,
+    config_watch, events, heartbeat, ingress, memory, providers, realtime, session, status_socket,
     supervisor,
 };
 use crate::backend::{Api, Endpoint, GatewayEvent, Http, RedactedTokens, Session};
@@ -25,10 +25,10 @@ use crate::config::{
     Settings, Source, Sourced,
 };
 use crate::jobs::journal::Journal;
-use crate::jobs::{Activity, Controller, Host, Level};
+use crate::jobs::{Activity, Controller, Host, Level, MODEL_WORK, Slots};
 use crate::model::{GatewayId, TeamId};
 use crate::observe::Redactor;
-use crate::providers::Roster;
+use crate::providers::{Roster, sweep_work_dirs};
 use crate::task::Group;
 
 /// A probe may hold the instance lock for a moment; a gateway holds it for life.
@@ -159,6 +159,8 @@ impl Gateway {
         let (url, key) = options.settings.backend(Purpose::Start)?;
         save_backend(&config, &saved, &url, key.expose_secret())?;
         crate::fs::ensure_private_dir(&paths.tmp()).map_err(ConfigError::from)?;
+        // Nobody works in there: the lock is ours.
+        sweep_work_dirs(&paths.work(MODEL_WORK));
         let journal = Journal::open(&paths.journal()).map_err(ConfigError::from)?;
         let pid_file = PidFile::write(&paths.pid_file).map_err(ConfigError::from)?;
         let socket = status_socket::bind(&paths.socket())
@@ -291,10 +293,8 @@ impl Gateway {
         });
         // Ingress and controller share a channel, so they are one supervisor.
         let own = Arc::clone(identity);
-        let concurrency = self.options.settings.concurrency.value;
-        supervisor::spawn(group, shared, "jobs", move |stop| {
-            jobs(Arc::clone(&own), concurrency, stop)
-        });
+        let slots = slots(&self.options.settings);
+        supervisor::spawn(group, shared, "jobs", move |stop| jobs(Arc::clone(&own), slots, stop));
         let own = Arc::clone(identity);
         let settings = self.options.settings.clone();
         supervisor::spawn(group, shared, "providers", move |stop| {
@@ -410,19 +410,25 @@ async fn at(deadline: Option<tokio::time::Instant>) {
 }
 
 /// Ingress and controller until `stop`.
-async fn jobs(identity: Arc<Identity>, concurrency: usize, stop: CancellationToken) {
+async fn jobs(identity: Arc<Identity>, slots: Slots, stop: CancellationToken) {
     let shared = Arc::clone(&identity.shared);
     let (tell, news) = mpsc::channel(NEWS);
     // Realtime tells the controller too, but its failure is not this task's.
     shared.news.send_replace(Some(tell.clone()));
     let controller = Controller::new(
         Arc::clone(&identity.host),
-        concurrency,
+        slots,
         shared.level.subscribe(),
         shared.heard.subscribe(),
         shared.activity.clone(),
     );
     tokio::join!(ingress::run(identity, tell, stop.clone()), controller.run(news, stop),);
+}
+
+fn slots(settings: &Settings) -> Slots {
+    let jobs = settings.concurrency.value;
+    let agents = settings.agent_concurrency.as_ref().map(|set| set.value);
+    Slots { jobs, agents: agents.unwrap_or_else(|| memory::agents(jobs)).min(jobs) }
 }
 
 fn claim_instance(config: &ConfigStore) -> Result<FileLock, StartError> {

@@ -64,6 +64,7 @@ fn spec(host: &Host, claude: &Path) -> RunSpec {
         umask: host.caller_umask,
         stop: StopSequence::Shell { grace: GRACE },
         background: Background::Swept,
+        stdin: None,
         capture_limit: CAPTURE_LIMIT,
     }
 }

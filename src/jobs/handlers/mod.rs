@@ -2,6 +2,7 @@
 //! writes to the row itself.
 
 mod diagnostic;
+mod model_run;
 mod shell_exec;
 
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use crate::config::{ConfigStore, Environment};
 use crate::model::{Job, JobStatus};
 use crate::observe::Redactor;
 use crate::providers::Roster;
+
+pub(crate) use model_run::WORK as MODEL_WORK;
 
 /// What handlers need of the host they run on.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ pub struct Host {
 impl Host {
     /// Before a child's output is shown: whatever stands in `gateway.json` now, the child may have
     /// read. A pairing from another process is known here no later than its result is made.
-    pub(super) async fn learn_secrets(&self) {
+    pub(crate) async fn learn_secrets(&self) {
         let config = self.config.clone();
         if let Ok(Ok(saved)) = tokio::task::spawn_blocking(move || config.load()).await {
             saved.secrets().for_each(|secret| self.redactor.add_secret(secret));
@@ -113,6 +116,7 @@ pub(super) async fn run(
 ) -> Finished {
     match job.job_type.as_str() {
         "shell_exec" => shell_exec::run(host, job, stop, progress).await,
+        "model_run" => Box::pin(model_run::run(host, job, stop, progress)).await,
         "diagnostic" => diagnostic::run(host, stop, progress).await,
         other => Finished::failed(json!({
             "message": format!("This gateway does not know the job type {other:?}"),
