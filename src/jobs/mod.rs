@@ -21,5 +21,5 @@ mod stop;
 pub use controller::{ActiveJob, Activity, Controller, Level, News, Offer};
 pub use handlers::Host;
 pub(crate) use handlers::MODEL_WORK;
-pub use queue::{Entry, Offered, Queue, Slots, Work};
+pub use queue::{Entry, Gate, Offered, Queue, Slots, Work};
 pub use stop::{JobStop, StopReason};

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::{Job, JobId};
+use crate::providers::ProviderId;
 
 /// Most jobs that wait in memory; the rest stay `queued` at the backend and come with a later poll.
 const MAX_WAITING: usize = 1_000;
@@ -57,6 +58,20 @@ impl Entry {
         matches!(self.job_type(), "model_run" | "subagent_run")
     }
 
+    /// Whether it needs a provider that has no verdict yet, as far as the row tells: which provider
+    /// a subagent is for does not stand in it.
+    fn waits_for(&self, undecided: &[ProviderId]) -> bool {
+        let Work::Run(job) = &self.work else { return false };
+        let text = |name: &str| job.payload.get(name).and_then(serde_json::Value::as_str);
+        match job.job_type.as_str() {
+            "subagent_run" => !undecided.is_empty(),
+            "model_run" => text("model")
+                .map(|model| ProviderId::of_request(text("provider"), model))
+                .is_some_and(|id| undecided.contains(&id)),
+            _ => false,
+        }
+    }
+
     /// The subagent that must not run twice at a time.
     fn subagent(&self) -> Option<&str> {
         match &self.work {
@@ -68,6 +83,16 @@ impl Entry {
             Work::Run(_) | Work::Refuse(_) => None,
         }
     }
+}
+
+/// What, beside the queue itself, decides what may start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gate {
+    /// The backend has heard of us lately.
+    pub may_claim: bool,
+    /// Providers without a verdict: jobs for them wait, so that a gateway that was just started
+    /// fails none that it could run.
+    pub undecided: Vec<ProviderId>,
 }
 
 /// What became of an offer.
@@ -144,16 +169,19 @@ impl Queue {
         Offered::Queued
     }
 
-    /// Takes the next row that may start now and makes it active. `may_claim` is false while the
-    /// backend has not heard of us lately; cancel jobs are exempt from that too.
-    pub fn start_next(&mut self, may_claim: bool) -> Option<Entry> {
+    /// Takes the next row that may start now and makes it active. Cancel jobs are exempt from the
+    /// gate too.
+    pub fn start_next(&mut self, gate: &Gate) -> Option<Entry> {
         let slot_free = self.accepting
-            && may_claim
+            && gate.may_claim
             && self.active.values().filter(|slot| slot.counts).count() < self.slots.jobs;
-        let index =
-            self.waiting.iter().position(Entry::is_cancel).or_else(|| {
-                self.waiting.iter().position(|entry| slot_free && self.is_free(entry))
-            })?;
+        let may_start =
+            |entry: &Entry| slot_free && self.is_free(entry) && !entry.waits_for(&gate.undecided);
+        let index = self
+            .waiting
+            .iter()
+            .position(Entry::is_cancel)
+            .or_else(|| self.waiting.iter().position(may_start))?;
         let entry = self.waiting.remove(index)?;
         self.waiting_ids.remove(&entry.id);
         let slot = Slot {
@@ -244,8 +272,12 @@ mod tests {
         Queue::new(Slots { jobs, agents: jobs })
     }
 
+    fn open() -> Gate {
+        Gate { may_claim: true, undecided: Vec::new() }
+    }
+
     fn start(queue: &mut Queue) -> Option<String> {
-        queue.start_next(true).map(|entry| entry.id.to_string())
+        queue.start_next(&open()).map(|entry| entry.id.to_string())
     }
 
     #[tokio::test(start_paused = true)]
@@ -306,7 +338,8 @@ mod tests {
         queue.offer(entry("b", "shell_exec", None), now);
         assert_eq!(start(&mut queue).as_deref(), Some("a"));
         queue.offer(entry("x", "subagent_cancel", None), now);
-        assert_eq!(queue.start_next(false).map(|e| e.id.to_string()).as_deref(), Some("x"));
+        let closed = Gate::default();
+        assert_eq!(queue.start_next(&closed).map(|e| e.id.to_string()).as_deref(), Some("x"));
         queue.stop_accepting();
         queue.ended(&JobId::new("a"), now);
         assert_eq!(start(&mut queue), None, "b was dropped");
@@ -319,8 +352,40 @@ mod tests {
         let now = Instant::now();
         let mut queue = queue(1);
         queue.offer(entry("a", "shell_exec", None), now);
-        assert_eq!(queue.start_next(false), None);
+        assert_eq!(queue.start_next(&Gate::default()), None);
         assert_eq!(start(&mut queue).as_deref(), Some("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn jobs_wait_for_their_providers_verdict_and_others_overtake() {
+        use ProviderId::{ClaudeCode, Codex, Gemini};
+        let model_run = |id: &str, payload: serde_json::Value| {
+            let mut entry = entry(id, "model_run", None);
+            if let Work::Run(job) = &mut entry.work {
+                job.payload = serde_json::from_value(payload).unwrap();
+            }
+            entry
+        };
+        let now = Instant::now();
+        let mut queue = queue(10);
+        queue.offer(model_run("codex", json!({"provider": "codex", "model": "sonnet"})), now);
+        queue.offer(model_run("gemini", json!({"model": "gemini-3-pro"})), now);
+        queue.offer(model_run("claude", json!({"model": "__default__"})), now);
+        queue.offer(entry("sub", "subagent_run", Some("s")), now);
+        queue.offer(model_run("bad", json!({"provider": "nobody", "model": "sonnet"})), now);
+        queue.offer(entry("shell", "shell_exec", None), now);
+        let mut started = |undecided: &[ProviderId]| {
+            let gate = Gate { may_claim: true, undecided: undecided.to_vec() };
+            let mut started = Vec::new();
+            while let Some(entry) = queue.start_next(&gate) {
+                started.push(entry.id.to_string());
+            }
+            started
+        };
+        assert_eq!(started(&[ClaudeCode, Codex, Gemini]), ["shell"]);
+        assert_eq!(started(&[ClaudeCode, Gemini]), ["codex"]);
+        assert_eq!(started(&[Gemini]), ["claude", "bad"]);
+        assert_eq!(started(&[]), ["gemini", "sub"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -383,7 +448,7 @@ mod tests {
                             now + Duration::from_secs(1),
                         );
                     }
-                    2 => active.extend(queue.start_next(true)),
+                    2 => active.extend(queue.start_next(&open())),
                     _ => if let Some(entry) = active.pop() { queue.ended(&entry.id, now); }
                 }
                 let slots = active.iter().filter(|entry| !entry.is_cancel()).count();

@@ -27,7 +27,7 @@ const OF_HOME: [&str; 6] = [
 
 /// Every place where this CLI may be, each once, the most likely ones first. Absolute paths only:
 /// what a relative entry of `PATH` names depends on where somebody stands.
-pub fn candidates(id: ProviderId, environment: &Environment, macos: bool) -> Vec<PathBuf> {
+pub(super) fn candidates(id: ProviderId, environment: &Environment, macos: bool) -> Vec<PathBuf> {
     let home = environment.path("HOME");
     let below_home = |path: &str| home.as_ref().map(|home| home.join(path));
     let mut found = Vec::new();
@@ -52,7 +52,7 @@ pub fn candidates(id: ProviderId, environment: &Environment, macos: bool) -> Vec
 
 /// What a person named: a path (`~/` is the home directory), or a name that is looked for in the
 /// directories of `PATH`. All places where it may be.
-pub fn named(value: &str, environment: &Environment) -> Vec<PathBuf> {
+pub(super) fn named(value: &str, environment: &Environment) -> Vec<PathBuf> {
     if let Some(below) = value.strip_prefix("~/") {
         return environment.path("HOME").map(|home| home.join(below)).into_iter().collect();
     }

@@ -39,13 +39,23 @@ pub struct Look {
 
 /// What a search came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The executable; `None`: there is none.
-    pub command: Option<PathBuf>,
-    /// Trimmed output of `--version`; `None`: not asked yet, since there is nothing to choose from.
-    pub version: Option<String>,
-    /// Why it cannot be used, one line.
-    pub problem: Option<String>,
+pub enum Finding {
+    /// There is none; why, one line.
+    Missing(String),
+    /// There is one that does not answer.
+    Mute {
+        /// The most likely executable.
+        command: PathBuf,
+        /// One line.
+        problem: String,
+    },
+    /// There is one.
+    Found {
+        /// The executable.
+        command: PathBuf,
+        /// Trimmed output of `--version`; `None`: not asked, since there was nothing to choose from.
+        version: Option<String>,
+    },
 }
 
 /// The search for one CLI.
@@ -123,18 +133,18 @@ impl Search {
     /// Chooses among what a look found: the highest version, and among equals the most likely.
     pub async fn run(&mut self, asker: &Asker, variables: &[(&str, &str)], look: &Look) -> Finding {
         match look.files.as_slice() {
-            [] => Finding {
-                command: None,
-                version: None,
-                problem: Some(self.not_found(asker, look).await),
-            },
-            [only] => Finding {
-                command: Some(only.path.clone()),
+            [] => Finding::Missing(self.not_found(asker, look).await),
+            [only] => Finding::Found {
+                command: only.path.clone(),
                 version: self.versions.get(only).cloned(),
-                problem: None,
             },
-            several => self.choose(asker, variables, several).await,
+            [first, ..] => self.choose(asker, variables, first, &look.files).await,
         }
+    }
+
+    /// Every file is to be asked again.
+    pub fn forget(&mut self) {
+        self.versions.clear();
     }
 
     /// Remembers what the command of a look told, so that it is not asked again.
@@ -148,6 +158,7 @@ impl Search {
         &mut self,
         asker: &Asker,
         variables: &[(&str, &str)],
+        first: &File,
         files: &[File],
     ) -> Finding {
         let ask = async |file: &File| match self.versions.get(file) {
@@ -171,19 +182,11 @@ impl Search {
                 best = Some((file, version));
             }
         }
-        let first = files.first().map(|file| file.path.clone());
-        match best {
-            Some((file, version)) => Finding {
-                command: Some(file.path.clone()),
-                version: Some(version.clone()),
-                problem: None,
-            },
-            None => Finding {
-                command: first,
-                version: None,
-                problem: answers.into_iter().find_map(Result::err).map(|error| error.0),
-            },
+        if let Some((file, version)) = best {
+            return Finding::Found { command: file.path.clone(), version: Some(version.clone()) };
         }
+        let problem = answers.into_iter().find_map(Result::err).map(|error| error.0);
+        Finding::Mute { command: first.path.clone(), problem: problem.unwrap_or_default() }
     }
 
     async fn not_found(&self, asker: &Asker, look: &Look) -> String {
@@ -205,6 +208,8 @@ struct Usable {
 }
 
 fn file(path: PathBuf) -> Option<File> {
+    // Probes and runs stand elsewhere.
+    let path = std::path::absolute(path).ok()?;
     let real = path.canonicalize().ok()?;
     let meta = real.metadata().ok()?;
     is_executable(&real).then(|| File {

@@ -98,12 +98,18 @@ impl Health {
         self.again_at
     }
 
-    /// A light check that went wrong: there is no command, or it does not tell its version.
-    pub fn missing(&mut self, error: &str, now: Instant) {
+    /// A light check that went wrong: there is no command (to be found again when there is one), or
+    /// it is there and does not tell its version (to be asked again).
+    pub fn missing(&mut self, error: &str, is_there: bool, now: Instant) {
         self.status = Status::Unavailable;
         self.error = Some(one_line(error));
         self.by_full = false;
-        self.again_at = Some(now + CHECK_AGAIN);
+        self.again_at = is_there.then(|| now + CHECK_AGAIN);
+    }
+
+    /// Whether its command, which was there and did not answer, is to be asked again.
+    pub fn wants_light(&self, now: Instant) -> bool {
+        self.status == Status::Unavailable && self.again_at.is_some_and(|at| at <= now)
     }
 
     /// A light check that went well. `is_new`: it is not the file that the verdict is about.
@@ -274,10 +280,12 @@ mod tests {
     async fn what_is_gone_is_unavailable_and_wants_a_new_verdict_when_it_is_back() {
         let now = Instant::now();
         let mut health = checked(Ok(()), now);
-        health.missing("gone", now);
+        health.missing("gone", false, now);
         assert_eq!((health.status(), health.error()), (Status::Unavailable, Some("gone")));
         assert!(!health.is_undecided() && !health.wants_full(now + CHECK_AGAIN));
-        assert_eq!(health.again_at(), Some(now + CHECK_AGAIN));
+        assert!(!health.wants_light(now + CHECK_AGAIN), "nothing is there to be asked");
+        health.missing("mute", true, now);
+        assert!(!health.wants_light(now) && health.wants_light(now + CHECK_AGAIN));
         assert_eq!(health.to_wire(AT).check_type, "light");
         health.found(false, now);
         assert!(health.wants_full(now));
@@ -326,7 +334,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_run_that_fails_does_not_bring_back_what_is_gone() {
         let mut health = Health::default();
-        health.missing("gone", Instant::now());
+        health.missing("gone", false, Instant::now());
         assert!(!health.ran(Err(&failure(ErrorCode::ProviderFailed)), Instant::now()));
         assert_eq!((health.status(), health.error()), (Status::Unavailable, Some("gone")));
     }

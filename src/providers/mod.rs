@@ -5,6 +5,7 @@
 //! installed give a [`Plan`], what a run left gives an [`Outcome`].
 
 mod ask;
+mod attendant;
 mod candidates;
 pub mod discovery;
 pub mod health;
@@ -22,6 +23,7 @@ mod work_dir;
 mod wrapper;
 
 pub use ask::{Asker, NoAnswer};
+pub use attendant::{Attendant, Check};
 pub use id::ProviderId;
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
 pub use plan::{
@@ -72,10 +74,12 @@ pub trait Provider: Send + Sync {
     fn decode(&self, request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome;
 }
 
-/// Those that this build knows.
-const KNOWN: &[&dyn Provider] = &[];
+/// Every provider there is, in the order in which people see them.
+pub fn all() -> Vec<&'static dyn Provider> {
+    Vec::new()
+}
 
 /// The provider of this id.
 pub fn by_id(id: ProviderId) -> Option<&'static dyn Provider> {
-    KNOWN.iter().copied().find(|provider| provider.id() == id)
+    all().into_iter().find(|provider| provider.id() == id)
 }

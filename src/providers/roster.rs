@@ -76,6 +76,11 @@ impl Roster {
         self.standings.borrow().get(&id).cloned().unwrap_or_default()
     }
 
+    /// All of them now.
+    pub fn standings(&self) -> Standings {
+        self.standings.borrow().clone()
+    }
+
     /// All of them, and every change.
     pub fn subscribe(&self) -> watch::Receiver<Standings> {
         self.standings.subscribe()
@@ -95,7 +100,10 @@ impl Roster {
         let redacted = result.map_err(|failure| self.redacted(failure));
         let mut worse = false;
         self.update(ran.provider, |standing| {
-            worse = standing.health.ran(redacted.as_ref().map(|&()| ()), Instant::now());
+            // What is gone by now is not brought back by how its last run ended.
+            if standing.installed.is_some() {
+                worse = standing.health.ran(redacted.as_ref().map(|&()| ()), Instant::now());
+            }
         });
         let Err(failure) = redacted else { return };
         if worse {
@@ -112,6 +120,13 @@ impl Roster {
             let before = standing.clone();
             change(standing);
             *standing != before
+        });
+    }
+
+    /// Nothing is known any more.
+    pub fn forget(&self) {
+        self.standings.send_modify(|standings| {
+            standings.values_mut().for_each(|standing| *standing = Standing::default());
         });
     }
 
@@ -157,6 +172,9 @@ mod tests {
         roster.listen(tell);
         let mut standings = roster.subscribe();
         roster.ran(ran(ProviderId::Codex), Ok(()));
+        assert!(!standings.has_changed().unwrap(), "it is not installed");
+        roster.update(ProviderId::Codex, |codex| codex.installed = Some(Installed::default()));
+        roster.ran(ran(ProviderId::Codex), Ok(()));
         assert!(standings.borrow_and_update()[&ProviderId::Codex].health.is_ready());
         let failure = Failure {
             code: ErrorCode::ProviderAuth,
@@ -179,7 +197,9 @@ mod tests {
         let mut standings = roster.subscribe();
         roster.update(ProviderId::Gemini, |_| ());
         assert!(!standings.has_changed().unwrap());
-        roster.update(ProviderId::Gemini, |standing| standing.searched = true);
+        roster.update(ProviderId::Gemini, |standing| {
+            (standing.searched, standing.installed) = (true, Some(Installed::default()));
+        });
         assert!(standings.has_changed().unwrap());
         standings.mark_unchanged();
         assert!(roster.searched(ProviderId::Gemini).await.searched);

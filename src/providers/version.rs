@@ -6,7 +6,7 @@ use semver::Version;
 
 /// The first semver among the words of `--version`'s output: `codex-cli 0.169.0`,
 /// `2.1.197 (Claude Code)`, `v1.2.3-beta.1`.
-pub fn read(output: &str) -> Option<Version> {
+pub(super) fn read(output: &str) -> Option<Version> {
     let is_edge = |character: char| matches!(character, ',' | ';' | ':' | '(' | ')' | '"' | '\'');
     output.split_whitespace().map(|word| word.trim_matches(is_edge)).find_map(|word| {
         let number = word.strip_prefix(['v', 'V']).unwrap_or(word);
@@ -16,7 +16,7 @@ pub fn read(output: &str) -> Option<Version> {
 
 /// Which of two is preferred: the higher one; a pre-release below its release; what has no version
 /// below all that have one. Build metadata says nothing.
-pub fn compare(left: Option<&Version>, right: Option<&Version>) -> Ordering {
+pub(super) fn compare(left: Option<&Version>, right: Option<&Version>) -> Ordering {
     match (left, right) {
         (Some(left), Some(right)) => left.cmp_precedence(right),
         (left, right) => left.is_some().cmp(&right.is_some()),

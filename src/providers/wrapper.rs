@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 /// A longer script is no mere wrapper.
-pub const MAX_WRAPPER: usize = 4 * 1024;
+pub(super) const MAX_WRAPPER: usize = 4 * 1024;
 
 /// The absolute path that a wrapper of these bytes runs; `None` for anything else, also where the
 /// target depends on what only a shell knows.
-pub fn target(script: &[u8], home: Option<&str>) -> Option<PathBuf> {
+pub(super) fn target(script: &[u8], home: Option<&str>) -> Option<PathBuf> {
     if script.len() > MAX_WRAPPER {
         return None;
     }

@@ -11,10 +11,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identity;
+use super::model_check::ModelCheck;
+use super::providers::Occasion;
 use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::{
-    config_watch, events, heartbeat, ingress, memory, realtime, session, status_socket, supervisor,
+    config_watch, events, heartbeat, ingress, memory, providers, realtime, session, status_socket,
+    supervisor,
 };
 use crate::backend::{Api, Endpoint, GatewayEvent, Http, RedactedTokens, Session};
 use crate::config::{
@@ -119,7 +122,6 @@ pub struct Gateway {
     options: GatewayOptions,
     config: ConfigStore,
     shared: Arc<Shared>,
-    providers: Arc<Roster>,
     socket: Option<Arc<StdListener>>,
     pid_file: PidFile,
     _lock: FileLock,
@@ -173,9 +175,9 @@ impl Gateway {
             saved.full_control(),
             saved.text("gatewayId").map(str::to_owned),
             journal,
+            Roster::new(options.redactor.clone()),
         ));
-        let providers = Arc::new(Roster::new(options.redactor.clone()));
-        Ok(Self { options, config, shared, providers, socket, pid_file, _lock: lock })
+        Ok(Self { options, config, shared, socket, pid_file, _lock: lock })
     }
 
     /// Steers it.
@@ -200,9 +202,13 @@ impl Gateway {
                 status_socket::run(Arc::clone(&shared), Arc::clone(&socket), stop)
             });
         }
+        let mut occasion = Occasion::Startup;
         let result = loop {
-            match self.live_identity().await {
-                Ok(IdentityEnd::NewIdentity) => self.shared.begin_identity(),
+            match self.live_identity(occasion).await {
+                Ok(IdentityEnd::NewIdentity) => {
+                    self.shared.begin_identity();
+                    occasion = Occasion::Pairing;
+                }
                 Ok(IdentityEnd::Exit(reason)) => break Ok(reason),
                 Err(error) => break Err(error),
             }
@@ -217,8 +223,8 @@ impl Gateway {
         result
     }
 
-    async fn live_identity(&self) -> Result<IdentityEnd, StartError> {
-        let identity = Arc::new(self.identity()?);
+    async fn live_identity(&self, occasion: Occasion) -> Result<IdentityEnd, StartError> {
+        let identity = Arc::new(self.identity(occasion)?);
         let mut group = Group::new(CancellationToken::new());
         self.start_supervisors(&mut group, &identity);
         let end = self.watch_identity(&identity).await;
@@ -234,7 +240,7 @@ impl Gateway {
     }
 
     /// The identity that `gateway.json` holds now.
-    fn identity(&self) -> Result<Identity, StartError> {
+    fn identity(&self, occasion: Occasion) -> Result<Identity, StartError> {
         let settings = &self.options.settings;
         let saved = self.config.load()?;
         if !saved.is_paired() {
@@ -259,8 +265,7 @@ impl Gateway {
             polled: self.shared.polled.subscribe(),
             journal: self.shared.journal.clone(),
             caller_umask: self.options.caller_umask,
-            claude: None,
-            providers: Arc::clone(&self.providers),
+            providers: Arc::clone(&self.shared.providers),
         });
         Ok(Identity {
             shared: Arc::clone(&self.shared),
@@ -272,6 +277,7 @@ impl Gateway {
                 .get("PANORAMA_VM_IMAGE_REFERENCE")
                 .map(str::to_owned),
             is_guest: is_guest(&saved),
+            occasion,
         })
     }
 
@@ -289,6 +295,12 @@ impl Gateway {
         let own = Arc::clone(identity);
         let slots = slots(&self.options.settings);
         supervisor::spawn(group, shared, "jobs", move |stop| jobs(Arc::clone(&own), slots, stop));
+        let own = Arc::clone(identity);
+        let settings = self.options.settings.clone();
+        supervisor::spawn(group, shared, "providers", move |stop| {
+            let check = ModelCheck::new(Arc::clone(&own.host));
+            providers::run(Arc::clone(&own), settings.clone(), check, stop)
+        });
         if !identity.is_guest {
             let own = Arc::clone(identity);
             supervisor::spawn(group, shared, "realtime", move |stop| {

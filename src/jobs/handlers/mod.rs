@@ -5,7 +5,6 @@ mod diagnostic;
 mod model_run;
 mod shell_exec;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -40,8 +39,6 @@ pub struct Host {
     pub polled: watch::Receiver<Option<Instant>>,
     /// What is claimed and how it ended, on disk.
     pub journal: Journal,
-    /// The Claude Code command, when there is one.
-    pub claude: Option<PathBuf>,
     /// The agent CLIs of this host.
     pub providers: Arc<Roster>,
 }
