@@ -4,6 +4,7 @@
 //! knows a flag. Plans are built and answers decoded by pure functions: a request and what is
 //! installed give a [`Plan`], what a run left gives an [`Outcome`].
 
+mod claude;
 mod id;
 pub mod json;
 mod outcome;
@@ -11,6 +12,7 @@ mod plan;
 
 use std::path::{Path, PathBuf};
 
+pub use claude::ClaudeCode;
 pub use id::ProviderId;
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
 pub use plan::{
