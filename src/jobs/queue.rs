@@ -53,6 +53,11 @@ impl Entry {
         self.job_type() == "subagent_cancel"
     }
 
+    /// It runs an agent CLI, which takes hundreds of megabytes.
+    fn is_agent(&self) -> bool {
+        matches!(self.job_type(), "model_run" | "subagent_run")
+    }
+
     /// Whether it needs a provider that has no verdict yet, as far as the row tells: which provider
     /// a subagent is for does not stand in it.
     fn waits_for(&self, undecided: &[ProviderId]) -> bool {
@@ -60,18 +65,11 @@ impl Entry {
         let text = |name: &str| job.payload.get(name).and_then(serde_json::Value::as_str);
         match job.job_type.as_str() {
             "subagent_run" => !undecided.is_empty(),
-            "model_run" => match text("provider") {
-                Some(name) => ProviderId::parse(name),
-                None => text("model").map(ProviderId::of_model),
-            }
-            .is_some_and(|id| undecided.contains(&id)),
+            "model_run" => text("model")
+                .map(|model| ProviderId::of_request(text("provider"), model))
+                .is_some_and(|id| undecided.contains(&id)),
             _ => false,
         }
-    }
-
-    /// It runs an agent CLI, which takes hundreds of megabytes.
-    fn is_agent(&self) -> bool {
-        matches!(self.job_type(), "model_run" | "subagent_run")
     }
 
     /// The subagent that must not run twice at a time.
@@ -270,12 +268,12 @@ mod tests {
         Entry { id: JobId::new(id), work: Work::Run(Box::new(Job::decode(&row).unwrap())) }
     }
 
-    fn open() -> Gate {
-        Gate { may_claim: true, undecided: Vec::new() }
-    }
-
     fn queue(jobs: usize) -> Queue {
         Queue::new(Slots { jobs, agents: jobs })
+    }
+
+    fn open() -> Gate {
+        Gate { may_claim: true, undecided: Vec::new() }
     }
 
     fn start(queue: &mut Queue) -> Option<String> {
@@ -384,9 +382,9 @@ mod tests {
             }
             started
         };
-        assert_eq!(started(&[ClaudeCode, Codex, Gemini]), ["bad", "shell"]);
+        assert_eq!(started(&[ClaudeCode, Codex, Gemini]), ["shell"]);
         assert_eq!(started(&[ClaudeCode, Gemini]), ["codex"]);
-        assert_eq!(started(&[Gemini]), ["claude"]);
+        assert_eq!(started(&[Gemini]), ["claude", "bad"]);
         assert_eq!(started(&[]), ["gemini", "sub"]);
     }
 

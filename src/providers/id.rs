@@ -43,6 +43,11 @@ impl ProviderId {
         }
     }
 
+    /// The provider that a request names, else the one of its model.
+    pub fn of_request(provider: Option<&str>, model: &str) -> Self {
+        provider.and_then(Self::parse).unwrap_or_else(|| Self::of_model(model))
+    }
+
     /// The command that people type.
     pub fn command(self) -> &'static str {
         match self {

@@ -10,6 +10,7 @@ mod candidates;
 pub mod discovery;
 pub mod health;
 pub mod help;
+mod claude;
 mod id;
 pub mod json;
 mod outcome;
@@ -24,6 +25,7 @@ mod wrapper;
 
 pub use ask::{Asker, NoAnswer};
 pub use attendant::{Attendant, Check};
+pub use claude::ClaudeCode;
 pub use id::ProviderId;
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
 pub use plan::{

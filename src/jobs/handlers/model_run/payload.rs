@@ -21,9 +21,8 @@ pub(super) struct Asked {
 pub(super) fn parse(payload: &Map<String, Value>) -> Result<Asked, &'static str> {
     let prompt = text(payload, "prompt").ok_or("prompt is missing")?;
     let model = text(payload, "model").ok_or("model is missing")?;
-    let provider = text(payload, "provider").and_then(ProviderId::parse);
     Ok(Asked {
-        provider: provider.unwrap_or_else(|| ProviderId::of_model(model)),
+        provider: ProviderId::of_request(text(payload, "provider"), model),
         request: ModelRequest {
             prompt: prompt.to_owned(),
             model: (model != DEFAULT_MODEL).then(|| model.to_owned()),
