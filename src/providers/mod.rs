@@ -4,6 +4,7 @@
 //! knows a flag. Plans are built and answers decoded by pure functions: a request and what is
 //! installed give a [`Plan`], what a run left gives an [`Outcome`].
 
+pub mod help;
 mod id;
 pub mod json;
 mod outcome;
