@@ -15,7 +15,8 @@ mod tests {
 
     #[test]
     fn a_flag_counts_as_a_whole_word_only() {
-        let help = "  -t, --toolset <x>   not --tools-off, ---tools, x--tools\n  --model=<m>, --äb\n";
+        let help =
+            "  -t, --toolset <x>   not --tools-off, ---tools, x--tools\n  --model=<m>, --äb\n";
         assert!(!names(help, "--tools"));
         assert!(names(help, "--toolset"));
         assert!(names(help, "--model"));

@@ -4,6 +4,7 @@
 //! knows a flag. Plans are built and answers decoded by pure functions: a request and what is
 //! installed give a [`Plan`], what a run left gives an [`Outcome`].
 
+mod gemini;
 pub mod help;
 mod id;
 pub mod json;
@@ -12,6 +13,7 @@ mod plan;
 
 use std::path::{Path, PathBuf};
 
+pub use gemini::Gemini;
 pub use id::ProviderId;
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
 pub use plan::{
@@ -33,6 +35,23 @@ pub trait Provider: Send + Sync {
 
     /// The flags that a help text names, as whole words; `None`: help failed.
     fn flags(&self, help: Option<&str>) -> Flags;
+
+    /// The call that lists the installed extensions; `None` for a CLI that has none.
+    fn extension_args(&self) -> Option<&'static [&'static str]> {
+        None
+    }
+
+    /// The extensions that the output of that call names.
+    fn extensions(&self, listing: &str) -> Vec<String> {
+        let _ = listing;
+        Vec::new()
+    }
+
+    /// Variables for `--version`, help and the list of extensions, without which the CLI would do
+    /// more than to answer.
+    fn probe_env(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
 
     /// What follows from what is installed.
     fn supports(&self, installed: &Installed) -> ProviderSupports;
