@@ -7,10 +7,11 @@
 mod ask;
 mod attendant;
 mod candidates;
+mod claude;
 pub mod discovery;
+mod gemini;
 pub mod health;
 pub mod help;
-mod claude;
 mod id;
 pub mod json;
 mod outcome;
@@ -26,6 +27,7 @@ mod wrapper;
 pub use ask::{Asker, NoAnswer};
 pub use attendant::{Attendant, Check};
 pub use claude::ClaudeCode;
+pub use gemini::Gemini;
 pub use id::ProviderId;
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
 pub use plan::{
@@ -82,7 +84,7 @@ pub fn all() -> impl Iterator<Item = &'static dyn Provider> {
 }
 
 /// Those that this build knows.
-const KNOWN: &[&dyn Provider] = &[];
+const KNOWN: &[&dyn Provider] = &[&ClaudeCode, &Gemini];
 
 /// The provider of this id.
 pub fn by_id(id: ProviderId) -> Option<&'static dyn Provider> {
