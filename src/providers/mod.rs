@@ -8,6 +8,7 @@ mod ask;
 mod attendant;
 mod candidates;
 mod claude;
+mod codex;
 pub mod discovery;
 mod gemini;
 pub mod health;
@@ -19,6 +20,7 @@ mod plan;
 pub mod probe;
 mod roster;
 mod run;
+pub mod schema;
 mod shell_hint;
 mod version;
 mod work_dir;
@@ -27,6 +29,7 @@ mod wrapper;
 pub use ask::{Asker, NoAnswer};
 pub use attendant::{Attendant, Check};
 pub use claude::ClaudeCode;
+pub use codex::Codex;
 pub use gemini::Gemini;
 pub use id::ProviderId;
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
@@ -78,13 +81,12 @@ pub trait Provider: Send + Sync {
     fn decode(&self, request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome;
 }
 
+const ALL: [&dyn Provider; 3] = [&ClaudeCode, &Codex, &Gemini];
+
 /// Every provider there is, in the order in which people see them.
 pub fn all() -> impl Iterator<Item = &'static dyn Provider> {
-    KNOWN.iter().copied()
+    ALL.into_iter()
 }
-
-/// Those that this build knows.
-const KNOWN: &[&dyn Provider] = &[&ClaudeCode, &Gemini];
 
 /// The provider of this id.
 pub fn by_id(id: ProviderId) -> Option<&'static dyn Provider> {

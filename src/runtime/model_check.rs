@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::jobs::{Host, MODEL_WORK};
+use crate::jobs::Host;
 use crate::process::Ended;
 use crate::providers::health::CheckReport;
 use crate::providers::{
@@ -14,6 +14,8 @@ use crate::providers::{
     run_plan,
 };
 
+/// The kind of work dirs.
+pub(super) const WORK: &str = "check";
 /// How long a provider may take to answer.
 const LIMIT: Duration = Duration::from_secs(30);
 /// From the first signal to SIGKILL.
@@ -44,12 +46,12 @@ impl Check for ModelCheck {
             Err(error) => return failed(ErrorCode::InvalidRequest, error),
         };
         let place = Place {
-            work: self.host.config.paths().work(MODEL_WORK),
+            work: self.host.config.paths().work(WORK),
             environment: &self.host.environment,
             umask: self.host.caller_umask,
             grace: GRACE,
         };
-        let id = format!("check-{}-{}", provider.id().as_str(), uuid::Uuid::new_v4());
+        let id = format!("{}-{}", provider.id().as_str(), uuid::Uuid::new_v4());
         let never = CancellationToken::new();
         let ran = match run_plan(&place, &id, &plan, &never, async |_| ()).await {
             Ok(ran) => ran,

@@ -52,25 +52,14 @@ pub(super) async fn run(
     let (record, events) = mpsc::channel(EVENTS);
     let tmp = identity.host.config.paths().tmp();
     let asker = Asker::new(&identity.host.environment, &tmp, identity.host.caller_umask);
-    for id in ProviderId::ALL.into_iter().filter(|id| providers::by_id(*id).is_none()) {
-        roster.update(id, |standing| {
-            standing.searched = true;
-            standing.health.missing("this version does not run it yet", false, Instant::now());
-        });
-    }
     let attend = providers::all().map(|provider| {
         let roster = Arc::clone(roster);
         let attendant = Attendant::new(provider, &settings, asker.clone(), roster);
         attend(&identity, attendant, &check, record.clone())
     });
-    let attend_all = async {
-        join_all(attend).await;
-        // There may be none to attend to.
-        std::future::pending::<()>().await;
-    };
     tokio::select! {
         // Cancel safe, each arm: none of them ends, and what they hold ends with them.
-        () = attend_all => {}
+        _ = join_all(attend) => {}
         () = record_events(&identity, worsened, events) => {}
         () = stop.cancelled() => {}
     }
