@@ -7,10 +7,11 @@
 mod ask;
 mod attendant;
 mod candidates;
+mod claude;
 pub mod discovery;
+mod gemini;
 pub mod health;
 pub mod help;
-mod claude;
 mod id;
 pub mod json;
 mod outcome;
@@ -26,6 +27,7 @@ mod wrapper;
 pub use ask::{Asker, NoAnswer};
 pub use attendant::{Attendant, Check};
 pub use claude::ClaudeCode;
+pub use gemini::Gemini;
 pub use id::ProviderId;
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
 pub use plan::{
@@ -78,7 +80,7 @@ pub trait Provider: Send + Sync {
 
 /// Every provider there is, in the order in which people see them.
 pub fn all() -> Vec<&'static dyn Provider> {
-    Vec::new()
+    vec![&ClaudeCode, &Gemini]
 }
 
 /// The provider of this id.
