@@ -72,10 +72,8 @@ impl Asker {
     fn spec(&self, program: &Path, args: &[&str], variables: &[(&str, &str)]) -> RunSpec {
         let mut env = self.environment.clone();
         let more = variables.iter().map(|(name, value)| (name.into(), value.into()));
-        for (name, value) in with_own_directory(&env, program).into_iter().chain(more) {
-            env.retain(|(other, _)| *other != name);
-            env.push((name, value));
-        }
+        let path = with_own_directory(&env, program);
+        put_over(&mut env, path.into_iter().chain(more));
         RunSpec {
             program: program.into(),
             args: args.iter().map(OsString::from).collect(),
@@ -90,9 +88,20 @@ impl Asker {
     }
 }
 
+/// Each of these replaces the variable of its name.
+pub(super) fn put_over(
+    environment: &mut Vec<(OsString, OsString)>,
+    over: impl IntoIterator<Item = (OsString, OsString)>,
+) {
+    for (name, value) in over {
+        environment.retain(|(other, _)| *other != name);
+        environment.push((name, value));
+    }
+}
+
 /// `PATH` with the command's own directory first: the interpreter that it was installed with is
 /// there.
-fn with_own_directory(
+pub(super) fn with_own_directory(
     environment: &[(OsString, OsString)],
     program: &Path,
 ) -> Option<(OsString, OsString)> {

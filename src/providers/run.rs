@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::ask::{put_over, with_own_directory};
 use super::work_dir::{WorkDir, WorkDirError};
 use super::{Left, OutputMode, Plan};
 use crate::config::Environment;
@@ -115,7 +116,7 @@ fn spec(place: &Place<'_>, dir: &WorkDir, plan: &Plan) -> RunSpec {
     RunSpec {
         program: plan.program.clone().into(),
         args: plan.args.iter().map(OsString::from).collect(),
-        env: environment(place.environment, &dir.tmp(), &plan.env),
+        env: environment(place.environment, &dir.tmp(), plan),
         cwd: dir.path().to_owned(),
         umask: place.umask,
         stop: StopSequence::Agent { first: plan.stop, grace: place.grace },
@@ -125,15 +126,12 @@ fn spec(place: &Place<'_>, dir: &WorkDir, plan: &Plan) -> RunSpec {
     }
 }
 
-/// A child's environment, and what the plan puts over it.
-fn environment(
-    parent: &Environment,
-    tmp: &Path,
-    over: &[(String, String)],
-) -> Vec<(OsString, OsString)> {
+/// A child's environment, the CLI's own directory on its `PATH`, and what the plan puts over both.
+fn environment(parent: &Environment, tmp: &Path, plan: &Plan) -> Vec<(OsString, OsString)> {
     let mut variables = child_environment(parent, tmp);
-    variables.retain(|(name, _)| !over.iter().any(|(other, _)| name == other.as_str()));
-    variables.extend(over.iter().map(|(name, value)| (name.into(), value.into())));
+    let path = with_own_directory(&variables, &plan.program);
+    let own = plan.env.iter().map(|(name, value)| (name.into(), value.into()));
+    put_over(&mut variables, path.into_iter().chain(own));
     variables
 }
 
@@ -163,15 +161,29 @@ async fn read_output(path: PathBuf) -> (Option<String>, Option<RefusedFile>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::providers::FirstSignal;
 
     #[test]
     fn what_a_plan_sets_stands_once_and_over_everything() {
-        let parent = Environment::from_pairs([("A", "1"), ("TERM", "dumb"), ("SUPABASE_URL", "u")]);
-        let over = [("TERM".to_owned(), "xterm".to_owned()), ("TMP".to_owned(), "/t".to_owned())];
-        let mut variables = environment(&parent, Path::new("/work/.tmp"), &over);
+        let pairs = [("A", "1"), ("TERM", "dumb"), ("SUPABASE_URL", "u"), ("PATH", "/bin")];
+        let parent = Environment::from_pairs(pairs);
+        let plan = Plan {
+            program: "/opt/bin/cli".into(),
+            args: Vec::new(),
+            env: [("TERM", "xterm"), ("TMP", "/t")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec(),
+            files: Vec::new(),
+            stdin: String::new(),
+            output: OutputMode::Stdout,
+            time_limit: Duration::from_secs(1),
+            stop: FirstSignal::Interrupt,
+        };
+        let mut variables = environment(&parent, Path::new("/work/.tmp"), &plan);
         variables.sort();
         let wanted = [
             ("A", "1"),
+            ("PATH", "/opt/bin:/bin"),
             ("TEMP", "/work/.tmp"),
             ("TERM", "xterm"),
             ("TMP", "/t"),

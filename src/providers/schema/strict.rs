@@ -43,12 +43,14 @@ pub fn strict(schema: &Value) -> Result<Value, SchemaError> {
 
 /// The schemas that a keyword holds.
 fn parts<'a>(word: &str, value: &'a mut Value) -> Vec<&'a mut Value> {
+    if word == "items" && value.is_object() {
+        return vec![value];
+    }
     match value {
         Value::Object(named) if BY_NAME.contains(&word) => named.values_mut().collect(),
         Value::Array(schemas) if BRANCHES.contains(&word) || ITEMS.contains(&word) => {
             schemas.iter_mut().collect()
         }
-        Value::Object(_) if word == "items" => vec![value],
         _ => Vec::new(),
     }
 }
