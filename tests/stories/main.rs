@@ -12,7 +12,9 @@
 mod common;
 
 mod config_files;
+mod model_run;
 mod pairing;
+mod providers;
 mod realtime;
 mod running;
 mod sandbox_up;
