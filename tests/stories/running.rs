@@ -308,12 +308,10 @@ async fn diagnostic_runs_the_claude_that_is_there() {
 async fn a_job_of_an_unknown_type_fails_by_name() {
     let control = ControlPlane::start().await;
     let paired = Paired::start(&control).await;
-    for job_type in ["teleport", ""] {
-        let job = control.submit(&paired.gateway_id, job_type, json!({})).await;
-        let row = control.ended(&job).await;
-        assert_eq!(
-            (&row["status"], &row["result"]["job_type"]),
-            (&json!("failed"), &json!(job_type))
-        );
-    }
+    let job = control.submit(&paired.gateway_id, "teleport", json!({})).await;
+    let row = control.ended(&job).await;
+    assert_eq!(
+        (&row["status"], &row["result"]["job_type"]),
+        (&json!("failed"), &json!("teleport"))
+    );
 }
