@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identity;
-use super::model_check::ModelCheck;
+use super::model_check::{self, ModelCheck};
 use super::providers::Occasion;
 use super::shared::{Login, Shared};
 use super::status::Phase;
@@ -160,7 +160,9 @@ impl Gateway {
         save_backend(&config, &saved, &url, key.expose_secret())?;
         crate::fs::ensure_private_dir(&paths.tmp()).map_err(ConfigError::from)?;
         // Nobody works in there: the lock is ours.
-        sweep_work_dirs(&paths.work(MODEL_WORK));
+        for kind in [MODEL_WORK, model_check::WORK] {
+            sweep_work_dirs(&paths.work(kind));
+        }
         let journal = Journal::open(&paths.journal()).map_err(ConfigError::from)?;
         let pid_file = PidFile::write(&paths.pid_file).map_err(ConfigError::from)?;
         let socket = status_socket::bind(&paths.socket())
