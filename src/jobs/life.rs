@@ -196,8 +196,8 @@ async fn find_duplicate(host: &Host, job: &Job, stop: &JobStop) -> Option<Finish
     }
 }
 
-/// Looks at the row now and then, and when it is said to have changed, and stops the job when it no longer runs there. What cannot be
-/// read is no reason to stop anything.
+/// Looks at the row now and then, and when it is said to have changed, and stops the job when it no
+/// longer runs there. What cannot be read is no reason to stop anything.
 async fn watch_row(host: &Host, id: &JobId, stop: &JobStop) -> std::convert::Infallible {
     loop {
         tokio::select! {

@@ -8,10 +8,25 @@ use super::Caller;
 #[cfg(test)]
 use crate::model::{GatewayId, TeamId};
 
-/// What a request must pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "some need code of their own to be taken away"))]
-pub(crate) enum Rule {
+/// The rules, and for tests a list of them, so that none goes untested.
+macro_rules! rules {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What a request must pass.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[cfg_attr(not(test), expect(dead_code, reason = "some need code of their own to be taken away"))]
+        pub(crate) enum Rule {
+            $($(#[$doc])* $name,)*
+        }
+
+        #[cfg(test)]
+        impl Rule {
+            /// All of them.
+            pub(super) const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+rules! {
     /// `Host` is one of ours.
     Host,
     /// No page from elsewhere is behind an operator's request.
@@ -22,8 +37,10 @@ pub(crate) enum Rule {
     Session,
     /// Tokens bear our signature.
     Signature,
-    /// Tokens are in force.
+    /// Tokens are in force until they end.
     Expiry,
+    /// And from when they begin.
+    Beginning,
     /// A drive token is good for drive sync only.
     Kind,
     /// The session of a token was not ended, where auth is asked.
@@ -50,6 +67,38 @@ pub(crate) enum Rule {
     RunAssigned,
     /// A run that is over stays as it is.
     RunOver,
+    /// An ended session has no refresh token.
+    Refresh,
+    /// Pairing codes are guessed a few times a minute.
+    Guesses,
+    /// An object is that of the team whose session asks.
+    ObjectTeam,
+    /// A bucket is one of the schema's.
+    Bucket,
+    /// What is there stays, unless it is to be replaced.
+    ObjectStays,
+    /// An object is no larger than its bucket allows.
+    ObjectSize,
+    /// Tokens of signed URLs bear our signature.
+    UrlSignature,
+    /// They are in force.
+    UrlExpiry,
+    /// They are good for one bucket.
+    UrlBucket,
+    /// And for one name in it.
+    UrlName,
+    /// Only a token to read lets its bearer read.
+    UrlReads,
+    /// Only a token to store lets its bearer store.
+    UrlStores,
+    /// Only a token to replace lets its bearer replace what is there.
+    UrlReplaces,
+    /// A change is told to those who may read the row.
+    Reader,
+    /// A channel ends with its token.
+    ChannelExpiry,
+    /// A channel has the rights of the last token that it was given.
+    Renewal,
 }
 
 /// Which of them hold: all.
@@ -77,20 +126,14 @@ impl Rules {
 
     /// The caller that this one would be without the rule that tells them apart.
     pub(super) fn promoted(self, caller: Caller) -> Caller {
-        let gateway = |gateway_id, team_id| Caller::Gateway {
+        if self.hold(Rule::Session) || caller != Caller::Anonymous {
+            return caller;
+        }
+        Caller::Gateway {
             user_id: String::new(),
             session_id: String::new(),
-            gateway_id,
-            team_id,
-        };
-        match (self.broken, caller) {
-            (Some(Rule::Session), Caller::Anonymous) => {
-                gateway(GatewayId::new(""), TeamId::new(""))
-            }
-            (Some(Rule::Kind), Caller::Drive { gateway_id, team_id, .. }) => {
-                gateway(gateway_id, team_id)
-            }
-            (_, caller) => caller,
+            gateway_id: GatewayId::new(""),
+            team_id: TeamId::new(""),
         }
     }
 }

@@ -113,12 +113,13 @@ async fn refresh(app: &App, body: &[u8]) -> Result<Value, AuthError> {
         return Err(bad("validation_failed", "refresh_token is not valid"));
     }
     let chain = app.chain.clone();
-    let is_strict = app.rules.hold(Rule::Reuse);
+    let rules = app.rules;
+    let is_strict = rules.hold(Rule::Reuse);
     let reuse_interval = if is_strict { micros(app.reuse_interval) } else { i64::MAX };
     let rotation = app
         .store
         .write(move |write| {
-            refresh::rotate(write.tx, &chain, &token, now_micros(), reuse_interval)
+            refresh::rotate(write.tx, &chain, &token, now_micros(), (reuse_interval, rules))
                 .map_err(AuthError::from)
         })
         .await?;

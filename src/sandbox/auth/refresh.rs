@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::model::{GatewayId, TeamId};
 use crate::sandbox::access::Identity;
 use crate::sandbox::jwt;
+use crate::sandbox::rules::{Rule, Rules};
 
 /// How many rotations may lie between an older token that is shown again and the live one.
 const MAX_STEPS: usize = 64;
@@ -156,7 +157,7 @@ pub(super) fn rotate(
     chain: &RefreshChain,
     shown: &str,
     now: i64,
-    reuse_interval: i64,
+    (reuse_interval, rules): (i64, Rules),
 ) -> rusqlite::Result<Rotation> {
     let shown_hash = sha256_hex(shown);
     let known: Option<(String, Option<i64>)> = connection
@@ -167,7 +168,8 @@ pub(super) fn rotate(
         )
         .optional()?;
     let Some((session_id, revoked_at)) = known else { return Ok(Rotation::NotFound) };
-    let Some(session) = session(connection, &session_id)?.filter(|session| !session.ended) else {
+    let is_open = |session: &SessionRow| !session.ended || !rules.hold(Rule::Refresh);
+    let Some(session) = session(connection, &session_id)?.filter(is_open) else {
         return Ok(Rotation::NotFound);
     };
     let Some(revoked_at) = revoked_at else {
@@ -242,7 +244,14 @@ mod tests {
         }
 
         fn rotate(&self, token: &str, at_second: i64) -> Rotation {
-            rotate(&self.connection, &self.chain, token, at_second * SECOND, REUSE).unwrap()
+            rotate(
+                &self.connection,
+                &self.chain,
+                token,
+                at_second * SECOND,
+                (REUSE, Rules::default()),
+            )
+            .unwrap()
         }
 
         fn live(&self, token: &str, at_second: i64) -> String {

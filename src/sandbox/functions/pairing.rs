@@ -63,7 +63,9 @@ pub(super) async fn exchange(
         let message = format!("device_name is longer than {MAX_DEVICE_NAME} characters");
         return Err(FunctionError::invalid(message));
     }
-    if let Some(Peer(address)) = peer {
+    if let Some(Peer(address)) = peer
+        && app.rules.hold(Rule::Guesses)
+    {
         app.guesses.admit(address, Instant::now()).map_err(|wait| FunctionError {
             retry_after: Some(wait.as_secs().max(1)),
             ..FunctionError::new(

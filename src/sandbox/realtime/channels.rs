@@ -15,6 +15,7 @@ use super::event::Event;
 use super::join::{self, Binding, BindingError};
 use super::token::{Grant, TokenError};
 use crate::phoenix::{Frame, Version};
+use crate::sandbox::rules::{Rule, Rules};
 use crate::sandbox::store::schema::Schema;
 
 /// Channels of a socket at most.
@@ -30,6 +31,7 @@ pub(super) type ReadToken<'a> = &'a dyn Fn(&str) -> Result<Grant, TokenError>;
 #[derive(Debug)]
 pub(super) struct Channels {
     schema: Arc<Schema>,
+    rules: Rules,
     joined: BTreeMap<String, Channel>,
 }
 
@@ -52,8 +54,8 @@ struct Told<'a> {
 
 impl Channels {
     /// None yet.
-    pub(super) fn new(schema: Arc<Schema>) -> Self {
-        Self { schema, joined: BTreeMap::new() }
+    pub(super) fn new(schema: Arc<Schema>, rules: Rules) -> Self {
+        Self { schema, rules, joined: BTreeMap::new() }
     }
 
     /// Answers a frame that was `bytes` long.
@@ -148,6 +150,9 @@ impl Channels {
     /// A new token for a channel; a bad one closes it.
     fn renew(&mut self, topic: &str, grant: Result<Grant, TokenError>) -> Vec<Frame> {
         let Some(channel) = self.joined.get_mut(topic) else { return Vec::new() };
+        if !self.rules.hold(Rule::Renewal) {
+            return Vec::new();
+        }
         match grant {
             Ok(grant) => {
                 channel.grant = grant;
@@ -166,7 +171,7 @@ impl Channels {
     pub(super) fn expire(&mut self, now: i64) -> Vec<Frame> {
         let mut out = Vec::new();
         self.joined.retain(|topic, channel| match channel.grant.expires_at {
-            Some(at) if at <= now => {
+            Some(at) if at <= now && self.rules.hold(Rule::ChannelExpiry) => {
                 let error = TokenError::Expired(now.saturating_sub(at));
                 out.extend(channel.ended(topic, error));
                 false
@@ -183,16 +188,27 @@ impl Channels {
 
     /// The messages about a change: one for each channel that wants it and may know of it.
     pub(super) fn deliver(&self, event: &Event, version: Version) -> Vec<String> {
+        let may_read = |channel: &Channel| {
+            event.visible_to(&channel.grant.caller) || !self.rules.hold(Rule::Reader)
+        };
         let channels = self.joined.iter();
-        channels.filter_map(|(topic, channel)| channel.told(topic, event, version)).collect()
+        channels
+            .filter_map(|(topic, channel)| channel.told(topic, event, version, may_read))
+            .collect()
     }
 }
 
 impl Channel {
-    fn told(&self, topic: &str, event: &Event, version: Version) -> Option<String> {
+    fn told(
+        &self,
+        topic: &str,
+        event: &Event,
+        version: Version,
+        may_read: impl Fn(&Self) -> bool,
+    ) -> Option<String> {
         let wanted = self.bindings.iter().filter(|binding| binding.wants(event));
         let mut ids: Vec<u32> = wanted.map(|binding| binding.id).collect();
-        if ids.is_empty() || !event.visible_to(&self.grant.caller) {
+        if ids.is_empty() || !may_read(self) {
             return None;
         }
         // The same entry may have been given twice.

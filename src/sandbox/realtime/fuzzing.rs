@@ -10,6 +10,7 @@ use super::token::{Grant, TokenError};
 use crate::model::{GatewayId, TeamId};
 use crate::phoenix::{Frame, Version};
 use crate::sandbox::Caller;
+use crate::sandbox::rules::Rules;
 use crate::sandbox::store::schema::Schema;
 use crate::sandbox::store::{Change, ChangeKind};
 
@@ -30,7 +31,7 @@ impl Session {
         let jobs = schema.table("gateway_jobs");
         let table = jobs.unwrap_or_else(|| unreachable!("it is built in"));
         let event = Event::new(Arc::new(change), table, String::new());
-        Self { version, channels: Channels::new(schema), event }
+        Self { version, channels: Channels::new(schema, Rules::default()), event }
     }
 
     /// The answers to a text; `None` when it is no frame. The token `good` is taken.

@@ -13,6 +13,7 @@ use super::token::{Grant, TokenError};
 use crate::model::{GatewayId, TeamId};
 use crate::phoenix::{Frame, Version};
 use crate::sandbox::Caller;
+use crate::sandbox::rules::Rules;
 use crate::sandbox::store::schema::Schema;
 use crate::sandbox::store::{Change, ChangeKind};
 
@@ -41,7 +42,7 @@ struct Core(Channels);
 
 impl Core {
     fn new() -> Self {
-        Self(Channels::new(Arc::new(Schema::built_in())))
+        Self(Channels::new(Arc::new(Schema::built_in()), Rules::default()))
     }
 
     fn send(&mut self, frame: Value) -> Vec<Value> {

@@ -43,50 +43,112 @@ pub(super) enum Change {
     SignUpload { bucket: String, name: ObjectName },
 }
 
+/// A kind of request that is served.
+#[derive(Debug)]
+struct Operation {
+    method: Method,
+    /// What stands before the bucket.
+    area: &'static str,
+    /// What it comes to; whether a name follows the bucket goes without saying.
+    means: Means,
+}
+
+/// A [`Route`] without bucket and name.
+#[derive(Debug, Clone, Copy)]
+enum Means {
+    OfObject(fn(String, ObjectName) -> Route),
+    OfBucket(fn(String) -> Route),
+}
+
+const PLAIN: &str = "object/";
+const AUTHENTICATED: &str = "object/authenticated/";
+const SIGN: &str = "object/sign/";
+const SIGN_UPLOAD: &str = "object/upload/sign/";
+/// The longer ones first.
+const AREAS: [&str; 4] = [SIGN_UPLOAD, AUTHENTICATED, SIGN, PLAIN];
+
+/// Everything that is served: each needs a row in the access matrix.
+static OPERATIONS: [Operation; 14] = [
+    Operation { method: Method::POST, area: PLAIN, means: Means::OfObject(store) },
+    Operation { method: Method::PUT, area: PLAIN, means: Means::OfObject(store) },
+    Operation { method: Method::GET, area: PLAIN, means: Means::OfObject(load) },
+    Operation { method: Method::HEAD, area: PLAIN, means: Means::OfObject(load) },
+    Operation { method: Method::DELETE, area: PLAIN, means: Means::OfObject(remove) },
+    Operation { method: Method::DELETE, area: PLAIN, means: Means::OfBucket(remove_many) },
+    Operation { method: Method::GET, area: AUTHENTICATED, means: Means::OfObject(load) },
+    Operation { method: Method::HEAD, area: AUTHENTICATED, means: Means::OfObject(load) },
+    Operation { method: Method::POST, area: SIGN, means: Means::OfObject(sign) },
+    Operation { method: Method::POST, area: SIGN, means: Means::OfBucket(sign_many) },
+    Operation { method: Method::GET, area: SIGN, means: Means::OfObject(load_by_url) },
+    Operation { method: Method::HEAD, area: SIGN, means: Means::OfObject(load_by_url) },
+    Operation { method: Method::POST, area: SIGN_UPLOAD, means: Means::OfObject(sign_upload) },
+    Operation { method: Method::PUT, area: SIGN_UPLOAD, means: Means::OfObject(store_by_url) },
+];
+
+fn store(bucket: String, name: ObjectName) -> Route {
+    Route::Store { bucket, name, by: By::Session }
+}
+
+fn store_by_url(bucket: String, name: ObjectName) -> Route {
+    Route::Store { bucket, name, by: By::Url }
+}
+
+fn load(bucket: String, name: ObjectName) -> Route {
+    Route::Load { bucket, name, by: By::Session }
+}
+
+fn load_by_url(bucket: String, name: ObjectName) -> Route {
+    Route::Load { bucket, name, by: By::Url }
+}
+
+fn remove(bucket: String, name: ObjectName) -> Route {
+    Route::Change(Change::Remove { bucket, name })
+}
+
+fn remove_many(bucket: String) -> Route {
+    Route::Change(Change::RemoveMany { bucket })
+}
+
+fn sign(bucket: String, name: ObjectName) -> Route {
+    Route::Change(Change::Sign { bucket, name })
+}
+
+fn sign_many(bucket: String) -> Route {
+    Route::Change(Change::SignMany { bucket })
+}
+
+fn sign_upload(bucket: String, name: ObjectName) -> Route {
+    Route::Change(Change::SignUpload { bucket, name })
+}
+
+/// Everything that is served, e.g. `GET object/{bucket}/{name}`.
+#[cfg(test)]
+pub(super) fn listed() -> impl Iterator<Item = String> {
+    OPERATIONS.iter().map(|Operation { method, area, means }| match means {
+        Means::OfObject(_) => format!("{method} {area}{{bucket}}/{{name}}"),
+        Means::OfBucket(_) => format!("{method} {area}{{bucket}}"),
+    })
+}
+
 impl Route {
     /// `path` is what follows `/storage/v1/`, not decoded.
     pub(super) fn of(method: &Method, path: &str) -> Result<Self, StorageError> {
-        let rest = path.strip_prefix("object/").ok_or_else(StorageError::not_served)?;
-        let reads = matches!(*method, Method::GET | Method::HEAD);
-        if let Some(rest) = rest.strip_prefix("upload/sign/") {
-            return match (method, split(rest)?) {
-                (&Method::POST, (bucket, Some(name))) => {
-                    Ok(Self::Change(Change::SignUpload { bucket, name }))
-                }
-                (&Method::PUT, (bucket, Some(name))) => {
-                    Ok(Self::Store { bucket, name, by: By::Url })
-                }
-                _ => Err(StorageError::not_served()),
-            };
+        let found = AREAS.into_iter().find_map(|area| Some((area, path.strip_prefix(area)?)));
+        let (area, rest) = found.ok_or_else(StorageError::not_served)?;
+        let (bucket, name) = split(rest)?;
+        if area == PLAIN && RESERVED.contains(&&*bucket) {
+            return Err(StorageError::not_served());
         }
-        if let Some(rest) = rest.strip_prefix("sign/") {
-            return match (method, split(rest)?) {
-                (&Method::POST, (bucket, Some(name))) => {
-                    Ok(Self::Change(Change::Sign { bucket, name }))
-                }
-                (&Method::POST, (bucket, None)) => Ok(Self::Change(Change::SignMany { bucket })),
-                (_, (bucket, Some(name))) if reads => Ok(Self::Load { bucket, name, by: By::Url }),
-                _ => Err(StorageError::not_served()),
-            };
-        }
-        if let Some(rest) = rest.strip_prefix("authenticated/") {
-            return match split(rest)? {
-                (bucket, Some(name)) if reads => Ok(Self::Load { bucket, name, by: By::Session }),
-                _ => Err(StorageError::not_served()),
-            };
-        }
-        match (method, split(rest)?) {
-            (_, (bucket, _)) if RESERVED.contains(&&*bucket) => Err(StorageError::not_served()),
-            (&Method::POST | &Method::PUT, (bucket, Some(name))) => {
-                Ok(Self::Store { bucket, name, by: By::Session })
+        let fitting =
+            OPERATIONS.iter().filter(|known| known.method == *method && known.area == area);
+        for operation in fitting {
+            match (operation.means, &name) {
+                (Means::OfObject(route), Some(name)) => return Ok(route(bucket, name.clone())),
+                (Means::OfBucket(route), None) => return Ok(route(bucket)),
+                (Means::OfObject(_), None) | (Means::OfBucket(_), Some(_)) => {}
             }
-            (&Method::DELETE, (bucket, Some(name))) => {
-                Ok(Self::Change(Change::Remove { bucket, name }))
-            }
-            (&Method::DELETE, (bucket, None)) => Ok(Self::Change(Change::RemoveMany { bucket })),
-            (_, (bucket, Some(name))) if reads => Ok(Self::Load { bucket, name, by: By::Session }),
-            _ => Err(StorageError::not_served()),
         }
+        Err(StorageError::not_served())
     }
 }
 

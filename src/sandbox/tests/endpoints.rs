@@ -2,25 +2,28 @@
 
 use serde_json::{Value, json};
 
+use super::seed::row_in;
 use super::world::{
     CODE, Expect, OLD_CODE, OTHER_TEAM, OWNER, Probe, RUN, SIBLING, STRANGER, SUBAGENT, USED_CODE,
-    Who, World, row_in,
+    Who, World,
 };
-use crate::sandbox::functions;
-use crate::sandbox::routes;
+use super::{realtime, storage};
 use crate::sandbox::store::schema::Schema;
+use crate::sandbox::{self, functions, routes};
 
 /// Rows beyond one for each route: the same request where one thing is otherwise.
-pub(super) const VARIATIONS: [&str; 17] = [
+pub(super) const VARIATIONS: [&str; 22] = [
     "any route under a foreign Host",
     "any admin route from a foreign page",
     "POST /auth/v1/token, a token long used",
     "POST /auth/v1/token, the session ended",
     "GET /auth/v1/user, the session ended",
+    "GET /auth/v1/user, a token of tomorrow",
     "POST /auth/v1/logout, the session ended",
     "GET /rest/v1/, tables that REST does not show",
     "POST /functions/v1/exchange-gateway-pairing-code, a used code",
     "POST /functions/v1/exchange-gateway-pairing-code, an expired code",
+    "POST /functions/v1/exchange-gateway-pairing-code, after ten wrong ones",
     "POST /functions/v1/finalize-gateway-subagent-run, again",
     "POST /functions/v1/finalize-gateway-subagent-run, again but failed",
     "POST /functions/v1/finalize-gateway-subagent-run, of another subagent",
@@ -29,21 +32,49 @@ pub(super) const VARIATIONS: [&str; 17] = [
     "POST /functions/v1/set-gateway-full-control, a gateway of another team",
     "POST /functions/v1/set-gateway-full-control from a foreign page",
     "POST /rest/v1/rpc/resolve_secret_placeholders_for_job, a job that is over",
+    "GET /realtime/v1/websocket, a wrong key",
+    realtime::EXPIRES,
+    realtime::RENEWED,
+];
+
+/// What makes a `GET` the handshake of a websocket.
+const HANDSHAKE: [(&str, &str); 4] = [
+    ("connection", "Upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="),
 ];
 
 /// A row for everything that is served.
 pub(super) fn rows() -> Vec<String> {
-    let mut rows: Vec<String> =
-        routes::listed().into_iter().filter(|route| !route.contains("v1/{")).collect();
-    rows.extend(functions::NAMES.iter().map(|name| format!("POST /functions/v1/{name}")));
-    let schema = Schema::built_in();
-    rows.extend(schema.functions().map(|f| format!("POST /rest/v1/rpc/{}", f.name)));
+    let mut rows = plain_rows();
     rows.extend(VARIATIONS.map(str::to_owned));
+    rows.extend(storage::variations());
     rows
+}
+
+/// One for each route; those that stand for many are taken apart.
+fn plain_rows() -> Vec<String> {
+    let taken_apart = |route: String| match route.as_str() {
+        // And tables, which have rows of their own.
+        "ANY /rest/v1/{*path}" => {
+            let schema = Schema::built_in();
+            schema.functions().map(|f| format!("POST /rest/v1/rpc/{}", f.name)).collect()
+        }
+        "ANY /functions/v1/{name}" => {
+            functions::NAMES.iter().map(|name| format!("POST /functions/v1/{name}")).collect()
+        }
+        "ANY /storage/v1/{*path}" => sandbox::storage::listed(),
+        _ => vec![route],
+    };
+    routes::listed().into_iter().flat_map(taken_apart).collect()
 }
 
 /// The requests of one cell; `None`: no such row.
 pub(super) fn probes(world: &World, row: &str, who: Who) -> Option<Vec<Probe>> {
+    if let Some(probes) = storage::probes(world, row, who) {
+        return Some(probes);
+    }
     let probe = match row {
         "any route under a foreign Host" => {
             return Some(everywhere(world, "", ("host", "evil.example"), who));
@@ -73,7 +104,9 @@ pub(super) fn probes(world: &World, row: &str, who: Who) -> Option<Vec<Probe>> {
                 Some(path) => (path, Some(("origin", "http://evil.example"))),
                 None => (path, None),
             };
-            Probe { header, ..plain(world, path, variation, who)? }
+            let mut probe = plain(world, path, variation, who)?;
+            probe.headers.extend(header);
+            probe
         }
     };
     Some(vec![probe])
@@ -86,12 +119,16 @@ fn everywhere(
     header: (&'static str, &'static str),
     who: Who,
 ) -> Vec<Probe> {
-    rows()
-        .iter()
-        .filter(|row| row.contains(part) && !VARIATIONS.contains(&row.as_str()))
-        .filter_map(|row| plain(world, row, "", who))
-        .map(|probe| Probe { header: Some(header), ..probe })
-        .collect()
+    let rows = plain_rows().into_iter().filter(|row| row.contains(part));
+    let of_row = |row: String| {
+        let of_storage = storage::probes(world, &row, who);
+        of_storage.unwrap_or_else(|| plain(world, &row, "", who).into_iter().collect())
+    };
+    let mut probes: Vec<Probe> = rows.flat_map(of_row).collect();
+    for probe in &mut probes {
+        probe.headers.push(header);
+    }
+    probes
 }
 
 fn wrote(table: &'static str) -> (&'static str, Option<String>) {
@@ -117,10 +154,19 @@ fn plain(world: &World, row: &str, variation: &str, who: Who) -> Option<Probe> {
                 Expect::Writes(vec![wrote("refresh_tokens"), wrote("refresh_tokens")]),
             ))
         }
-        "GET /auth/v1/user" => ended(Probe::get("/auth/v1/user", Expect::Shows(who.gateway()))),
+        "GET /auth/v1/user" => {
+            let is_early = variation == "a token of tomorrow";
+            let probe = Probe::get("/auth/v1/user", Expect::Shows(who.gateway()));
+            ended(Probe { is_early, ..probe })
+        }
         "POST /auth/v1/logout" => {
             let expect = Expect::Writes(vec![wrote("refresh_tokens"), wrote("sessions")]);
             ended(Probe::post("/auth/v1/logout", json!({}), expect))
+        }
+        "GET /realtime/v1/websocket" => {
+            let mut headers = HANDSHAKE.to_vec();
+            headers.extend((variation == "a wrong key").then_some(("apikey", "wrong")));
+            Probe { headers, ..Probe::get("/realtime/v1/websocket", Expect::Answer) }
         }
         "ANY /rest/v1/" => Probe::get("/rest/v1/", Expect::Answer),
         "POST /rest/v1/rpc/resolve_secret_placeholders_for_job" => {
@@ -171,7 +217,8 @@ fn function(row: &str, variation: &str, who: Who) -> Option<Probe> {
         }
         _ => None,
     };
-    Some(Probe { before, ..Probe::post(path, body, expect) })
+    let guesses = if variation == "after ten wrong ones" { 10 } else { 0 };
+    Some(Probe { before, guesses, ..Probe::post(path, body, expect) })
 }
 
 fn finalize(variation: &str) -> (Value, Expect) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 use super::world::{Who, World};
-use super::{endpoints, tables};
+use super::{endpoints, realtime, tables};
 use crate::sandbox::rules::Rules;
 use crate::sandbox::store::schema::Schema;
 
@@ -32,6 +32,9 @@ pub(super) fn rows() -> Vec<Row> {
 
 /// What a cell is in fact.
 pub(super) async fn outcome(world: &mut World, row: &str, who: Who) -> String {
+    if realtime::is_about(row) {
+        return world.hears(row, who).await;
+    }
     let schema = Schema::built_in();
     let of_table =
         row.split_once(": ").and_then(|(table, operation)| Some((schema.table(table)?, operation)));

@@ -9,5 +9,8 @@
 mod endpoints;
 mod matrix;
 mod mutations;
+mod realtime;
+mod seed;
+mod storage;
 mod tables;
 mod world;

@@ -4,9 +4,9 @@
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::world::{
-    Expect, OTHER_TEAM, OWNER, Probe, RUN, SIBLING, SUBAGENT, Who, World, row_in, states,
-};
+use super::realtime;
+use super::seed::{row_in, states};
+use super::world::{Expect, OTHER_TEAM, OWNER, Probe, RUN, SIBLING, SUBAGENT, Who, World};
 use crate::sandbox::store::schema::{Claim, Column, Moves, Table, Type};
 
 /// The row of tables whose rows have no state.
@@ -15,6 +15,7 @@ pub(super) const ROW: &str = "00000000-0000-4000-8000-000000000999";
 /// What the rows of a table are called.
 pub(super) fn operations(table: &Table) -> Vec<String> {
     let mut all = vec!["read".to_owned(), "insert".into(), "update".into(), "delete".into()];
+    all.extend(realtime::OPERATIONS.map(str::to_owned));
     if table.rights.insert.is_some() {
         all.extend(["insert in another's name".into(), "insert other columns".into()]);
     }
@@ -199,7 +200,7 @@ fn anothers(world: &World, who: Who, claim: Claim) -> Value {
 }
 
 /// A value that the column takes, and that it did not hold before; identities are the caller's.
-fn sample(world: &World, table: &Table, column: &Column, who: Who) -> Value {
+pub(super) fn sample(world: &World, table: &Table, column: &Column, who: Who) -> Value {
     match (column.name, column.kind) {
         ("status", _) if table.name == "team_gateways" => json!("ready"),
         ("team_id", _) => json!(world.team_of(who)),

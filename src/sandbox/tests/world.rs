@@ -1,22 +1,26 @@
 //! A server with two teams' rows in it, and the callers who try to get at them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder};
-use rusqlite::{Connection, params};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use rusqlite::Connection;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
-use crate::model::{GatewayId, TeamId};
+use super::seed::{identity, seed, seed_objects};
+use super::{realtime, storage};
+
 use crate::sandbox::access::{AccessTokens, Identity};
 use crate::sandbox::app::now_micros;
 use crate::sandbox::jwt::Signer;
 use crate::sandbox::rules::Rules;
 use crate::sandbox::store::schema::Schema;
-use crate::sandbox::{Server, ServerOptions, auth, functions};
+use crate::sandbox::{Server, ServerOptions};
 
 pub(super) const OWNER: &str = "00000000-0000-4000-8000-0000000000a1";
 pub(super) const SIBLING: &str = "00000000-0000-4000-8000-0000000000a2";
@@ -83,6 +87,25 @@ pub(super) enum Expect {
     Shows(&'static str),
     /// Exactly these rows are other than before: table, and the first column where it is known.
     Writes(Vec<(&'static str, Option<String>)>),
+    /// A word for each set of rows and files that may be other than before.
+    Files(Vec<(&'static str, Files)>),
+    /// A signed URL: `yes` for objects of the owner's team, `own` for those of the other one.
+    Signs,
+}
+
+/// Rows by table and first column; files of contents are in the table `files`, objects are
+/// named by team, bucket and name.
+pub(super) type Files = BTreeSet<(&'static str, String)>;
+
+/// What a request carries.
+#[derive(Debug, Clone)]
+pub(super) enum Body {
+    None,
+    Json(Value),
+    /// Of that content type.
+    Bytes(&'static str, String),
+    /// Of a length that is not announced.
+    Stream(Vec<String>),
 }
 
 /// One request of a cell.
@@ -90,26 +113,33 @@ pub(super) enum Expect {
 pub(super) struct Probe {
     pub(super) method: Method,
     pub(super) path: String,
-    pub(super) body: Option<Value>,
-    pub(super) header: Option<(&'static str, &'static str)>,
+    pub(super) body: Body,
+    /// An `apikey` among them stands for the project's.
+    pub(super) headers: Vec<(&'static str, &'static str)>,
     /// SQL that is run before it.
     pub(super) before: Option<String>,
+    /// Wrong pairing codes that were tried before it.
+    pub(super) guesses: u32,
+    /// Whether the caller's token is a session's that begins tomorrow.
+    pub(super) is_early: bool,
     pub(super) expect: Expect,
 }
 
 impl Probe {
     pub(super) fn get(path: impl Into<String>, expect: Expect) -> Self {
         let path = path.into();
-        Self { method: Method::GET, path, body: None, header: None, before: None, expect }
+        let (method, body) = (Method::GET, Body::None);
+        let headers = Vec::new();
+        Self { method, path, body, headers, before: None, guesses: 0, is_early: false, expect }
     }
 
     pub(super) fn post(path: impl Into<String>, body: Value, expect: Expect) -> Self {
-        Self { method: Method::POST, body: Some(body), ..Self::get(path, expect) }
+        Self { method: Method::POST, body: Body::Json(body), ..Self::get(path, expect) }
     }
 }
 
-/// All rows: table and rowid, first column, everything.
-type Rows = BTreeMap<(String, i64), (String, String)>;
+/// All rows: table and rowid, first column, everything. Files of contents are among them.
+type Rows = BTreeMap<(String, String), (String, String)>;
 
 pub(super) struct World {
     pub(super) server: Server,
@@ -120,6 +150,10 @@ pub(super) struct World {
     database: Connection,
     tables: Vec<String>,
     rows: Rows,
+    /// The files that there were at the beginning, and what was in them.
+    files: BTreeMap<PathBuf, Vec<u8>>,
+    /// What was seen of the rows about realtime: a word for each caller.
+    pub(super) heard: BTreeMap<String, Vec<String>>,
     /// Removed when the world is dropped.
     dir: TempDir,
 }
@@ -132,7 +166,9 @@ impl World {
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let dir = tempfile::tempdir_in(parent).unwrap();
         let mut options = ServerOptions::new(dir.path().join("s"), "127.0.0.1:0".parse().unwrap());
-        options.schema = schema;
+        options.schema = storage::BUCKETS.iter().fold(schema, Schema::with_bucket);
+        // The fixture's are as old as can be.
+        options.keep_jobs = None;
         options.rules = rules;
         let server = Server::start(options).await.unwrap();
         let database = Connection::open(dir.path().join("s/sandbox.db")).unwrap();
@@ -149,9 +185,13 @@ impl World {
             database,
             tables,
             rows: Rows::new(),
+            files: BTreeMap::new(),
+            heard: BTreeMap::new(),
             dir,
         };
         seed(&world.database, &world.team, &world.refresh[0]);
+        seed_objects(&world.database, &world.team, &world.objects());
+        world.files = files(&world.objects());
         for step in 0..2 {
             world.refresh[step + 1] = world.rotated(&world.refresh[step]).await;
         }
@@ -183,10 +223,15 @@ impl World {
         if matches!(who, Who::Stranger | Who::Moved) { OTHER_TEAM } else { &self.team }
     }
 
-    fn token(&self, who: Who) -> String {
+    /// Where contents are.
+    fn objects(&self) -> PathBuf {
+        self.dir.path().join("s/objects")
+    }
+
+    pub(super) fn token(&self, who: Who) -> String {
         let app = &self.server.app;
         let now = now_micros() / 1_000_000;
-        let identity = identity(who.gateway(), self.team_of(who));
+        let identity = self.identity(who);
         match who {
             Who::KeyOnly => self.server.anon_key().to_owned(),
             Who::Admin => self.server.admin_token().expose_secret().to_owned(),
@@ -207,16 +252,34 @@ impl World {
         }
     }
 
+    pub(super) fn identity(&self, who: Who) -> Identity {
+        identity(who.gateway(), self.team_of(who))
+    }
+
     fn request(&self, who: Who, probe: &Probe) -> RequestBuilder {
         let url = format!("{}{}", self.server.url(), probe.path);
-        let mut request = self.http.request(probe.method.clone(), url).bearer_auth(self.token(who));
-        if who != Who::NoKey {
+        let token = if probe.is_early {
+            let tomorrow = now_micros() / 1_000_000 + 24 * 3600;
+            self.server.app.access.mint(&self.identity(who), tomorrow)
+        } else {
+            self.token(who)
+        };
+        let mut request = self.http.request(probe.method.clone(), url).bearer_auth(token);
+        if who != Who::NoKey && probe.headers.iter().all(|(name, _)| *name != "apikey") {
             request = request.header("apikey", self.server.anon_key());
         }
-        if let Some((name, value)) = probe.header {
-            request = request.header(name, value);
+        for (name, value) in &probe.headers {
+            request = request.header(*name, *value);
         }
-        if let Some(body) = &probe.body { request.json(body) } else { request }
+        match &probe.body {
+            Body::None => request,
+            Body::Json(body) => request.json(body),
+            Body::Bytes(kind, body) => request.header("content-type", *kind).body(body.clone()),
+            Body::Stream(parts) => {
+                let parts = parts.clone().into_iter().map(Ok::<_, std::io::Error>);
+                request.body(reqwest::Body::wrap_stream(futures_util::stream::iter(parts)))
+            }
+        }
     }
 
     /// Makes the request and says what came of it in a word; the rows are as before afterwards.
@@ -225,27 +288,52 @@ impl World {
             self.database.execute_batch(sql).unwrap();
             self.rows = self.all();
         }
+        for _ in 0..probe.guesses {
+            let _ = self.server.app.guesses.admit(Ipv4Addr::LOCALHOST.into(), Instant::now());
+        }
         let answer = self.request(who, probe).send().await.unwrap();
         let (status, text) = (answer.status(), answer.text().await.unwrap());
-        self.server.app.guesses.forgive(Ipv4Addr::LOCALHOST.into());
+        for _ in 0..=probe.guesses {
+            self.server.app.guesses.forgive(Ipv4Addr::LOCALHOST.into());
+        }
+        self.swept().await;
         let after = self.all();
         let wrote: Vec<(String, String)> = changed(&self.rows, &after);
         if !wrote.is_empty() || probe.before.is_some() {
             self.restore();
         }
-        if !status.is_success() {
+        if !status.is_success() && status != StatusCode::SWITCHING_PROTOCOLS {
             let more = if wrote.is_empty() { "" } else { " wrote" };
-            return format!("{}{more}", status.as_u16());
+            return format!("{}{more}", status_in(&text).unwrap_or(status.as_str().to_owned()));
         }
-        match &probe.expect {
-            Expect::Answer if wrote.is_empty() => "yes".into(),
+        self.word(&probe.expect, &wrote, &text)
+    }
+
+    /// What a good answer comes to.
+    fn word(&self, expect: &Expect, wrote: &[(String, String)], text: &str) -> String {
+        let word = match expect {
+            Expect::Answer if wrote.is_empty() => Some("yes"),
             Expect::Shows(id) if wrote.is_empty() => {
-                if text.contains(id) { "yes" } else { "none" }.into()
+                Some(if text.contains(id) { "yes" } else { "none" })
             }
-            Expect::Writes(_) if wrote.is_empty() => "none".into(),
-            Expect::Writes(rows) if are(rows, &wrote) => "yes".into(),
-            Expect::Answer | Expect::Shows(_) | Expect::Writes(_) => format!("wrote {wrote:?}"),
-        }
+            Expect::Signs if wrote.is_empty() => match storage::signed_team(text).as_deref() {
+                None => Some("none"),
+                Some(team) if team == self.team => Some("yes"),
+                Some(team) => (team == OTHER_TEAM).then_some("own"),
+            },
+            Expect::Writes(_) | Expect::Files(_) if wrote.is_empty() => Some("none"),
+            Expect::Writes(rows) => are(rows, wrote).then_some("yes"),
+            Expect::Files(words) => {
+                let seen: Vec<_> = wrote.iter().map(|(table, id)| (table.as_str(), id)).collect();
+                let fits = |rows: &Files| {
+                    rows.len() == seen.len()
+                        && rows.iter().all(|(table, id)| seen.contains(&(*table, id)))
+                };
+                words.iter().find(|(_, rows)| fits(rows)).map(|(word, _)| *word)
+            }
+            Expect::Answer | Expect::Shows(_) | Expect::Signs => None,
+        };
+        word.map_or_else(|| format!("wrote {wrote:?}, answered {text:?}"), str::to_owned)
     }
 
     fn all(&self) -> Rows {
@@ -258,11 +346,49 @@ impl World {
             while let Some(row) = rows.next().unwrap() {
                 let cells: Vec<String> =
                     (1..columns).map(|at| format!("{:?}", row.get_ref(at).unwrap())).collect();
-                let first: String = row.get(1).unwrap();
-                all.insert((table.clone(), row.get(0).unwrap()), (first, cells.join("|")));
+                let text = |at| row.get::<_, String>(at).unwrap();
+                let first = match table.as_str() {
+                    "objects" => format!("{}/{}/{}", text(2), text(3), text(4)),
+                    _ => text(1),
+                };
+                let rowid = format!("{:020}", row.get::<_, i64>(0).unwrap());
+                all.insert((table.clone(), rowid), (first, cells.join("|")));
             }
         }
+        for (path, content) in files(&self.objects()) {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let content = String::from_utf8_lossy(&content).into_owned();
+            all.insert(("files".into(), path.display().to_string()), (name, content));
+        }
         all
+    }
+
+    /// Waits until the server has removed the contents that nobody names any more.
+    async fn swept(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let unheld = || -> bool {
+            let sql = "SELECT EXISTS (SELECT 1 FROM main.contents WHERE holders = 0)";
+            self.database.prepare_cached(sql).unwrap().query_row([], |row| row.get(0)).unwrap()
+        };
+        while unheld() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// For what changes rows by itself.
+    pub(super) fn execute(&self, sql: &str) {
+        self.database.execute_batch(sql).unwrap();
+    }
+
+    /// The word for a caller in a row about realtime.
+    pub(super) async fn hears(&mut self, row: &str, who: Who) -> String {
+        if !self.heard.contains_key(row) {
+            let heard = realtime::hear(self, row).await;
+            self.heard.extend(heard);
+            self.restore();
+        }
+        let at = Who::ALL.iter().position(|(known, _)| *known == who).unwrap();
+        self.heard[row][at].clone()
     }
 
     fn restore(&mut self) {
@@ -274,6 +400,12 @@ impl World {
         });
         let sql: String = emptied_and_filled.collect();
         self.database.execute_batch(&format!("BEGIN IMMEDIATE; {sql} COMMIT;")).unwrap();
+        for path in files(&self.objects()).keys().filter(|path| !self.files.contains_key(*path)) {
+            std::fs::remove_file(path).unwrap();
+        }
+        for (path, content) in &self.files {
+            std::fs::write(path, content).unwrap();
+        }
         self.rows = self.all();
     }
 
@@ -299,94 +431,24 @@ fn changed(before: &Rows, after: &Rows) -> Vec<(String, String)> {
         .collect()
 }
 
+/// The status that an error of storage names in its body.
+fn status_in(text: &str) -> Option<String> {
+    let body: Value = serde_json::from_str(text).ok()?;
+    body["statusCode"].as_str().map(str::to_owned)
+}
+
+/// All files of contents, those on their way in as well.
+fn files(objects: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = |directory: &Path| {
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    let all = entries(objects).into_iter().flat_map(|directory| entries(&directory));
+    all.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
 fn are(expected: &[(&'static str, Option<String>)], wrote: &[(String, String)]) -> bool {
     expected.len() == wrote.len()
         && expected.iter().zip(wrote).all(|((table, id), (wrote_table, wrote_id))| {
             table == wrote_table && id.as_ref().is_none_or(|id| id == wrote_id)
         })
-}
-
-fn identity(gateway: &str, team: &str) -> Identity {
-    Identity {
-        user_id: format!("user of {gateway}"),
-        session_id: format!("session of {gateway}"),
-        gateway_id: GatewayId::new(gateway),
-        team_id: TeamId::new(team),
-    }
-}
-
-/// The id of the owner's row of a table in a state.
-pub(super) fn row_in(table: &str, state: &str) -> String {
-    let area = match table {
-        "gateway_jobs" => 1,
-        "subagents" => 3,
-        _ => 4,
-    };
-    let at = states(table).iter().position(|known| *known == state).unwrap();
-    format!("00000000-0000-4000-8000-000000000{area}{:02}", at + 1)
-}
-
-/// The states of a table's rows; the first is the one that its rows work in.
-pub(super) fn states(table: &str) -> &'static [&'static str] {
-    if table == "subagents" {
-        &["running", "idle", "completed", "failed", "cancelled"]
-    } else {
-        &["running", "queued", "completed", "failed", "cancelled"]
-    }
-}
-
-fn seed(database: &Connection, team: &str, refresh: &str) {
-    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| database.execute(sql, values).unwrap();
-    run("INSERT INTO teams VALUES (?1, 'other', 0)", params![OTHER_TEAM]);
-    for (id, team, code) in
-        [(OWNER, team, CODE), (SIBLING, team, USED_CODE), (STRANGER, OTHER_TEAM, OLD_CODE)]
-    {
-        let sql = "INSERT INTO team_gateways (id, team_id, device_name, created_at, updated_at)
-                   VALUES (?1, ?2, 'box', 0, 0)";
-        run(sql, params![id, team]);
-        let token = if id == OWNER { refresh } else { id };
-        auth::open_session(database, &identity(id, team), token, 0).unwrap();
-        let (used, expires) = (code == USED_CODE, if code == OLD_CODE { 1 } else { i64::MAX });
-        let sql = "INSERT INTO pairing_codes VALUES (?1, ?2, NULL, 0, ?3, iif(?4, 1, NULL))";
-        run(sql, params![functions::code_hash(code), team, expires, used]);
-    }
-    for state in states("gateway_jobs") {
-        let sql = "INSERT INTO gateway_jobs
-                   (id, team_id, gateway_id, job_type, status, created_at, updated_at)
-                   VALUES (?1, ?2, ?3, 'diagnostic', ?4, 0, 0)";
-        run(sql, params![row_in("gateway_jobs", state), team, OWNER, state]);
-    }
-    let sql = "INSERT INTO job_secret_placeholders SELECT id, 'TOKEN', 'a secret', 'pano_sec_1'
-               FROM gateway_jobs";
-    run(sql, &[]);
-    for state in states("subagents") {
-        let sql = "INSERT INTO subagents
-                   (id, team_id, gateway_id, subagent_type, status, created_at, updated_at)
-                   VALUES (?1, ?2, ?3, 'codex_gateway', ?4, 0, 0)";
-        run(sql, params![row_in("subagents", state), team, OWNER, state]);
-    }
-    for (sequence, state) in (1_i64..).zip(states("subagent_runs")) {
-        let sql = "INSERT INTO subagent_runs (id, subagent_id, team_id, gateway_id, run_sequence,
-                   status, prompt, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'do it', 0)";
-        let id = row_in("subagent_runs", state);
-        run(sql, params![id, SUBAGENT, team, OWNER, sequence, state]);
-    }
-    for (table, columns, values) in [
-        (
-            "subagent_run_events",
-            "run_id, subagent_id, gateway_id, sequence, event_type",
-            format!("'{RUN}', '{SUBAGENT}', '{OWNER}', 0, 'system'"),
-        ),
-        ("gateway_events", "gateway_id, level, message", format!("'{OWNER}', 'info', 'm'")),
-        (
-            "team_resources",
-            "resource_type, max_access_level, updated_at",
-            "'remote_shell', 'execute', 0".to_owned(),
-        ),
-    ] {
-        let sql = format!(
-            "INSERT INTO {table} (id, team_id, created_at, {columns}) VALUES (?1, ?2, 0, {values})"
-        );
-        run(&sql, params![super::tables::ROW, team]);
-    }
 }
