@@ -4,13 +4,16 @@
 //! knows a flag. Plans are built and answers decoded by pure functions: a request and what is
 //! installed give a [`Plan`], what a run left gives an [`Outcome`].
 
+mod codex;
 mod id;
 pub mod json;
 mod outcome;
 mod plan;
+pub mod schema;
 
 use std::path::{Path, PathBuf};
 
+pub use codex::Codex;
 pub use id::ProviderId;
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
 pub use plan::{
