@@ -151,16 +151,22 @@ impl<'a> Layers<'a> {
         &mut self,
         variable: Variable,
         default: usize,
-        (least, most): (usize, usize),
+        range: (usize, usize),
     ) -> Sourced<usize> {
-        match self.parsed(variable, "not a whole number", |text| text.parse::<usize>().ok()) {
-            Some(found) => {
-                let value = found.value.clamp(least, most);
-                self.warn_if_moved(variable, &found.value, &value, "");
-                Sourced { value, source: found.source }
-            }
-            None => Sourced::default(default),
-        }
+        self.whole_number(variable, range).unwrap_or_else(|| Sourced::default(default))
+    }
+
+    /// A whole number, moved into its range, where one is set.
+    pub(super) fn whole_number(
+        &mut self,
+        variable: Variable,
+        (least, most): (usize, usize),
+    ) -> Option<Sourced<usize>> {
+        let parse = |text: &str| text.parse::<usize>().ok();
+        let found = self.parsed(variable, "not a whole number", parse)?;
+        let value = found.value.clamp(least, most);
+        self.warn_if_moved(variable, &found.value, &value, "");
+        Some(Sourced { value, source: found.source })
     }
 
     /// Milliseconds; fewer than `least` are `least`.

@@ -92,6 +92,8 @@ pub struct Settings {
     pub paired_url: Option<String>,
     pub device_name: Sourced<String>,
     pub concurrency: Sourced<usize>,
+    /// `None`: as many as there is memory for.
+    pub agent_concurrency: Option<Sourced<usize>>,
     pub auto_restart: Sourced<bool>,
     pub restart_check: Sourced<Duration>,
     /// `None`: as long as the running work takes.
@@ -174,6 +176,8 @@ fn merge(
             DEFAULT_CONCURRENCY,
             (1, LARGEST_CONCURRENCY),
         ),
+        agent_concurrency: layers
+            .whole_number(variable::AGENT_CONCURRENCY, (1, LARGEST_CONCURRENCY)),
         auto_restart: layers.boolean(variable::AUTO_RESTART, true),
         restart_check: layers
             .milliseconds(variable::RESTART_CHECK, LEAST_RESTART_CHECK)

@@ -15,9 +15,10 @@ use super::handlers::Host;
 use super::journal::replay::replay;
 use super::life;
 use super::machine_control::HEARTBEAT_FRESH;
-use super::queue::{Entry, Offered, Queue, Work};
+use super::queue::{Entry, Gate, Offered, Queue, Slots, Work};
 use super::stop::{JobStop, StopReason};
 use crate::model::{Job, JobId, JobStatus};
+use crate::providers::Standings;
 use crate::task::{Ending, Group};
 
 /// Rows that came with one page of a poll, or by realtime.
@@ -92,6 +93,7 @@ pub struct Controller {
     finished: u64,
     level: watch::Receiver<Level>,
     heard: watch::Receiver<Option<Instant>>,
+    providers: watch::Receiver<Standings>,
     activity: watch::Sender<Activity>,
     refused: HashSet<String>,
 }
@@ -106,19 +108,20 @@ impl Controller {
     /// one. `activity` is told of every change.
     pub fn new(
         host: Arc<Host>,
-        concurrency: usize,
+        slots: Slots,
         level: watch::Receiver<Level>,
         heard: watch::Receiver<Option<Instant>>,
         activity: watch::Sender<Activity>,
     ) -> Self {
         Self {
+            providers: host.providers.subscribe(),
             host,
-            queue: Queue::new(concurrency),
+            queue: Queue::new(slots),
             jobs: Group::new(CancellationToken::new()),
             replays: Group::new(CancellationToken::new()),
             stops: HashMap::new(),
             claimed: BTreeMap::new(),
-            claims: mpsc::channel(concurrency.max(1) * 2),
+            claims: mpsc::channel(slots.jobs.max(1) * 2),
             finished: 0,
             level,
             heard,
@@ -148,6 +151,7 @@ impl Controller {
                 Some(claimed) = self.claims.1.recv() => self.claimed(claimed),
                 Ok(()) = self.level.changed() => self.change_level(),
                 Ok(()) = self.heard.changed() => {}
+                Ok(()) = self.providers.changed() => {}
                 () = tokio::time::sleep(JOURNAL_TRY_EVERY), if self.in_trouble() => {
                     self.host.journal.try_again().await;
                 }
@@ -224,7 +228,8 @@ impl Controller {
     }
 
     fn start_jobs(&mut self) {
-        while let Some(entry) = self.queue.start_next(self.may_claim()) {
+        let gate = self.gate();
+        while let Some(entry) = self.queue.start_next(&gate) {
             let id = entry.id.clone();
             let stop = JobStop::default();
             self.stops.insert(id.clone(), stop.clone());
@@ -249,9 +254,14 @@ impl Controller {
         self.host.journal.trouble().borrow().is_some()
     }
 
-    fn may_claim(&self) -> bool {
+    fn gate(&mut self) -> Gate {
         let heard = *self.heard.borrow();
-        heard.is_some_and(|at| at.elapsed() <= HEARTBEAT_FRESH)
+        let standings = self.providers.borrow_and_update();
+        let undecided = standings.iter().filter(|(_, standing)| standing.health.is_undecided());
+        Gate {
+            may_claim: heard.is_some_and(|at| at.elapsed() <= HEARTBEAT_FRESH),
+            undecided: undecided.map(|(id, _)| *id).collect(),
+        }
     }
 
     fn claimed(&mut self, claimed: life::Claimed) {

@@ -20,5 +20,6 @@ mod stop;
 
 pub use controller::{ActiveJob, Activity, Controller, Level, News, Offer};
 pub use handlers::Host;
-pub use queue::{Entry, Offered, Queue, Work};
+pub(crate) use handlers::MODEL_WORK;
+pub use queue::{Entry, Gate, Offered, Queue, Slots, Work};
 pub use stop::{JobStop, StopReason};

@@ -1,7 +1,7 @@
 //! The queue: what waits, what runs, what may start next. Pure; time is passed in.
 //!
-//! Invariants: a job id is known at most once (waiting or active); at most `concurrency` slots are
-//! in use; two `subagent_run` jobs of one subagent never run together; a `subagent_cancel` needs no
+//! Invariants: a job id is known at most once (waiting or active); no more slots are in use than there
+//! are, and no more of them by agents than agents may run; two `subagent_run` jobs of one subagent never run together; a `subagent_cancel` needs no
 //! slot and starts even while the queue does not accept.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::{Job, JobId};
+use crate::providers::ProviderId;
 
 /// Most jobs that wait in memory; the rest stay `queued` at the backend and come with a later poll.
 const MAX_WAITING: usize = 1_000;
@@ -52,6 +53,25 @@ impl Entry {
         self.job_type() == "subagent_cancel"
     }
 
+    /// It runs an agent CLI, which takes hundreds of megabytes.
+    fn is_agent(&self) -> bool {
+        matches!(self.job_type(), "model_run" | "subagent_run")
+    }
+
+    /// Whether it needs a provider that has no verdict yet, as far as the row tells: which provider
+    /// a subagent is for does not stand in it.
+    fn waits_for(&self, undecided: &[ProviderId]) -> bool {
+        let Work::Run(job) = &self.work else { return false };
+        let text = |name: &str| job.payload.get(name).and_then(serde_json::Value::as_str);
+        match job.job_type.as_str() {
+            "subagent_run" => !undecided.is_empty(),
+            "model_run" => text("model")
+                .map(|model| ProviderId::of_request(text("provider"), model))
+                .is_some_and(|id| undecided.contains(&id)),
+            _ => false,
+        }
+    }
+
     /// The subagent that must not run twice at a time.
     fn subagent(&self) -> Option<&str> {
         match &self.work {
@@ -65,6 +85,16 @@ impl Entry {
     }
 }
 
+/// What, beside the queue itself, decides what may start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gate {
+    /// The backend has heard of us lately.
+    pub may_claim: bool,
+    /// Providers without a verdict: jobs for them wait, so that a gateway that was just started
+    /// fails none that it could run.
+    pub undecided: Vec<ProviderId>,
+}
+
 /// What became of an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offered {
@@ -76,16 +106,26 @@ pub enum Offered {
     Full,
 }
 
+/// How many jobs run at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slots {
+    /// In all, at least one.
+    pub jobs: usize,
+    /// How many of them may run an agent CLI, at least one.
+    pub agents: usize,
+}
+
 #[derive(Debug)]
 struct Slot {
-    uses_slot: bool,
+    counts: bool,
+    is_agent: bool,
     subagent: Option<String>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Queue {
-    concurrency: usize,
+    slots: Slots,
     accepting: bool,
     waiting: VecDeque<Entry>,
     waiting_ids: HashSet<JobId>,
@@ -97,10 +137,10 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// An empty queue that accepts, with this many slots (at least one).
-    pub fn new(concurrency: usize) -> Self {
+    /// An empty queue that accepts.
+    pub fn new(slots: Slots) -> Self {
         Self {
-            concurrency: concurrency.max(1),
+            slots: Slots { jobs: slots.jobs.max(1), agents: slots.agents.max(1) },
             accepting: true,
             waiting: VecDeque::new(),
             waiting_ids: HashSet::new(),
@@ -129,34 +169,50 @@ impl Queue {
         Offered::Queued
     }
 
-    /// Takes the next row that may start now and makes it active. `may_claim` is false while the
-    /// backend has not heard of us lately; cancel jobs are exempt from that too.
-    pub fn start_next(&mut self, may_claim: bool) -> Option<Entry> {
+    /// Takes the next row that may start now and makes it active. Cancel jobs are exempt from the
+    /// gate too.
+    pub fn start_next(&mut self, gate: &Gate) -> Option<Entry> {
         let slot_free = self.accepting
-            && may_claim
-            && self.active.values().filter(|slot| slot.uses_slot).count() < self.concurrency;
-        let index =
-            self.waiting.iter().position(Entry::is_cancel).or_else(|| {
-                self.waiting.iter().position(|entry| slot_free && self.is_free(entry))
-            })?;
+            && gate.may_claim
+            && self.active.values().filter(|slot| slot.counts).count() < self.slots.jobs;
+        let may_start =
+            |entry: &Entry| slot_free && self.is_free(entry) && !entry.waits_for(&gate.undecided);
+        let index = self
+            .waiting
+            .iter()
+            .position(Entry::is_cancel)
+            .or_else(|| self.waiting.iter().position(may_start))?;
         let entry = self.waiting.remove(index)?;
         self.waiting_ids.remove(&entry.id);
-        let slot =
-            Slot { uses_slot: !entry.is_cancel(), subagent: entry.subagent().map(str::to_owned) };
+        let slot = Slot {
+            counts: !entry.is_cancel(),
+            is_agent: entry.is_agent(),
+            subagent: entry.subagent().map(str::to_owned),
+        };
         self.active.insert(entry.id.clone(), slot);
         Some(entry)
     }
 
     fn is_free(&self, entry: &Entry) -> bool {
-        entry.subagent().is_none_or(|subagent| {
-            !self.active.values().any(|slot| slot.subagent.as_deref() == Some(subagent))
+        self.has_room_for(entry) && !self.is_running_subagent_of(entry)
+    }
+
+    /// Agents that find no room wait, and others overtake them.
+    fn has_room_for(&self, entry: &Entry) -> bool {
+        let agents = self.active.values().filter(|slot| slot.is_agent).count();
+        !entry.is_agent() || agents < self.slots.agents
+    }
+
+    fn is_running_subagent_of(&self, entry: &Entry) -> bool {
+        entry.subagent().is_some_and(|subagent| {
+            self.active.values().any(|slot| slot.subagent.as_deref() == Some(subagent))
         })
     }
 
     /// A row that an earlier gateway claimed is being brought to its end: it uses no slot, and is
     /// not started again meanwhile.
     pub fn adopt(&mut self, id: JobId) {
-        self.active.insert(id, Slot { uses_slot: false, subagent: None });
+        self.active.insert(id, Slot { counts: false, is_agent: false, subagent: None });
     }
 
     /// An active row ended (or was not ours to claim).
@@ -212,14 +268,22 @@ mod tests {
         Entry { id: JobId::new(id), work: Work::Run(Box::new(Job::decode(&row).unwrap())) }
     }
 
+    fn queue(jobs: usize) -> Queue {
+        Queue::new(Slots { jobs, agents: jobs })
+    }
+
+    fn open() -> Gate {
+        Gate { may_claim: true, undecided: Vec::new() }
+    }
+
     fn start(queue: &mut Queue) -> Option<String> {
-        queue.start_next(true).map(|entry| entry.id.to_string())
+        queue.start_next(&open()).map(|entry| entry.id.to_string())
     }
 
     #[tokio::test(start_paused = true)]
     async fn first_in_first_out_within_the_slots() {
         let now = Instant::now();
-        let mut queue = Queue::new(2);
+        let mut queue = queue(2);
         for id in ["a", "b", "c"] {
             assert_eq!(queue.offer(entry(id, "shell_exec", None), now), Offered::Queued);
         }
@@ -234,7 +298,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_subagent_runs_once_and_others_overtake() {
         let now = Instant::now();
-        let mut queue = Queue::new(10);
+        let mut queue = queue(10);
         queue.offer(entry("a", "subagent_run", Some("s1")), now);
         queue.offer(entry("b", "subagent_run", Some("s1")), now);
         queue.offer(entry("c", "subagent_run", Some("s2")), now);
@@ -246,14 +310,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn agents_wait_for_memory_and_others_overtake() {
+        let now = Instant::now();
+        let mut queue = Queue::new(Slots { jobs: 3, agents: 1 });
+        queue.offer(entry("a", "model_run", None), now);
+        queue.offer(entry("b", "model_run", None), now);
+        queue.offer(entry("c", "subagent_run", Some("s")), now);
+        queue.offer(entry("d", "shell_exec", None), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("a"));
+        assert_eq!(start(&mut queue).as_deref(), Some("d"));
+        queue.offer(entry("x", "subagent_cancel", None), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("x"), "a cancel job is no agent");
+        assert_eq!(start(&mut queue), None);
+        queue.ended(&JobId::new("d"), now);
+        assert_eq!(start(&mut queue), None);
+        queue.ended(&JobId::new("a"), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("b"));
+        queue.ended(&JobId::new("b"), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("c"));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn cancel_jobs_pass_by_slots_gate_and_drain() {
         let now = Instant::now();
-        let mut queue = Queue::new(1);
+        let mut queue = queue(1);
         queue.offer(entry("a", "shell_exec", None), now);
         queue.offer(entry("b", "shell_exec", None), now);
         assert_eq!(start(&mut queue).as_deref(), Some("a"));
         queue.offer(entry("x", "subagent_cancel", None), now);
-        assert_eq!(queue.start_next(false).map(|e| e.id.to_string()).as_deref(), Some("x"));
+        let closed = Gate::default();
+        assert_eq!(queue.start_next(&closed).map(|e| e.id.to_string()).as_deref(), Some("x"));
         queue.stop_accepting();
         queue.ended(&JobId::new("a"), now);
         assert_eq!(start(&mut queue), None, "b was dropped");
@@ -264,16 +350,48 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_starts_while_the_backend_has_not_heard_of_us() {
         let now = Instant::now();
-        let mut queue = Queue::new(1);
+        let mut queue = queue(1);
         queue.offer(entry("a", "shell_exec", None), now);
-        assert_eq!(queue.start_next(false), None);
+        assert_eq!(queue.start_next(&Gate::default()), None);
         assert_eq!(start(&mut queue).as_deref(), Some("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn jobs_wait_for_their_providers_verdict_and_others_overtake() {
+        use ProviderId::{ClaudeCode, Codex, Gemini};
+        let model_run = |id: &str, payload: serde_json::Value| {
+            let mut entry = entry(id, "model_run", None);
+            if let Work::Run(job) = &mut entry.work {
+                job.payload = serde_json::from_value(payload).unwrap();
+            }
+            entry
+        };
+        let now = Instant::now();
+        let mut queue = queue(10);
+        queue.offer(model_run("codex", json!({"provider": "codex", "model": "sonnet"})), now);
+        queue.offer(model_run("gemini", json!({"model": "gemini-3-pro"})), now);
+        queue.offer(model_run("claude", json!({"model": "__default__"})), now);
+        queue.offer(entry("sub", "subagent_run", Some("s")), now);
+        queue.offer(model_run("bad", json!({"provider": "nobody", "model": "sonnet"})), now);
+        queue.offer(entry("shell", "shell_exec", None), now);
+        let mut started = |undecided: &[ProviderId]| {
+            let gate = Gate { may_claim: true, undecided: undecided.to_vec() };
+            let mut started = Vec::new();
+            while let Some(entry) = queue.start_next(&gate) {
+                started.push(entry.id.to_string());
+            }
+            started
+        };
+        assert_eq!(started(&[ClaudeCode, Codex, Gemini]), ["shell"]);
+        assert_eq!(started(&[ClaudeCode, Gemini]), ["codex"]);
+        assert_eq!(started(&[Gemini]), ["claude", "bad"]);
+        assert_eq!(started(&[]), ["gemini", "sub"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_poll_that_began_before_the_end_does_not_bring_a_job_back() {
         let poll_began = Instant::now();
-        let mut queue = Queue::new(1);
+        let mut queue = queue(1);
         queue.offer(entry("a", "shell_exec", None), poll_began);
         start(&mut queue);
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -287,7 +405,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_an_earlier_gateway_left_uses_no_slot_and_is_not_started_again() {
         let now = Instant::now();
-        let mut queue = Queue::new(1);
+        let mut queue = queue(1);
         queue.adopt(JobId::new("old"));
         assert_eq!(queue.offer(entry("old", "shell_exec", None), now), Offered::Known);
         queue.offer(entry("a", "shell_exec", None), now);
@@ -300,7 +418,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_still_takes_cancel_jobs() {
         let now = Instant::now();
-        let mut queue = Queue::new(1);
+        let mut queue = queue(1);
         for n in 0..MAX_WAITING {
             queue.offer(entry(&n.to_string(), "shell_exec", None), now);
         }
@@ -314,11 +432,12 @@ mod tests {
         fn slots_and_exclusion_hold_whatever_comes(
             steps in proptest::collection::vec((0u8..4, 0u8..20, 0u8..3), 1..200),
             concurrency in 1usize..5,
+            agents in 1usize..5,
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let _entered = runtime.enter();
             let now = Instant::now();
-            let mut queue = Queue::new(concurrency);
+            let mut queue = Queue::new(Slots { jobs: concurrency, agents });
             let mut active: Vec<Entry> = Vec::new();
             for (step, id, subagent) in steps {
                 let kind = ["shell_exec", "subagent_run", "subagent_cancel"][usize::from(id) % 3];
@@ -329,11 +448,13 @@ mod tests {
                             now + Duration::from_secs(1),
                         );
                     }
-                    2 => active.extend(queue.start_next(true)),
+                    2 => active.extend(queue.start_next(&open())),
                     _ => if let Some(entry) = active.pop() { queue.ended(&entry.id, now); }
                 }
                 let slots = active.iter().filter(|entry| !entry.is_cancel()).count();
                 prop_assert!(slots <= concurrency);
+                let running = active.iter().filter(|entry| entry.is_agent()).count();
+                prop_assert!(running <= agents);
                 let mut subagents: Vec<_> = active.iter().filter_map(Entry::subagent).collect();
                 subagents.sort_unstable();
                 let all = subagents.len();

@@ -10,6 +10,7 @@ mod capture;
 mod environment;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod input;
 mod output;
 mod run;
 mod shim;
@@ -21,7 +22,9 @@ mod wire;
 
 pub use capture::Captured;
 pub use environment::child_environment;
-pub use run::{Background, Ended, Exit, Outcome, Run, RunError, RunIds, RunSpec, StopSequence};
+pub use run::{
+    Background, Ended, Exit, FirstSignal, Outcome, Run, RunError, RunIds, RunSpec, StopSequence,
+};
 pub use shim::{SHIM_WORD, shim_main};
 pub use spawn::set_shim_binary;
 pub use sweep::{shim_lives, sweep};

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Captured;
+use super::input::Input;
 use super::output::Output;
 use super::spawn::{self, Control, Shim};
 use super::sweep::{Lost, sweep_lost};
@@ -41,6 +42,34 @@ pub enum StopSequence {
         /// The grace.
         grace: Duration,
     },
+    /// A first signal, half the grace or until the command has ended, SIGTERM to every process of
+    /// the run, the rest of the grace, then SIGKILL to all.
+    Agent {
+        /// What the command cleans up on.
+        first: FirstSignal,
+        /// The whole grace.
+        grace: Duration,
+    },
+}
+
+impl StopSequence {
+    /// From the first signal to SIGKILL.
+    pub fn grace(self) -> Duration {
+        match self {
+            Self::Shell { grace } | Self::Agent { grace, .. } => grace,
+        }
+    }
+}
+
+/// The first step of stopping an agent CLI. Their own commands run in sessions of their own, which
+/// only the CLI ends in good order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstSignal {
+    /// SIGINT to the CLI itself, which cleans up on it.
+    Interrupt,
+    /// SIGTERM to the CLI's process group.
+    TerminateGroup,
 }
 
 /// What to run.
@@ -55,6 +84,8 @@ pub struct RunSpec {
     pub umask: u32,
     pub stop: StopSequence,
     pub background: Background,
+    /// What the command reads on stdin, which is closed behind it; `None`: stdin is `/dev/null`.
+    pub stdin: Option<Vec<u8>>,
     /// Bytes kept of stdout and of stderr, each.
     pub capture_limit: usize,
 }
@@ -128,7 +159,8 @@ pub struct Run {
     leader: (u32, u64),
     shim: Shim,
     started: Instant,
-    stop: StopSequence,
+    grace: Duration,
+    stdin: Vec<u8>,
     capture_limit: usize,
 }
 
@@ -160,7 +192,8 @@ impl Run {
             leader,
             shim,
             started: Instant::now(),
-            stop: spec.stop,
+            grace: spec.stop.grace(),
+            stdin: spec.stdin.unwrap_or_default(),
             capture_limit: spec.capture_limit,
         })
     }
@@ -177,11 +210,11 @@ impl Run {
         limit: Option<Duration>,
         cancel: &CancellationToken,
     ) -> Result<Outcome, RunError> {
-        let Self { ids, leader, shim, started, stop, capture_limit } = self;
-        let Shim { mut child, mut control, stdout, stderr } = shim;
+        let Self { ids, leader, shim, started, grace, stdin, capture_limit } = self;
+        let Shim { mut child, mut control, stdin: pipe, stdout, stderr } = shim;
+        let mut input = Input::new(pipe, stdin);
         let mut output = Output::new(stdout, stderr, capture_limit);
         let limit = limit.and_then(|limit| started.checked_add(limit));
-        let StopSequence::Shell { grace } = stop;
         let mut asked = Asked { ended: Ended::ByItself, patience: None };
         let exited = loop {
             tokio::select! {
@@ -193,6 +226,8 @@ impl Run {
                 },
                 // Cancel safe: what was read is kept by the output.
                 () = output.read_some() => {}
+                // Cancel safe: what was written is counted by the input.
+                () = input.write_some() => {}
                 // Cancel safe: a point in time, and a flag.
                 () = until(limit), if asked.patience.is_none() => {
                     asked.stop(Ended::TimeLimit, grace, &control);
@@ -207,6 +242,7 @@ impl Run {
             let leader = Some((leader.0.cast_signed(), leader.1));
             return Err(lose(child, Lost { ids, leader }).await);
         };
+        drop(input);
         output.read_rest().await;
         if exited.stuck {
             tracing::warn!(run_id = %ids.run_id, "processes of a run cannot be killed");

@@ -45,6 +45,8 @@ fn shim_binary() -> &'static Path {
 pub(super) struct Shim {
     pub(super) child: Child,
     pub(super) control: Control,
+    /// When the command is fed.
+    pub(super) stdin: Option<pipe::Sender>,
     pub(super) stdout: pipe::Receiver,
     pub(super) stderr: pipe::Receiver,
 }
@@ -55,14 +57,20 @@ pub(super) async fn start(spec: &RunSpec, run_id: &str) -> io::Result<Shim> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     let (stdout, stdout_write) = io::pipe()?;
     let (stderr, stderr_write) = io::pipe()?;
+    let stdin = spec.stdin.as_ref().map(|_| io::pipe()).transpose()?;
     let child = spawn(theirs.into(), run_id)?;
     ours.set_nonblocking(true)?;
     let control = Control { stream: UnixStream::from_std(ours)?, inbox: Inbox::default() };
-    let descriptors = [stdout.as_fd(), stdout_write.as_fd(), stderr.as_fd(), stderr_write.as_fd()];
+    let mut descriptors =
+        vec![stdout.as_fd(), stdout_write.as_fd(), stderr.as_fd(), stderr_write.as_fd()];
+    descriptors.extend(stdin.as_ref().map(|(read, _)| read.as_fd()));
     control.send_with(&request, &descriptors).await?;
+    // Our copy of the read end is closed: a command that has ended must show at the next write.
+    let stdin = stdin.map(|(_, write)| pipe::Sender::from_owned_fd(write.into())).transpose()?;
     Ok(Shim {
         child,
         control,
+        stdin,
         stdout: pipe::Receiver::from_owned_fd(stdout.into())?,
         stderr: pipe::Receiver::from_owned_fd(stderr.into())?,
     })
@@ -73,6 +81,7 @@ fn request(spec: &RunSpec, run_id: &str) -> io::Result<Vec<u8>> {
         umask: spec.umask,
         stop: spec.stop,
         background: spec.background,
+        fed: spec.stdin.is_some(),
         args: spec.args.len(),
     };
     let mut request = Vec::new();

@@ -2,9 +2,9 @@
 //!
 //! Both ends are the same binary, so the format is private and carries no version. A frame is a
 //! length (4 bytes, little endian) and that many bytes. The gateway sends [`Start`] as JSON, then one
-//! frame of NUL-terminated strings (see [`Strings`]), then [`Order`]s as JSON; four descriptors travel
+//! frame of NUL-terminated strings (see [`Strings`]), then [`Order`]s as JSON; the descriptors travel
 //! with the first byte, in the order of [`Descriptors`]. The shim answers with [`Report`]s as JSON.
-//! What a start needs later (a terminal, an input pipe, another user, a cgroup) are further fields of
+//! What a start needs later (a terminal, another user, a cgroup) are further fields of
 //! [`Start`] and further descriptors; a further stop sequence is a further variant.
 
 use std::ffi::{CStr, OsStr};
@@ -29,15 +29,18 @@ pub(super) struct Start {
     pub(super) umask: u32,
     pub(super) stop: StopSequence,
     pub(super) background: Background,
+    /// A descriptor for the command's stdin comes along.
+    pub(super) fed: bool,
     /// How many of the strings are arguments.
     pub(super) args: usize,
 }
 
-/// Both ends of the command's stdout and stderr.
+/// Both ends of the command's stdout and stderr, and its end of stdin when it is fed.
 #[derive(Debug)]
 pub(super) struct Descriptors {
     pub(super) stdout: Ends,
     pub(super) stderr: Ends,
+    pub(super) stdin: Option<OwnedFd>,
 }
 
 /// Both ends of a pipe.
@@ -47,17 +50,19 @@ pub(super) struct Ends {
     pub(super) write: OwnedFd,
 }
 
-/// How many descriptors a start carries.
-pub(super) const DESCRIPTORS: usize = 4;
+/// How many descriptors a start carries at most.
+pub(super) const DESCRIPTORS: usize = 5;
 
 impl Descriptors {
-    /// In the order in which they were sent.
-    pub(super) fn from_list(list: Vec<OwnedFd>) -> Option<Self> {
+    /// In the order in which they were sent; the last one is there for a command that is `fed`.
+    pub(super) fn from_list(mut list: Vec<OwnedFd>, fed: bool) -> Option<Self> {
+        let stdin = if fed { Some(list.pop()?) } else { None };
         let [stdout_read, stdout_write, stderr_read, stderr_write] =
-            <[OwnedFd; DESCRIPTORS]>::try_from(list).ok()?;
+            <[OwnedFd; DESCRIPTORS - 1]>::try_from(list).ok()?;
         Some(Self {
             stdout: Ends { read: stdout_read, write: stdout_write },
             stderr: Ends { read: stderr_read, write: stderr_write },
+            stdin,
         })
     }
 }
@@ -226,6 +231,7 @@ mod tests {
             umask: 0o22,
             stop: StopSequence::Shell { grace: Duration::from_secs(2) },
             background: Background::Swept,
+            stdin: None,
             capture_limit: 10,
         }
     }

@@ -43,12 +43,26 @@ impl ProviderId {
         }
     }
 
+    /// The provider that a request names, else the one of its model.
+    pub fn of_request(provider: Option<&str>, model: &str) -> Self {
+        provider.and_then(Self::parse).unwrap_or_else(|| Self::of_model(model))
+    }
+
     /// The command that people type.
     pub fn command(self) -> &'static str {
         match self {
             Self::ClaudeCode => "claude",
             Self::Codex => "codex",
             Self::Gemini => "gemini",
+        }
+    }
+
+    /// The flag that names its executable.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::ClaudeCode => "--claude-cli",
+            Self::Codex => "--codex-cli",
+            Self::Gemini => "--gemini-cli",
         }
     }
 

@@ -4,23 +4,41 @@
 //! knows a flag. Plans are built and answers decoded by pure functions: a request and what is
 //! installed give a [`Plan`], what a run left gives an [`Outcome`].
 
+mod ask;
+mod attendant;
+mod candidates;
+mod claude;
+pub mod discovery;
+mod gemini;
+pub mod health;
+pub mod help;
 mod id;
 pub mod json;
 mod outcome;
 mod plan;
+pub mod probe;
+mod roster;
+mod run;
+mod shell_hint;
+mod version;
+mod work_dir;
+mod wrapper;
 
-use std::path::{Path, PathBuf};
-
+pub use ask::{Asker, NoAnswer};
+pub use attendant::{Attendant, Check};
+pub use claude::ClaudeCode;
+pub use gemini::Gemini;
 pub use id::ProviderId;
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
 pub use plan::{
     Effort, FirstSignal, Flags, Format, Installed, ModelRequest, OutputMode, Plan, PlanError,
     PlanFile,
 };
+pub use roster::{Ran, Roster, Standing, Standings, Worsened};
+pub use run::{OUTPUT_LIMIT, Place, PlanRun, PlanRunError, RefusedFile, output_path, run_plan};
+pub use work_dir::{WorkDir, WorkDirError, sweep_work_dirs};
 
 use crate::model::ProviderSupports;
-
-use crate::config::Settings;
 
 /// One agent CLI: what its help means, how it is called, what its answers mean. Pure.
 pub trait Provider: Send + Sync {
@@ -33,6 +51,23 @@ pub trait Provider: Send + Sync {
     /// The flags that a help text names, as whole words; `None`: help failed.
     fn flags(&self, help: Option<&str>) -> Flags;
 
+    /// The call that lists the installed extensions; `None` for a CLI that has none.
+    fn extension_args(&self) -> Option<&'static [&'static str]> {
+        None
+    }
+
+    /// The extensions that the output of that call names.
+    fn extensions(&self, listing: &str) -> Vec<String> {
+        let _ = listing;
+        Vec::new()
+    }
+
+    /// Variables for `--version`, help and the list of extensions, without which the CLI would do
+    /// more than to answer.
+    fn probe_env(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
     /// What follows from what is installed.
     fn supports(&self, installed: &Installed) -> ProviderSupports;
 
@@ -43,48 +78,12 @@ pub trait Provider: Send + Sync {
     fn decode(&self, request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome;
 }
 
-/// The Claude Code command: an override, else the first `claude` on `PATH`.
-pub fn find_claude(settings: &Settings) -> Option<PathBuf> {
-    let path = settings.environment.get("PATH").unwrap_or_default();
-    match &settings.claude_cli {
-        Some(named) if named.value.contains('/') => Some(PathBuf::from(&named.value)),
-        Some(named) => on_path(path, &named.value),
-        None => on_path(path, "claude"),
-    }
+/// Every provider there is, in the order in which people see them.
+pub fn all() -> Vec<&'static dyn Provider> {
+    vec![&ClaudeCode, &Gemini]
 }
 
-fn on_path(path: &str, name: &str) -> Option<PathBuf> {
-    std::env::split_paths(path)
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(name))
-        .find(|candidate| is_executable(candidate))
-}
-
-fn is_executable(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn only_executable_files_in_absolute_dirs_count() {
-        let first = tempfile::tempdir().unwrap();
-        let second = tempfile::tempdir().unwrap();
-        std::fs::write(first.path().join("claude"), "not executable").unwrap();
-        std::fs::create_dir(first.path().join("codex")).unwrap();
-        for name in ["claude", "codex"] {
-            let file = second.path().join(name);
-            std::fs::write(&file, "").unwrap();
-            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        let path = format!("relative:{}:{}", first.path().display(), second.path().display());
-        assert_eq!(on_path(&path, "claude"), Some(second.path().join("claude")));
-        assert_eq!(on_path(&path, "codex"), Some(second.path().join("codex")));
-        assert_eq!(on_path(&path, "gemini"), None);
-    }
+/// The provider of this id.
+pub fn by_id(id: ProviderId) -> Option<&'static dyn Provider> {
+    all().into_iter().find(|provider| provider.id() == id)
 }

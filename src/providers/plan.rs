@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+pub use crate::process::FirstSignal;
+
 /// Flags of a CLI by the names that capabilities use, e.g. `jsonSchemaFlag`.
 pub type Flags = BTreeMap<&'static str, bool>;
 
@@ -100,15 +102,6 @@ impl OutputMode {
             Self::Stream => "stream-json",
         }
     }
-}
-
-/// The first step of stopping a CLI; all of its tree is terminated, then killed, after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FirstSignal {
-    /// SIGINT to the CLI itself, which cleans up on it.
-    Interrupt,
-    /// SIGTERM to the CLI's process group.
-    TerminateGroup,
 }
 
 /// A file that the CLI needs in its work dir.

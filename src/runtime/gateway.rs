@@ -11,10 +11,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identity;
+use super::model_check::ModelCheck;
+use super::providers::Occasion;
 use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::{
-    config_watch, events, heartbeat, ingress, realtime, session, status_socket, supervisor,
+    config_watch, events, heartbeat, ingress, memory, providers, realtime, session, status_socket,
+    supervisor,
 };
 use crate::backend::{Api, Endpoint, GatewayEvent, Http, RedactedTokens, Session};
 use crate::config::{
@@ -22,9 +25,10 @@ use crate::config::{
     Settings, Source, Sourced,
 };
 use crate::jobs::journal::Journal;
-use crate::jobs::{Activity, Controller, Host, Level};
+use crate::jobs::{Activity, Controller, Host, Level, MODEL_WORK, Slots};
 use crate::model::{GatewayId, TeamId};
 use crate::observe::Redactor;
+use crate::providers::{Roster, sweep_work_dirs};
 use crate::task::Group;
 
 /// A probe may hold the instance lock for a moment; a gateway holds it for life.
@@ -155,6 +159,8 @@ impl Gateway {
         let (url, key) = options.settings.backend(Purpose::Start)?;
         save_backend(&config, &saved, &url, key.expose_secret())?;
         crate::fs::ensure_private_dir(&paths.tmp()).map_err(ConfigError::from)?;
+        // Nobody works in there: the lock is ours.
+        sweep_work_dirs(&paths.work(MODEL_WORK));
         let journal = Journal::open(&paths.journal()).map_err(ConfigError::from)?;
         let pid_file = PidFile::write(&paths.pid_file).map_err(ConfigError::from)?;
         let socket = status_socket::bind(&paths.socket())
@@ -169,6 +175,7 @@ impl Gateway {
             saved.full_control(),
             saved.text("gatewayId").map(str::to_owned),
             journal,
+            Roster::new(options.redactor.clone()),
         ));
         Ok(Self { options, config, shared, socket, pid_file, _lock: lock })
     }
@@ -195,9 +202,13 @@ impl Gateway {
                 status_socket::run(Arc::clone(&shared), Arc::clone(&socket), stop)
             });
         }
+        let mut occasion = Occasion::Startup;
         let result = loop {
-            match self.live_identity().await {
-                Ok(IdentityEnd::NewIdentity) => self.shared.begin_identity(),
+            match self.live_identity(occasion).await {
+                Ok(IdentityEnd::NewIdentity) => {
+                    self.shared.begin_identity();
+                    occasion = Occasion::Pairing;
+                }
                 Ok(IdentityEnd::Exit(reason)) => break Ok(reason),
                 Err(error) => break Err(error),
             }
@@ -212,8 +223,8 @@ impl Gateway {
         result
     }
 
-    async fn live_identity(&self) -> Result<IdentityEnd, StartError> {
-        let identity = Arc::new(self.identity()?);
+    async fn live_identity(&self, occasion: Occasion) -> Result<IdentityEnd, StartError> {
+        let identity = Arc::new(self.identity(occasion)?);
         let mut group = Group::new(CancellationToken::new());
         self.start_supervisors(&mut group, &identity);
         let end = self.watch_identity(&identity).await;
@@ -229,7 +240,7 @@ impl Gateway {
     }
 
     /// The identity that `gateway.json` holds now.
-    fn identity(&self) -> Result<Identity, StartError> {
+    fn identity(&self, occasion: Occasion) -> Result<Identity, StartError> {
         let settings = &self.options.settings;
         let saved = self.config.load()?;
         if !saved.is_paired() {
@@ -254,7 +265,7 @@ impl Gateway {
             polled: self.shared.polled.subscribe(),
             journal: self.shared.journal.clone(),
             caller_umask: self.options.caller_umask,
-            claude: crate::providers::find_claude(settings),
+            providers: Arc::clone(&self.shared.providers),
         });
         Ok(Identity {
             shared: Arc::clone(&self.shared),
@@ -266,6 +277,7 @@ impl Gateway {
                 .get("PANORAMA_VM_IMAGE_REFERENCE")
                 .map(str::to_owned),
             is_guest: is_guest(&saved),
+            occasion,
         })
     }
 
@@ -281,9 +293,13 @@ impl Gateway {
         });
         // Ingress and controller share a channel, so they are one supervisor.
         let own = Arc::clone(identity);
-        let concurrency = self.options.settings.concurrency.value;
-        supervisor::spawn(group, shared, "jobs", move |stop| {
-            jobs(Arc::clone(&own), concurrency, stop)
+        let slots = slots(&self.options.settings);
+        supervisor::spawn(group, shared, "jobs", move |stop| jobs(Arc::clone(&own), slots, stop));
+        let own = Arc::clone(identity);
+        let settings = self.options.settings.clone();
+        supervisor::spawn(group, shared, "providers", move |stop| {
+            let check = ModelCheck::new(Arc::clone(&own.host));
+            providers::run(Arc::clone(&own), settings.clone(), check, stop)
         });
         if !identity.is_guest {
             let own = Arc::clone(identity);
@@ -394,19 +410,25 @@ async fn at(deadline: Option<tokio::time::Instant>) {
 }
 
 /// Ingress and controller until `stop`.
-async fn jobs(identity: Arc<Identity>, concurrency: usize, stop: CancellationToken) {
+async fn jobs(identity: Arc<Identity>, slots: Slots, stop: CancellationToken) {
     let shared = Arc::clone(&identity.shared);
     let (tell, news) = mpsc::channel(NEWS);
     // Realtime tells the controller too, but its failure is not this task's.
     shared.news.send_replace(Some(tell.clone()));
     let controller = Controller::new(
         Arc::clone(&identity.host),
-        concurrency,
+        slots,
         shared.level.subscribe(),
         shared.heard.subscribe(),
         shared.activity.clone(),
     );
     tokio::join!(ingress::run(identity, tell, stop.clone()), controller.run(news, stop),);
+}
+
+fn slots(settings: &Settings) -> Slots {
+    let jobs = settings.concurrency.value;
+    let agents = settings.agent_concurrency.as_ref().map(|set| set.value);
+    Slots { jobs, agents: agents.unwrap_or_else(|| memory::agents(jobs)).min(jobs) }
 }
 
 fn claim_instance(config: &ConfigStore) -> Result<FileLock, StartError> {

@@ -7,12 +7,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identity;
-use super::shared::{Login, Shared};
+use super::shared::Login;
 use super::status::Phase;
 use super::{contact, session};
 use crate::backend::BackendError;
 use crate::backend::retry::Backoff;
 use crate::model::{Capabilities, GatewayStatus, time};
+use crate::providers::Standings;
 
 const INTERVAL: Duration = Duration::from_secs(30);
 /// The last heartbeat of a gateway that goes is not waited for any longer.
@@ -28,21 +29,23 @@ pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
         () = stop.cancelled() => return,
     }
     let mut backoff = Backoff::new();
-    let mut changes = Changes::new(shared);
-    let mut kept: Option<Capabilities> = None;
+    let mut changes = Changes::new(&identity);
+    let mut kept: Option<(String, Capabilities)> = None;
     loop {
         // Marked before the facts are read: a change in between is seen twice rather than never.
         changes.seen();
         let (status, _) = shared.status_now();
-        let capabilities = identity.capabilities();
+        let checked_at = time::now_wire();
+        let capabilities = identity.capabilities(&checked_at);
         let sent = beat(&identity, status, &capabilities).await;
         let accepted = sent.is_ok();
         let next = match sent {
             Ok(()) => {
                 backoff.reset();
-                if kept.as_ref() != Some(&capabilities) {
+                // Written only when something else than the time has changed.
+                if kept.as_ref().is_none_or(|kept| identity.capabilities(&kept.0) != kept.1) {
                     identity.keep_capabilities(&capabilities).await;
-                    kept = Some(capabilities.clone());
+                    kept = Some((checked_at.clone(), capabilities.clone()));
                 }
                 Instant::now() + INTERVAL
             }
@@ -51,7 +54,7 @@ pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
                 Instant::now() + contact::pause(&mut backoff, &error)
             }
         };
-        let said = Said { status, capabilities, accepted };
+        let said = Said { status, capabilities, checked_at, accepted };
         if !wait(&identity, &mut changes, &stop, next, &said).await {
             return;
         }
@@ -62,6 +65,7 @@ pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
 struct Said {
     status: GatewayStatus,
     capabilities: Capabilities,
+    checked_at: String,
     accepted: bool,
 }
 
@@ -83,7 +87,7 @@ async fn wait(
             woken = changes.next() => woken,
         };
         let differs = identity.shared.status_now().0 != said.status
-            || identity.capabilities() != said.capabilities;
+            || identity.capabilities(&said.checked_at) != said.capabilities;
         // After a failed heartbeat a change does not hurry the next one: the backend is away.
         if woken || Instant::now() >= next || (differs && said.accepted) {
             return true;
@@ -134,7 +138,7 @@ async fn beat(
 
 /// The last heartbeat; a backend that is away is not waited for.
 pub(super) async fn say_offline(identity: &Identity) {
-    let capabilities = identity.capabilities();
+    let capabilities = identity.capabilities(&time::now_wire());
     let offline = beat(identity, GatewayStatus::Offline, &capabilities);
     if tokio::time::timeout(OFFLINE_LIMIT, offline).await.is_err() {
         tracing::warn!("the backend was not told that the gateway is offline");
@@ -147,16 +151,19 @@ struct Changes {
     polled: tokio::sync::watch::Receiver<Option<Instant>>,
     toggle: tokio::sync::watch::Receiver<bool>,
     journal: tokio::sync::watch::Receiver<Option<String>>,
+    providers: tokio::sync::watch::Receiver<Standings>,
     wake: tokio::sync::watch::Receiver<u64>,
 }
 
 impl Changes {
-    fn new(shared: &Shared) -> Self {
+    fn new(identity: &Identity) -> Self {
+        let shared = &identity.shared;
         Self {
             level: shared.level.subscribe(),
             polled: shared.polled.subscribe(),
             toggle: shared.toggle.subscribe(),
             journal: shared.journal.trouble(),
+            providers: identity.host.providers.subscribe(),
             wake: shared.wake.subscribe(),
         }
     }
@@ -166,6 +173,7 @@ impl Changes {
         self.polled.mark_unchanged();
         self.toggle.mark_unchanged();
         self.journal.mark_unchanged();
+        self.providers.mark_unchanged();
     }
 
     /// The next change; true when it was a wake. Cancel safe.
@@ -175,6 +183,7 @@ impl Changes {
             _ = self.polled.changed() => false,
             _ = self.toggle.changed() => false,
             _ = self.journal.changed() => false,
+            _ = self.providers.changed() => false,
             _ = self.wake.changed() => true,
         }
     }

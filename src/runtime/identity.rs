@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::capabilities;
+use super::providers::Occasion;
 use super::shared::Shared;
 use crate::backend::Api;
 use crate::jobs::Host;
@@ -18,13 +19,17 @@ pub(super) struct Identity {
     pub(super) image_reference: Option<String>,
     /// Runs inside a virtual machine of the team's: there is no realtime there.
     pub(super) is_guest: bool,
+    /// Why there is work for this identity now.
+    pub(super) occasion: Occasion,
 }
 
 impl Identity {
-    /// The capabilities now.
-    pub(super) fn capabilities(&self) -> Capabilities {
+    /// The capabilities now, as if everything had been checked at this wire time.
+    pub(super) fn capabilities(&self, checked_at: &str) -> Capabilities {
         let toggle = *self.shared.toggle.borrow();
-        capabilities::build(&self.device_name, toggle, self.image_reference.as_deref())
+        let image = self.image_reference.as_deref();
+        let providers = capabilities::providers(&self.host.providers.standings(), checked_at);
+        capabilities::build(&self.device_name, toggle, image, providers)
     }
 
     /// Keeps what the backend accepted, for an `unpair` that says `offline` while nothing runs.

@@ -1,7 +1,7 @@
 //! What the supervisors of one gateway tell each other. Watches and short locks only.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -14,6 +14,7 @@ use crate::backend::realtime::State;
 use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Level, News};
 use crate::model::{GatewayStatus, time};
+use crate::providers::Roster;
 
 /// How often the backend is asked for jobs.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -116,6 +117,8 @@ pub(super) struct Shared {
     pub(super) poll_now: watch::Sender<u64>,
     /// The controller's ear, while there is one.
     pub(super) news: watch::Sender<Option<mpsc::Sender<News>>>,
+    /// The agent CLIs.
+    pub(super) providers: Arc<Roster>,
     notes: Mutex<Notes>,
     deliveries: Mutex<Deliveries>,
     last_stop: Mutex<Option<Instant>>,
@@ -133,9 +136,11 @@ impl Shared {
         toggle: bool,
         identity: Option<String>,
         journal: Journal,
+        providers: Roster,
     ) -> Self {
         Self {
             journal,
+            providers: Arc::new(providers),
             level: watch::Sender::new(Level::Accepting),
             heard: watch::Sender::new(None),
             polled: watch::Sender::new(None),
@@ -169,6 +174,7 @@ impl Shared {
         self.login.send_replace(Login::Unknown);
         self.phase.send_replace(Phase::Starting);
         self.news.send_replace(None);
+        self.providers.forget();
         *self.deliveries() = Deliveries::default();
         let mut notes = self.notes();
         (notes.heartbeat, notes.poll) = (Contact::default(), Contact::default());
@@ -273,7 +279,7 @@ impl Shared {
                 bytes,
                 trouble: self.journal.trouble().borrow().clone(),
             },
-            providers: super::capabilities::provider_states(),
+            providers: super::capabilities::provider_states(&self.providers.standings()),
             supervisors: notes.supervisors.values().cloned().collect(),
         }
     }
@@ -283,9 +289,10 @@ impl Shared {
 impl Shared {
     /// With a journal of its own, which goes with the directory.
     pub(super) fn for_tests() -> (Self, tempfile::TempDir) {
+        use crate::observe::Redactor;
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(&dir.path().join("jobs")).unwrap();
-        (Self::new(1, false, None, journal), dir)
+        (Self::new(1, false, None, journal, Roster::new(Redactor::default())), dir)
     }
 }
 

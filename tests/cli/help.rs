@@ -20,6 +20,7 @@ const COMMANDS: &[&str] = &[
     "sandbox code",
     "sandbox submit",
     "sandbox submit shell-exec",
+    "sandbox submit model-run",
     "sandbox submit diagnostic",
     "sandbox jobs",
     "sandbox job",

@@ -2,6 +2,7 @@
 //!
 //! Everything real: the binary under test as a process, the control plane over HTTP on loopback.
 
+pub(crate) mod agents;
 pub(crate) mod backend;
 pub(crate) mod disk;
 pub(crate) mod marks;
@@ -53,7 +54,7 @@ pub(crate) async fn wait_until<T, F: Future<Output = Option<T>>>(
 pub(crate) struct ControlPlane {
     pub(crate) server: Server,
     pub(crate) admin: AdminClient,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl ControlPlane {
@@ -69,11 +70,15 @@ impl ControlPlane {
         change(&mut options);
         let server = Server::start(options).await.unwrap();
         let admin = AdminClient::find(&data_dir).await.unwrap().expect("the server runs");
-        Self { server, admin, _dir: dir }
+        Self { server, admin, dir }
     }
 
     pub(crate) fn url(&self) -> String {
         self.server.url().to_owned()
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("control")
     }
 
     /// A fresh pairing code.

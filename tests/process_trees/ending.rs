@@ -6,7 +6,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use panorama_gateway::config::Environment;
-use panorama_gateway::process::{Ended, Exit, Run, RunError, RunSpec, StopSequence, sweep};
+use panorama_gateway::process::{
+    Ended, Exit, FirstSignal, Run, RunError, RunSpec, StopSequence, sweep,
+};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -271,4 +273,86 @@ async fn an_end_of_its_own_wins_over_a_later_stop() {
     cancel.cancel();
     let outcome = run.wait(Some(Duration::ZERO), &cancel).await.unwrap();
     assert_eq!((outcome.ended, outcome.exit), (Ended::ByItself, Exit::Code(4)));
+}
+
+fn agent(script: &str, first: FirstSignal, grace: Duration) -> RunSpec {
+    RunSpec { stop: StopSequence::Agent { first, grace }, ..bash(script) }
+}
+
+/// Runs until it has said `up`, then stops it.
+async fn stopped_when_up(
+    spec: RunSpec,
+    up: &std::path::Path,
+) -> panorama_gateway::process::Outcome {
+    let mut spec = spec;
+    spec.env.push(("UP".into(), up.into()));
+    let cancel = CancellationToken::new();
+    let run = Run::spawn(spec).await.unwrap();
+    let (outcome, ()) = tokio::join!(run.wait(None, &cancel), async {
+        eventually("it is up", PATIENCE, || up.exists().then_some(())).await;
+        cancel.cancel();
+    });
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.ended, Ended::Cancelled);
+    outcome
+}
+
+#[tokio::test]
+async fn an_agent_cleans_up_after_its_first_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    for (first, signal) in [(FirstSignal::Interrupt, "INT"), (FirstSignal::TerminateGroup, "TERM")]
+    {
+        // Its command has a session of its own: only the agent knows it, or who holds the tree.
+        let script = format!(
+            "setsid sleep 1000 & child=$!; \
+             trap 'kill $child; wait $child; echo cleaned; exit 7' {signal}; touch $UP; wait"
+        );
+        let begun = Instant::now();
+        let agent = agent(&script, first, Duration::from_secs(30));
+        let outcome = stopped_when_up(agent, &folder.path().join(signal)).await;
+        assert_eq!((outcome.exit, outcome.stdout.text()), (Exit::Code(7), "cleaned\n".into()));
+        assert!(begun.elapsed() < Duration::from_secs(15), "no more is waited than needed");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_hear_the_first_signal_hears_sigterm_after_half_the_grace() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "trap '' INT; trap 'echo bye; exit 8' TERM; touch $UP; sleep 1000 & wait";
+    let begun = Instant::now();
+    let agent = agent(script, FirstSignal::Interrupt, Duration::from_secs(2));
+    let outcome = stopped_when_up(agent, &folder.path().join("up")).await;
+    assert_eq!((outcome.exit, outcome.stdout.text()), (Exit::Code(8), "bye\n".into()));
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn an_agent_that_hears_nothing_is_killed_when_the_grace_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    for first in [FirstSignal::Interrupt, FirstSignal::TerminateGroup] {
+        let begun = Instant::now();
+        let script = "trap '' INT TERM; touch $UP; while :; do sleep 1000; done";
+        let agent = agent(script, first, Duration::from_millis(800));
+        let up = folder.path().join(format!("{first:?}"));
+        let outcome = stopped_when_up(agent, &up).await;
+        assert_eq!(outcome.exit, Exit::Signal(9));
+        assert!(begun.elapsed() >= Duration::from_millis(800), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_an_agents_tree_is_left() {
+    for first in [FirstSignal::Interrupt, FirstSignal::TerminateGroup] {
+        let tree = Tree::new(HARD);
+        let cancel = CancellationToken::new();
+        let mut spec = tree.spec();
+        spec.stop = StopSequence::Agent { first, grace: Duration::from_millis(600) };
+        let run = Run::spawn(spec).await.unwrap();
+        let (outcome, ()) = tokio::join!(run.wait(None, &cancel), async {
+            tree.grown().await;
+            cancel.cancel();
+        });
+        assert_eq!(outcome.unwrap().ended, Ended::Cancelled);
+        assert!(tree.reported().iter().all(|member| member.state().is_none()));
+    }
 }

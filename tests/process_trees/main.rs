@@ -4,7 +4,9 @@
 
 mod background;
 mod ending;
+mod input;
 mod output;
+mod plans;
 mod starting;
 
 use std::ffi::OsString;
@@ -31,6 +33,7 @@ fn spec(program: &str, args: &[&str]) -> RunSpec {
         umask: 0o022,
         stop: StopSequence::Shell { grace: Duration::from_millis(300) },
         background: Background::Swept,
+        stdin: None,
         capture_limit: 5_000_000,
     }
 }

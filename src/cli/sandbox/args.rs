@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::model::JobStatus;
+use crate::providers::ProviderId;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SandboxCommand {
@@ -82,6 +83,8 @@ pub(crate) struct CodeArgs {
 pub(crate) enum SubmitCommand {
     /// A shell command on the gateway's machine
     ShellExec(ShellExecArgs),
+    /// One answer of a model, by an agent CLI on the gateway's machine
+    ModelRun(ModelRunArgs),
     /// A check of the gateway
     Diagnostic(DiagnosticArgs),
 }
@@ -112,6 +115,38 @@ pub(crate) struct ShellExecArgs {
     /// One word is a line of shell; several are a command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelRunArgs {
+    #[command(flatten)]
+    pub submit: SubmitCommon,
+    /// The model [default: the provider's own]
+    #[arg(long, value_name = "NAME", default_value = "__default__", hide_default_value = true)]
+    pub model: String,
+    /// Who answers [default: by the model's name]
+    #[arg(long, value_name = "PROVIDER", value_parser = provider)]
+    pub provider: Option<ProviderId>,
+    /// Answer in plain text [default, unless there is a schema]
+    #[arg(long, conflicts_with = "schema")]
+    pub text: bool,
+    /// Answer with a JSON object under this schema
+    #[arg(long, value_name = "FILE|JSON")]
+    pub schema: Option<String>,
+    /// A system text
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// How hard to think: low, medium or high
+    #[arg(long, value_name = "EFFORT", value_parser = ["low", "medium", "high"],
+          hide_possible_values = true)]
+    pub effort: Option<String>,
+    /// The time limit in milliseconds [default: 110000]
+    #[arg(long = "timeout", visible_alias = "timeout-ms", value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout_ms: Option<u64>,
+    /// The prompt; without one, or with `-`, it is read from stdin
+    #[arg(value_name = "PROMPT")]
+    pub prompt: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -176,6 +211,13 @@ pub(crate) enum TeamToggle {
     On,
     #[value(alias = "disable", alias = "false")]
     Off,
+}
+
+fn provider(word: &str) -> Result<ProviderId, String> {
+    let of_command = || ProviderId::ALL.into_iter().find(|id| id.command() == word);
+    ProviderId::parse(word)
+        .or_else(of_command)
+        .ok_or_else(|| "use claude_code, codex or gemini".to_owned())
 }
 
 fn job_status(word: &str) -> Result<JobStatus, String> {

@@ -3,6 +3,7 @@
 pub(crate) mod args;
 mod code;
 mod jobs;
+mod model_run;
 mod outcome;
 mod serve;
 mod submit;
@@ -31,6 +32,9 @@ pub(crate) fn run(context: &Context, command: &SandboxCommand) -> Outcome {
         SandboxCommand::Code(args) => asynchronous::short(code::run(context, args))?,
         SandboxCommand::Submit(SubmitCommand::ShellExec(args)) => {
             asynchronous::short(submit::shell_exec(context, args))?
+        }
+        SandboxCommand::Submit(SubmitCommand::ModelRun(args)) => {
+            asynchronous::short(model_run::submit(context, args))?
         }
         SandboxCommand::Submit(SubmitCommand::Diagnostic(args)) => {
             asynchronous::short(submit::diagnostic(context, args))?

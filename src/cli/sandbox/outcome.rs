@@ -57,13 +57,15 @@ fn replay(ui: &Ui, job: &Value) -> Outcome {
             ui.warn(&format!("{stream} was longer; the rest was not kept"));
         }
     }
-    match exit(job) {
-        Some(exit) => Ok(exit),
-        None => Err(Failure::new(format!("the job {}: {}", verb(job), reason(job))).hint(format!(
-            "`panorama-gateway sandbox job {}` shows all of it while the sandbox runs",
-            text(job, "id")
-        ))),
-    }
+    exit(job).ok_or_else(|| no_result(job))
+}
+
+/// That a job did not complete, and why.
+pub(super) fn no_result(job: &Value) -> Failure {
+    Failure::new(format!("the job {}: {}", verb(job), reason(job))).hint(format!(
+        "`panorama-gateway sandbox job {}` shows all of it while the sandbox runs",
+        text(job, "id")
+    ))
 }
 
 /// The exit of the job's command; `None` when the job itself failed.

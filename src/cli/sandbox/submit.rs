@@ -71,7 +71,8 @@ async fn submit(
     print(context, args, &row)
 }
 
-fn print(context: &Context, args: &SubmitCommon, row: &Value) -> Outcome {
+/// Says that the job is queued.
+pub(super) fn print(context: &Context, args: &SubmitCommon, row: &Value) -> Outcome {
     if args.common.json {
         context.ui.out(&table::json(row))?;
     } else {

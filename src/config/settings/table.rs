@@ -19,6 +19,7 @@ impl Settings {
             optional("anon-key", self.anon_key.as_ref(), |_| "set".to_owned()),
             row("device-name", &self.device_name.value, &self.device_name.source),
             sourced("concurrency", &self.concurrency, usize::to_string),
+            optional("agent-concurrency", self.agent_concurrency.as_ref(), usize::to_string),
             sourced("auto-restart", &self.auto_restart, on_off),
             sourced("restart-check", &self.restart_check, milliseconds),
             sourced("restart-max-wait", &self.restart_max_wait, limit),

@@ -11,6 +11,7 @@ use crate::jobs::stop::JobStop;
 use crate::process::{
     Background, Ended, Exit, Outcome, Run, RunSpec, StopSequence, child_environment,
 };
+use crate::providers::ProviderId;
 
 const LIMIT: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(2);
@@ -18,8 +19,13 @@ const GRACE: Duration = Duration::from_secs(2);
 const CAPTURE_LIMIT: usize = 64 * 1024;
 
 pub(super) async fn run(host: &Host, stop: &JobStop, progress: &Progress<'_>) -> Finished {
-    let Some(claude) = &host.claude else {
-        let message = "Claude Code was not found on this host";
+    let standing = tokio::select! {
+        // Cancel safe: a watch.
+        standing = host.providers.searched(ProviderId::ClaudeCode) => standing,
+        () = stop.token().cancelled() => return Finished::stopped(),
+    };
+    let Some(claude) = &standing.command else {
+        let message = standing.health.error().unwrap_or("Claude Code was not found on this host");
         return Finished::failed(json!({
             "message": message, "command": "claude --version", "stdout": "", "stderr": "",
             "exit_code": null, "duration_ms": 0, "version": null, "error": message,
@@ -58,6 +64,7 @@ fn spec(host: &Host, claude: &Path) -> RunSpec {
         umask: host.caller_umask,
         stop: StopSequence::Shell { grace: GRACE },
         background: Background::Swept,
+        stdin: None,
         capture_limit: CAPTURE_LIMIT,
     }
 }

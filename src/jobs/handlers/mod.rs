@@ -2,9 +2,10 @@
 //! writes to the row itself.
 
 mod diagnostic;
+mod model_run;
 mod shell_exec;
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -17,6 +18,9 @@ use crate::backend::Api;
 use crate::config::{ConfigStore, Environment};
 use crate::model::{Job, JobStatus};
 use crate::observe::Redactor;
+use crate::providers::Roster;
+
+pub(crate) use model_run::WORK as MODEL_WORK;
 
 /// What handlers need of the host they run on.
 #[derive(Debug)]
@@ -35,8 +39,8 @@ pub struct Host {
     pub polled: watch::Receiver<Option<Instant>>,
     /// What is claimed and how it ended, on disk.
     pub journal: Journal,
-    /// The Claude Code command, when there is one.
-    pub claude: Option<PathBuf>,
+    /// The agent CLIs of this host.
+    pub providers: Arc<Roster>,
 }
 
 impl Host {
@@ -112,6 +116,7 @@ pub(super) async fn run(
 ) -> Finished {
     match job.job_type.as_str() {
         "shell_exec" => shell_exec::run(host, job, stop, progress).await,
+        "model_run" => Box::pin(model_run::run(host, job, stop, progress)).await,
         "diagnostic" => diagnostic::run(host, stop, progress).await,
         other => Finished::failed(json!({
             "message": format!("This gateway does not know the job type {other:?}"),

@@ -194,6 +194,7 @@ fn spec(host: &Host, shell: &OsString, command: &str) -> RunSpec {
         umask: host.caller_umask,
         stop: StopSequence::Shell { grace: GRACE },
         background: Background::Allowed,
+        stdin: None,
         capture_limit: CAPTURE_LIMIT,
     }
 }

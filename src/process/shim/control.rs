@@ -47,7 +47,8 @@ impl Control {
             if start.is_some()
                 && let Some(strings) = inbox.frame()?
             {
-                let descriptors = Descriptors::from_list(descriptors);
+                let fed = start.as_ref().is_some_and(|start| start.fed);
+                let descriptors = Descriptors::from_list(descriptors, fed);
                 let (Some(start), Some(descriptors)) = (start, descriptors) else {
                     return Err(io::Error::from(io::ErrorKind::InvalidData));
                 };

@@ -58,8 +58,8 @@ fn close_inherited() {
     }
 }
 
-/// Starts the command: in a process group of its own, stdin `/dev/null`, no signal blocked or
-/// ignored, the umask and working directory of the request.
+/// Starts the command: in a process group of its own, stdin `/dev/null` unless it is fed, no signal
+/// blocked or ignored, the umask and working directory of the request.
 pub(super) fn launch(request: &Request) -> Result<Leader, Failure> {
     let at = |step| move |errno| Failure { step, errno };
     let strings = Strings::read(&request.strings, request.start.args)
@@ -87,7 +87,10 @@ fn spawn(request: &Request, strings: &Strings<'_>) -> Result<i32, Errno> {
 
 fn file_actions(request: &Request) -> nix::Result<PosixSpawnFileActions> {
     let mut actions = PosixSpawnFileActions::init()?;
-    actions.add_open(0, c"/dev/null", OFlag::O_RDONLY, Mode::empty())?;
+    match &request.descriptors.stdin {
+        Some(stdin) => actions.add_dup2(stdin.as_raw_fd(), 0)?,
+        None => actions.add_open(0, c"/dev/null", OFlag::O_RDONLY, Mode::empty())?,
+    }
     actions.add_dup2(request.descriptors.stdout.write.as_raw_fd(), 1)?;
     actions.add_dup2(request.descriptors.stderr.write.as_raw_fd(), 2)?;
     Ok(actions)

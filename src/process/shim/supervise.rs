@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::process::{WaitOptions, WaitStatus, wait};
+use rustix::process::{Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
 
 use super::control::Control;
 use super::launch::Leader;
@@ -12,7 +12,7 @@ use super::now;
 use crate::process::strike;
 use crate::process::table::{self, Entry};
 use crate::process::wire::{Descriptors, Exited, Order, Report, Start};
-use crate::process::{Background, Exit, StopSequence};
+use crate::process::{Background, Exit, FirstSignal, StopSequence};
 
 /// After this long the gateway is told that something cannot be killed.
 const STUCK: Duration = Duration::from_secs(5);
@@ -24,6 +24,8 @@ const ROUND: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 enum Phase {
     /// The command runs.
     Running,
+    /// The command was asked to end and to clean up, and has time until then.
+    Asking { terminate_at: Instant, kill_at: Instant },
     /// Everything was asked to end, and has time until then.
     Stopping { kill_at: Instant },
     /// Everything is killed, in rounds, until nothing is left.
@@ -115,7 +117,17 @@ impl Supervisor {
         let now = now();
         match self.phase {
             Phase::Running if self.exit.is_some() => self.after_normal_exit(nothing_left),
-            Phase::Stopping { .. } | Phase::Killing { .. } if nothing_left => self.finish(),
+            Phase::Asking { .. } | Phase::Stopping { .. } | Phase::Killing { .. }
+                if nothing_left =>
+            {
+                self.finish();
+            }
+            // Who would clean up is gone, or takes too long.
+            Phase::Asking { terminate_at, kill_at }
+                if now >= terminate_at || self.exit.is_some() =>
+            {
+                self.terminate_all(kill_at);
+            }
             Phase::Stopping { kill_at } if now >= kill_at => self.begin_killing(),
             Phase::Killing { since, round, next } if now >= next => {
                 strike::kill(self.is_root());
@@ -127,6 +139,7 @@ impl Supervisor {
             }
             Phase::Lingering if nothing_left && self.outputs.is_empty() => self.phase = Phase::Over,
             Phase::Running
+            | Phase::Asking { .. }
             | Phase::Stopping { .. }
             | Phase::Killing { .. }
             | Phase::Lingering
@@ -161,12 +174,41 @@ impl Supervisor {
 
     fn begin_stop(&mut self) {
         self.stopped = true;
-        let StopSequence::Shell { grace } = self.start.stop;
+        let grace = self.start.stop.grace();
         if grace.is_zero() {
             return self.begin_killing();
         }
+        let now = now();
+        match self.start.stop {
+            StopSequence::Shell { .. } => self.terminate_all(now + grace),
+            StopSequence::Agent { first, .. } => {
+                self.ask(first);
+                self.phase = Phase::Asking { terminate_at: now + grace / 2, kill_at: now + grace };
+            }
+        }
+    }
+
+    fn terminate_all(&mut self, kill_at: Instant) {
         strike::terminate(self.is_root());
-        self.phase = Phase::Stopping { kill_at: now() + grace };
+        self.phase = Phase::Stopping { kill_at };
+    }
+
+    /// The command is not reaped yet, so its number, and that of its group, is its own. A stopped
+    /// process learns of a signal when it goes on.
+    fn ask(&self, first: FirstSignal) {
+        let Some(leader) = rustix::process::Pid::from_raw(self.leader.pid) else { return };
+        match first {
+            FirstSignal::Interrupt => {
+                for signal in [Signal::INT, Signal::CONT] {
+                    kill_process(leader, signal).ok();
+                }
+            }
+            FirstSignal::TerminateGroup => {
+                for signal in [Signal::TERM, Signal::CONT] {
+                    kill_process_group(leader, signal).ok();
+                }
+            }
+        }
     }
 
     /// Children of the shim (the command, and orphans below it), and who is still in its session.
@@ -213,6 +255,7 @@ impl Supervisor {
 
     fn timeout(&self) -> PollTimeout {
         let until = match self.phase {
+            Phase::Asking { terminate_at, .. } => Some(terminate_at),
             Phase::Stopping { kill_at } => Some(kill_at),
             Phase::Killing { next, .. } => Some(next),
             Phase::Running | Phase::Lingering | Phase::Over => None,
@@ -239,7 +282,7 @@ impl Supervisor {
         let running = matches!(self.phase, Phase::Running) && self.exit.is_none();
         if news.closed {
             self.control = None;
-            if running || matches!(self.phase, Phase::Stopping { .. }) {
+            if running || matches!(self.phase, Phase::Asking { .. } | Phase::Stopping { .. }) {
                 self.stopped = true;
                 self.begin_killing();
             }

@@ -1,0 +1,170 @@
+//! The providers supervisor: looks after the three CLIs and tells the team what is wrong with them.
+//!
+//! One loop a provider, so that a slow one holds up none of the others. After each heartbeat that
+//! was accepted it looks whether anything changed on disk; a SIGHUP has everything asked again.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use serde_json::{Map, Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::events;
+use super::identity::Identity;
+use crate::backend::GatewayEvent;
+use crate::config::Settings;
+use crate::providers::health::{Health, Status};
+use crate::providers::{self, Asker, Attendant, Check, ProviderId, Worsened};
+
+/// Events that wait to be recorded; what is beyond is a line in the log.
+const EVENTS: usize = 32;
+
+/// What made the gateway check its providers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// It was started.
+    Startup,
+    /// It was paired anew while it ran.
+    Pairing,
+}
+
+impl Occasion {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Pairing => "pairing",
+        }
+    }
+}
+
+/// Attends to the providers until `stop`. Dropping it ends what it has started.
+pub(super) async fn run(
+    identity: Arc<Identity>,
+    settings: Settings,
+    check: impl Check,
+    stop: CancellationToken,
+) {
+    let roster = &identity.host.providers;
+    let (tell, worsened) = mpsc::channel(EVENTS);
+    roster.listen(tell);
+    let (record, events) = mpsc::channel(EVENTS);
+    let tmp = identity.host.config.paths().tmp();
+    let asker = Asker::new(&identity.host.environment, &tmp, identity.host.caller_umask);
+    let attend = providers::all().into_iter().map(|provider| {
+        let roster = Arc::clone(roster);
+        let attendant = Attendant::new(provider, &settings, asker.clone(), roster);
+        attend(&identity, attendant, &check, record.clone())
+    });
+    tokio::select! {
+        // Cancel safe, each arm: none of them ends, and what they hold ends with them.
+        _ = join_all(attend) => {}
+        () = record_events(&identity, worsened, events) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn attend(
+    identity: &Identity,
+    mut attendant: Attendant,
+    check: &impl Check,
+    record: mpsc::Sender<GatewayEvent>,
+) {
+    let (id, roster) = (attendant.id(), &identity.host.providers);
+    let mut heard = identity.shared.heard.subscribe();
+    let mut reload = identity.shared.reload.subscribe();
+    // A supervisor that was started again has told already.
+    let mut is_to_be_told = roster.standing(id).health.is_undecided();
+    loop {
+        heard.mark_unchanged();
+        attendant.light().await;
+        attendant.full_if_due(check).await;
+        let health = roster.standing(id).health;
+        if std::mem::take(&mut is_to_be_told) && !health.is_ready() {
+            let event = validation(identity.occasion, id, &health);
+            if record.try_send(event).is_err() {
+                tracing::warn!(provider = id.as_str(), "an event could not be recorded");
+            }
+        }
+        tokio::select! {
+            // Cancel safe, each arm: watches and a timer.
+            _ = heard.changed() => {}
+            _ = reload.changed() => attendant.forget(),
+            () = at(health.again_at()) => {}
+        }
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Records what comes, once the backend has heard of us.
+async fn record_events(
+    identity: &Identity,
+    mut worsened: mpsc::Receiver<Worsened>,
+    mut events: mpsc::Receiver<GatewayEvent>,
+) {
+    let mut heard: watch::Receiver<Option<Instant>> = identity.shared.heard.subscribe();
+    if heard.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
+    loop {
+        let event = tokio::select! {
+            // Cancel safe, each arm: a channel.
+            Some(worsened) = worsened.recv() => unhealthy(&worsened),
+            Some(event) = events.recv() => event,
+            else => return,
+        };
+        events::record(identity, event).await;
+    }
+}
+
+/// `provider_validation`: a provider that is not healthy after the check.
+fn validation(occasion: Occasion, id: ProviderId, health: &Health) -> GatewayEvent {
+    let details = json!({
+        "context": occasion.as_str(),
+        "status": health.status().as_str(),
+        "check_type": health.check_type(),
+        "error": health.error(),
+        "duration_ms": health.duration_ms(),
+    });
+    let level = if health.status() == Status::Unhealthy { "error" } else { "warn" };
+    event(id, level, "provider_validation", health.error().unwrap_or("not checked"), details)
+}
+
+/// `provider_unhealthy`: a run changed its provider's health for the worse.
+fn unhealthy(worsened: &Worsened) -> GatewayEvent {
+    let details = json!({
+        "context": worsened.ran.context,
+        "status": Status::Unhealthy.as_str(),
+        "error": worsened.error,
+        "job_id": worsened.ran.job_id,
+        "run_id": worsened.ran.run_id,
+    });
+    event(worsened.ran.provider, "error", "provider_unhealthy", &worsened.error, details)
+}
+
+fn event(
+    id: ProviderId,
+    level: &'static str,
+    code: &'static str,
+    error: &str,
+    details: Value,
+) -> GatewayEvent {
+    let details = match details {
+        Value::Object(details) => details,
+        _ => Map::new(),
+    };
+    GatewayEvent {
+        provider: Some(id.as_str().to_owned()),
+        level,
+        code: Some(code),
+        message: format!("{}: {error}", id.title()),
+        details,
+    }
+}
