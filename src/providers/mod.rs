@@ -8,6 +8,7 @@ mod ask;
 mod attendant;
 mod candidates;
 mod claude;
+mod codex;
 pub mod discovery;
 mod gemini;
 pub mod health;
@@ -28,6 +29,8 @@ pub use ask::{Asker, NoAnswer};
 pub use attendant::{Attendant, Check};
 pub use claude::ClaudeCode;
 pub use gemini::Gemini;
+pub mod schema;
+pub use codex::Codex;
 pub use id::ProviderId;
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
 pub use plan::{
@@ -80,7 +83,7 @@ pub trait Provider: Send + Sync {
 
 /// Every provider there is, in the order in which people see them.
 pub fn all() -> Vec<&'static dyn Provider> {
-    vec![&ClaudeCode, &Gemini]
+    vec![&ClaudeCode, &Codex, &Gemini]
 }
 
 /// The provider of this id.

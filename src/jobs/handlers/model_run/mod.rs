@@ -18,9 +18,10 @@ use crate::jobs::progress::Progress;
 use crate::jobs::stop::JobStop;
 use crate::model::Job;
 use crate::process::{Ended, RunError};
+use crate::providers::schema::{Mismatch, schema_errors};
 use crate::providers::{
-    self, ErrorCode, Failure, ModelRequest, Place, Plan, PlanRun, PlanRunError, Provider, Ran,
-    run_plan,
+    self, ErrorCode, Failure, Format, ModelRequest, Place, Plan, PlanRun, PlanRunError, Provider,
+    Ran, run_plan,
 };
 use payload::Asked;
 use result::Verdict;
@@ -40,7 +41,7 @@ pub(super) async fn run(
 ) -> Finished {
     let asked = match payload::parse(&job.payload) {
         Ok(asked) => asked,
-        Err(message) => return result::refused(message),
+        Err(message) => return result::refused(&message),
     };
     let id = asked.provider;
     let installed = host.providers.standing(id).installed;
@@ -95,11 +96,25 @@ async fn carry_out(
         // How much a model has to say does not tell whether its CLI works.
         Verdict::OverTheBound(_) => {}
     }
-    result::finish(&host.redactor, asked, &command, &ran, verdict)
+    let mismatches = mismatches(asked, &verdict).await;
+    result::finish(&host.redactor, asked, &command, &ran, verdict, &mismatches)
 }
 
 fn decide(provider: &dyn Provider, request: &ModelRequest, plan: &Plan, ran: &PlanRun) -> Verdict {
     result::judge(ran, |left| provider.decode(request, plan, left))
+}
+
+/// How an answer does not fit the caller's schema: no CLI guarantees that it does. Beside the
+/// runtime, for large answers take their time.
+async fn mismatches(asked: &Asked, verdict: &Verdict) -> Vec<Mismatch> {
+    let (Format::Json { schema }, Verdict::Answer(answer)) = (&asked.request.format, verdict)
+    else {
+        return Vec::new();
+    };
+    let (schema, output) = (Value::Object(schema.clone()), answer.output.clone());
+    let check = move || schema_errors(&schema, &output);
+    // It fails only when the runtime is going down.
+    tokio::task::spawn_blocking(check).await.unwrap_or_default()
 }
 
 fn of_job(asked: &Asked, job: &Job) -> Ran {

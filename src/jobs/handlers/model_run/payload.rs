@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::providers::{Effort, Format, ModelRequest, ProviderId};
+use crate::providers::{Effort, Format, ModelRequest, ProviderId, schema};
 
 const DEFAULT_LIMIT: Duration = Duration::from_secs(110);
 /// As a model's name: whichever the CLI takes by itself.
@@ -18,7 +18,7 @@ pub(super) struct Asked {
 }
 
 /// Reads a payload; the error says what is wrong with it.
-pub(super) fn parse(payload: &Map<String, Value>) -> Result<Asked, &'static str> {
+pub(super) fn parse(payload: &Map<String, Value>) -> Result<Asked, String> {
     let prompt = text(payload, "prompt").ok_or("prompt is missing")?;
     let model = text(payload, "model").ok_or("model is missing")?;
     Ok(Asked {
@@ -39,29 +39,20 @@ fn text<'a>(payload: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     payload.get(name)?.as_str().filter(|text| !text.trim().is_empty())
 }
 
-fn format(payload: &Map<String, Value>) -> Result<Format, &'static str> {
+fn format(payload: &Map<String, Value>) -> Result<Format, String> {
     if text(payload, "output_format") == Some("text") {
         return Ok(Format::Text);
     }
     match payload.get("json_schema") {
         None | Some(Value::Null) => {
-            Err("json_schema is missing (only output_format \"text\" needs none)")
+            Err("json_schema is missing (only output_format \"text\" needs none)".to_owned())
         }
-        Some(Value::Object(schema)) if describes_object(schema) => {
+        Some(given @ Value::Object(schema)) => {
+            // What a CLI would refuse or, worse, ignore.
+            schema::check(given).map_err(|error| error.to_string())?;
             Ok(Format::Json { schema: schema.clone() })
         }
-        Some(Value::Object(_)) => Err("json_schema must describe an object at its top level"),
-        Some(_) => Err("json_schema is not a JSON object"),
-    }
-}
-
-/// All CLIs answer objects only.
-fn describes_object(schema: &Map<String, Value>) -> bool {
-    match schema.get("type") {
-        None => true,
-        Some(Value::String(name)) => name == "object",
-        Some(Value::Array(names)) => names.iter().any(|name| name == "object"),
-        Some(_) => false,
+        Some(_) => Err("json_schema is not a JSON object".to_owned()),
     }
 }
 
@@ -83,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    fn parsed(payload: &Value) -> Result<Asked, &'static str> {
+    fn parsed(payload: &Value) -> Result<Asked, String> {
         parse(payload.as_object().unwrap())
     }
 
@@ -155,7 +146,7 @@ mod tests {
             (json!({"prompt": "hi", "model": "m", "json_schema": []}), "not a JSON object"),
             (
                 json!({"prompt": "hi", "model": "m", "json_schema": {"type": "array"}}),
-                "must describe an object",
+                "must ask for an object",
             ),
         ] {
             let message = parsed(&payload).unwrap_err();

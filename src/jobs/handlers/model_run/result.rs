@@ -7,6 +7,7 @@ use super::payload::Asked;
 use crate::jobs::handlers::Finished;
 use crate::observe::Redactor;
 use crate::process::{Ended, Exit};
+use crate::providers::schema::Mismatch;
 use crate::providers::{
     Answer, ErrorCode, Failure, Left, OUTPUT_LIMIT, Outcome, PlanRun, RefusedFile,
 };
@@ -64,16 +65,25 @@ fn in_time(ran: &PlanRun, mut failure: Failure) -> Failure {
     failure
 }
 
-/// The job's end. `command` is the redacted command line.
+/// The job's end. `command` is the redacted command line, `mismatches` say how the answer does not fit
+/// its schema.
 pub(super) fn finish(
     redactor: &Redactor,
     asked: &Asked,
     command: &str,
     ran: &PlanRun,
     verdict: Verdict,
+    mismatches: &[Mismatch],
 ) -> Finished {
     match verdict {
-        Verdict::Answer(answer) => Finished::completed(answered(asked, command, ran, *answer)),
+        Verdict::Answer(answer) => {
+            let mut result = answered(asked, command, ran, *answer);
+            // The caller may repair such an answer.
+            if !mismatches.is_empty() {
+                result["schema_errors"] = json!(mismatches);
+            }
+            Finished::completed(result)
+        }
         Verdict::Failure(failure) => Finished::failed(failed(redactor, command, ran, &failure)),
         Verdict::OverTheBound(boundary) => Finished::failed(json!({
             "message": format!(

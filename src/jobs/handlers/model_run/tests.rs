@@ -70,7 +70,7 @@ fn ran(exit: Exit, ended: Ended) -> PlanRun {
 
 fn end(ran: &PlanRun, outcome: Outcome) -> Finished {
     let verdict = judge(ran, |_| outcome);
-    finish(&Redactor::default(), &asked(), "claude --print", ran, verdict)
+    finish(&Redactor::default(), &asked(), "claude --print", ran, verdict, &[])
 }
 
 fn answer() -> Outcome {
