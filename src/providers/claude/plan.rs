@@ -18,6 +18,8 @@ const SYSTEM_FILE: &str = "system.txt";
 const RETRIES: u32 = 10;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(32);
+/// JavaScript's timers fire at once when they are set to more than 2^31 ms.
+const LONGEST_REQUEST: Duration = Duration::from_hours(24);
 
 pub(super) fn plan(request: &ModelRequest, installed: &Installed) -> Result<Plan, PlanError> {
     let mut draft = Draft { args: vec!["--print".to_owned()], ..Draft::default() };
@@ -168,7 +170,7 @@ fn environment(time_limit: Duration) -> Vec<(String, String)> {
 
 /// A request that gets no answer ends before the run's limit does, so that the CLI can say so.
 fn request_timeout(time_limit: Duration) -> Duration {
-    time_limit - (time_limit / 4).min(Duration::from_secs(10))
+    time_limit.saturating_sub((time_limit / 4).min(Duration::from_secs(10))).min(LONGEST_REQUEST)
 }
 
 /// As many retries as wait half of the time limit together, at the longest: the other half is for
@@ -207,6 +209,7 @@ mod tests {
         }
         assert_eq!(retries(Duration::ZERO), 0);
         assert_eq!(retries(Duration::MAX), RETRIES);
+        assert_eq!(request_timeout(Duration::MAX), LONGEST_REQUEST);
     }
 
     #[test]

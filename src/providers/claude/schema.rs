@@ -89,9 +89,9 @@ fn check_value(value: &Value, at: &str) -> Result<(), PlanError> {
 
 fn is_type(kind: &Value) -> bool {
     let known = |kind: &Value| kind.as_str().is_some_and(|kind| TYPES.contains(&kind));
-    match kind {
-        Value::Array(kinds) => !kinds.is_empty() && kinds.iter().all(known),
-        kind => known(kind),
+    match kind.as_array() {
+        Some(kinds) => !kinds.is_empty() && kinds.iter().all(known),
+        None => known(kind),
     }
 }
 

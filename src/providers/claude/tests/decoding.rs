@@ -130,6 +130,27 @@ fn a_good_result_counts_whatever_the_exit_code_and_a_bad_one_too() {
     assert_eq!((found.code, found.message.as_str()), (ErrorCode::ProviderFailed, "no"));
 }
 
+/// Whatever the text says: it may be the API's own, or a proxy's page.
+#[test]
+fn the_status_of_an_error_decides() {
+    for (status, code) in [
+        (401, ErrorCode::ProviderAuth),
+        (404, ErrorCode::InvalidRequest),
+        (429, ErrorCode::ProviderRateLimited),
+        (504, ErrorCode::ProviderTimeout),
+        (529, ErrorCode::ProviderUnavailable),
+    ] {
+        for text in ["no", "API Error: 418 <html>", "Request timed out"] {
+            let line = json!({"type": "result", "is_error": true, "api_error_status": status, "result": text});
+            let found = failure("json", "text", &printed(&line));
+            assert_eq!((found.code, found.message.as_str()), (code, text), "{status}");
+        }
+    }
+    let odd =
+        json!({"type": "result", "is_error": true, "api_error_status": 70_000, "result": "no"});
+    assert_eq!(failure("json", "text", &printed(&odd)).code, ErrorCode::ProviderFailed);
+}
+
 #[test]
 fn text_mode_trusts_the_exit_code_for_it_has_no_more() {
     let found = answer("text", "text", &left("a\n\nb\n\n", "Warning: x", Exit::Code(0)));

@@ -1,3 +1,5 @@
+//! Calls and answers of Claude Code, against recorded runs of it.
+
 mod decoding;
 mod planning;
 mod recorded;
@@ -67,7 +69,9 @@ fn decode(mode: &str, wants: &str, left: &Left) -> Outcome {
 /// With these flags, and the version of the recordings.
 fn installed(has: impl Fn(&str) -> bool) -> Installed {
     let mut flags = ClaudeCode.flags(None);
-    flags.iter_mut().for_each(|(name, there)| *there = has(name));
+    for (name, there) in &mut flags {
+        *there = has(name);
+    }
     Installed {
         command: "/opt/claude".into(),
         version: Some("2.1.197 (Claude Code)".to_owned()),
