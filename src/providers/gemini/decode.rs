@@ -3,67 +3,66 @@
 use serde_json::{Value, json};
 
 use super::Printing;
-use super::failure::{self, failed};
+use super::failure;
 use super::printed::Printed;
 use crate::process::{Ended, Exit};
 use crate::providers::{
-    Answer, ErrorCode, Failure, Format, Left, ModelRequest, Outcome, Plan, json as finding,
+    Answer, ErrorCode, Format, Left, ModelRequest, Outcome, Plan, json as finding,
 };
 
 /// What a run of that plan came to.
 pub(super) fn decode(request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome {
-    let printing = Printing::of(plan);
-    let answer = match left.ended {
-        Ended::TimeLimit => Err(failure::of_time_limit(plan.time_limit, left)),
+    match left.ended {
+        Ended::TimeLimit => Outcome::Failure(failure::of_time_limit(plan.time_limit, left)),
         Ended::Cancelled => {
-            Err(failed(ErrorCode::ProviderFailed, "stopped before it answered", left))
+            failed(ErrorCode::ProviderFailed, "Gemini CLI was stopped before it answered", left)
         }
-        Ended::ByItself => answer(request, printing, left),
-    };
-    match answer {
-        Ok(answer) => Outcome::Answer(Box::new(answer)),
-        Err(failure) => Outcome::Failure(failure),
+        Ended::ByItself => ended(request, Printing::of(plan), left),
     }
 }
 
-fn answer(request: &ModelRequest, printing: Printing, left: &Left) -> Result<Answer, Failure> {
-    let printed = Printed::read(printing, &left.stdout);
-    let good = left.exit == Exit::Code(0);
-    if printed.error.is_some() {
-        return Err(failure::of(printing, printed.error.as_ref(), left));
+fn ended(request: &ModelRequest, printing: Printing, left: &Left) -> Outcome {
+    let mut printed = Printed::read(printing, &left.stdout);
+    if printing == Printing::Text {
+        printed.error = failure::noted(&left.stderr);
     }
-    // An object or a last event says that all came, text says nothing.
-    if !good && (printing == Printing::Text || !printed.finished || printed.text.is_empty()) {
-        return Err(failure::of(printing, None, left));
+    // An object or a last event says that all came, text does not.
+    let whole = printing != Printing::Text && printed.finished && !printed.text.is_empty();
+    if printed.error.is_some() || !(whole || left.exit == Exit::Code(0)) {
+        return Outcome::Failure(failure::of(printing, printed.error.as_ref(), left));
     }
-    let invalid = |message: &str| Err(failed(ErrorCode::ProviderOutputInvalid, message, left));
     if !printed.finished {
-        return invalid("Gemini CLI ended without a result");
+        return invalid("Gemini CLI ended without a result", left);
     }
     if printed.text.trim().is_empty() {
-        return invalid("Gemini CLI's answer is empty");
+        return invalid("Gemini CLI's answer is empty", left);
     }
-    let (output, raw) = match &request.format {
-        Format::Text => (json!({ "text": printed.text }), json!({ "text": printed.text })),
+    match &request.format {
+        Format::Text => answered(json!({ "text": printed.text }), None, printed),
         Format::Json { .. } => match finding::find_object(finding::unfenced(&printed.text)) {
-            Some(object) => (Value::Object(object), own_object(&printed)),
-            None => return invalid("Gemini CLI's answer holds no JSON object"),
+            Some(object) => answered(Value::Object(object), printed.whole.take(), printed),
+            None => invalid("Gemini CLI's answer holds no JSON object", left),
         },
-    };
+    }
+}
+
+fn invalid(message: &str, left: &Left) -> Outcome {
+    failed(ErrorCode::ProviderOutputInvalid, message, left)
+}
+
+fn failed(code: ErrorCode, message: &str, left: &Left) -> Outcome {
+    Outcome::Failure(failure::failed(code, message, left))
+}
+
+/// An answer; without the CLI's own object the text stands for it.
+fn answered(output: Value, own: Option<Value>, printed: Printed) -> Outcome {
     let model = printed.answered_by();
-    Ok(Answer {
+    Outcome::Answer(Box::new(Answer {
         output,
-        raw,
+        raw: own.unwrap_or_else(|| json!({ "text": printed.text })),
         usage: printed.stats,
         model_usage: None,
         model,
         session_id: printed.session_id,
-    })
-}
-
-fn own_object(printed: &Printed) -> Value {
-    match &printed.whole {
-        Value::Null => json!({ "text": printed.text }),
-        whole => whole.clone(),
-    }
+    }))
 }

@@ -36,6 +36,8 @@ const NOISE: [&str; 9] = [
     "An unexpected critical error occurred:[object Object]",
     "at ",
 ];
+/// Type of the error of a run that ends with exit code 0 since the service's stream was no answer.
+const INVALID_STREAM: &str = "INVALID_STREAM";
 /// What messages of an unreachable or broken-off API hold.
 const NETWORK: [&str; 9] = [
     "fetch failed",
@@ -89,6 +91,14 @@ pub(super) fn of(printing: Printing, error: Option<&Map<String, Value>>, left: &
     failed(code, &message, left)
 }
 
+/// The error of a run that prints text: noted on stderr, while stdout holds what came before it and
+/// the exit code is 0.
+pub(super) fn noted(stderr: &str) -> Option<Map<String, Value>> {
+    let message = stderr.lines().rev().find_map(|line| line.strip_prefix("[ERROR] "))?;
+    let error = [("type", INVALID_STREAM), ("message", message)];
+    Some(error.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect())
+}
+
 /// What has to be done, where the CLI's words do not tell.
 fn with_advice(message: String) -> String {
     if message == "Invalid auth method selected." {
@@ -119,11 +129,28 @@ fn code(
         return ErrorCode::of_status(status);
     }
     let kind = error.and_then(|error| error.get("type")).and_then(Value::as_str);
-    // The service's stream broke off, again and again.
-    if kind == Some("INVALID_STREAM") || holds(message, &NETWORK) {
-        return ErrorCode::ProviderUnavailable;
+    if kind == Some(INVALID_STREAM) {
+        return code_of_invalid_stream(message);
     }
-    ErrorCode::ProviderFailed
+    if holds(message, &NETWORK) {
+        ErrorCode::ProviderUnavailable
+    } else {
+        ErrorCode::ProviderFailed
+    }
+}
+
+/// Of a stream that the CLI gave up after several attempts, by what it says about it.
+fn code_of_invalid_stream(message: &str) -> ErrorCode {
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if says(&["without a finish reason", "transient"]) {
+        // The service broke off.
+        ErrorCode::ProviderUnavailable
+    } else if says(&["was blocked", "token limit"]) {
+        // The service would not answer this prompt.
+        ErrorCode::InvalidRequest
+    } else {
+        ErrorCode::ProviderOutputInvalid
+    }
 }
 
 /// The HTTP status: the error's code, else the exit code, else the last that a trace on stderr

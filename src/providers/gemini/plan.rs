@@ -77,6 +77,7 @@ fn env() -> Vec<(String, String)> {
         NO_RELAUNCH,
         // Other terminals get warnings on stderr.
         ("TERM", "xterm-256color"),
+        ("COLORTERM", "truecolor"),
     ];
     variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }

@@ -16,8 +16,8 @@ pub(super) struct Printed {
     pub error: Option<Map<String, Value>>,
     /// Tokens and times, by model; null where it does not say.
     pub stats: Value,
-    /// The CLI's own object; null for text.
-    pub whole: Value,
+    /// The CLI's own object; none for text.
+    pub whole: Option<Value>,
     pub session_id: Option<String>,
     /// The model that was asked for first, which may be a name for several.
     model: Option<String>,
@@ -47,7 +47,7 @@ impl Printed {
             stats: object.get("stats").cloned().unwrap_or_default(),
             session_id: text(&object, "session_id"),
             model: None,
-            whole: Value::Object(object),
+            whole: Some(Value::Object(object)),
         }
     }
 
@@ -73,7 +73,7 @@ impl Printed {
                 let good = event.get("status").is_some_and(|status| status == "success");
                 self.error = error(&event).or_else(|| (!good).then(Map::new));
                 self.stats = event.get("stats").cloned().unwrap_or_default();
-                self.whole = Value::Object(event);
+                self.whole = Some(Value::Object(event));
             }
             Some(_) | None => {}
         }

@@ -63,7 +63,7 @@ pub(super) fn request(format: Format) -> ModelRequest {
         format,
         system: None,
         effort: None,
-        time_limit: Duration::from_secs(60),
+        time_limit: Duration::from_mins(1),
     }
 }
 
@@ -99,15 +99,15 @@ fn wrong(row: &Row) -> Option<String> {
 }
 
 fn wrong_answer(row: &Row, answer: &Answer) -> Option<String> {
-    let good = match serde_json::from_str(&row.expected).unwrap() {
-        Value::String(text) => answer.output.as_object().is_some_and(|output| {
-            let found = output.get("text").and_then(Value::as_str).unwrap();
-            let same = text.split_once('…').map_or(found == text, |(start, end)| {
-                found.starts_with(start) && found.ends_with(end)
-            });
-            same && output.len() == 1 && answer.raw == answer.output
-        }),
-        object => answer.output == object && answer.raw.get("stats").is_some(),
+    let expected: Value = serde_json::from_str(&row.expected).unwrap();
+    let good = if let Some(text) = expected.as_str() {
+        let found = answer.output.get("text").and_then(Value::as_str).unwrap();
+        let same = text
+            .split_once('…')
+            .map_or(found == text, |(start, end)| found.starts_with(start) && found.ends_with(end));
+        same && answer.output == serde_json::json!({ "text": found }) && answer.raw == answer.output
+    } else {
+        answer.output == expected && answer.raw.get("stats").is_some()
     };
     if !good {
         return Some(format!("found {}", answer.output));

@@ -163,6 +163,42 @@ fn exit_code_0_alone_is_no_answer() {
 }
 
 #[test]
+fn streams_that_were_no_answer_are_told_apart() {
+    use ErrorCode::{InvalidRequest, ProviderOutputInvalid, ProviderUnavailable};
+    for (message, code) in [
+        ("Model stream ended without a finish reason.", ProviderUnavailable),
+        (
+            "The model returned an empty response. This may be a transient API issue.",
+            ProviderUnavailable,
+        ),
+        ("The model response was blocked due to safety settings.", InvalidRequest),
+        ("Model response was truncated because it exceeded the token limit.", InvalidRequest),
+        ("Model stream ended with unexpected tool call.", ProviderOutputInvalid),
+    ] {
+        let error = json!({"type": "INVALID_STREAM", "message": message});
+        let object = json!({"response": "", "stats": {}, "error": error}).to_string();
+        assert_eq!(code_of(&decode(schema(), "json", &exited(0, &object, ""))), Some(code));
+        // Text that came before it, and exit code 0, are no answer either.
+        let stderr = format!("Ripgrep is not available.\n[ERROR] {message}\n");
+        let outcome = decode(Format::Text, "text", &exited(0, "The beginning of", &stderr));
+        assert_eq!(code_of(&outcome), Some(code), "{message}");
+    }
+}
+
+#[test]
+fn a_connection_cut_while_text_is_printed_leaves_no_answer() {
+    let stderr = "Error when talking to Gemini API Full report available at: /t/r.json TypeError: \
+        terminated\n    at x {\n  [cause]: SocketError: other side closed\n    code: \
+        'UND_ERR_SOCKET',\n}\nAn unexpected critical error occurred:[object Object]\n";
+    let Outcome::Failure(failure) = decode(Format::Text, "text", &exited(1, "The beg", stderr))
+    else {
+        panic!()
+    };
+    assert_eq!(failure.code, ErrorCode::ProviderUnavailable);
+    assert_eq!(failure.message, "TypeError: terminated");
+}
+
+#[test]
 fn a_whole_answer_is_one_whatever_the_exit_code() {
     let whole = r#"{"response":"hi","stats":{}}"#;
     assert_eq!(code_of(&decode(Format::Text, "json", &exited(1, whole, ""))), None);
