@@ -12,9 +12,11 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
+use futures_util::StreamExt;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
@@ -22,6 +24,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use dialects::{Dialect, Written};
 use script::Plan;
+
+/// How long the half of an answer stands before the connection is cut.
+const CUT_AFTER: Duration = Duration::from_millis(100);
 
 /// A request that came.
 #[derive(Debug, Clone)]
@@ -211,10 +216,12 @@ fn answer_events(events: &[(Option<&str>, Value)], cut_after: Option<usize>) -> 
         let name = name.map(|name| format!("event: {name}\n")).unwrap_or_default();
         Ok(Bytes::from(format!("{name}data: {data}\n\n")))
     };
-    let mut chunks: Vec<_> = events.iter().take(shown).map(write).collect();
-    if cut_after.is_some() {
-        chunks.push(Err(std::io::Error::other("cut")));
-    }
+    let chunks: Vec<_> = events.iter().take(shown).map(write).collect();
+    // What is not flushed when the cut comes is thrown away: it comes a little later.
+    let cut = futures_util::stream::iter(cut_after).then(async |_| {
+        tokio::time::sleep(CUT_AFTER).await;
+        Err(std::io::Error::other("cut"))
+    });
     let answer = Response::builder().header(header::CONTENT_TYPE, "text/event-stream");
-    answer.body(Body::from_stream(futures_util::stream::iter(chunks))).unwrap()
+    answer.body(Body::from_stream(futures_util::stream::iter(chunks).chain(cut))).unwrap()
 }

@@ -62,6 +62,8 @@ pub(crate) fn table(lines: &mut [(Entry, Verdict)]) -> (String, usize) {
             Verdict::Passed(took) => format!("ok      {:6.1} s", took.as_secs_f64()),
             Verdict::Failed(took, why) => {
                 failures += 1;
+                // Rows hold prompts of any length.
+                let why: String = why.chars().take(4_000).collect();
                 format!("FAILED  {:6.1} s  {why}", took.as_secs_f64())
             }
             Verdict::Skipped => format!("skipped: {}", entry.skip.as_deref().unwrap_or_default()),

@@ -26,7 +26,10 @@ pub(crate) enum Story {
     DirectAtFile,
     Plain,
     Structured,
+    ToolCall,
     SchemaViolated,
+    Recovers,
+    AnswerCut,
     Unauthorized,
     RateLimited,
     ServerError,
@@ -41,12 +44,15 @@ pub(crate) enum Story {
 }
 
 impl Story {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Direct,
         Self::DirectAtFile,
         Self::Plain,
         Self::Structured,
+        Self::ToolCall,
         Self::SchemaViolated,
+        Self::Recovers,
+        Self::AnswerCut,
         Self::Unauthorized,
         Self::RateLimited,
         Self::ServerError,
@@ -66,7 +72,10 @@ impl Story {
             Self::DirectAtFile => "direct-at-file",
             Self::Plain => "plain",
             Self::Structured => "structured",
+            Self::ToolCall => "structured-tool-call",
             Self::SchemaViolated => "schema-violated",
+            Self::Recovers => "error-500-once",
+            Self::AnswerCut => "answer-cut",
             Self::Unauthorized => "error-401",
             Self::RateLimited => "error-429",
             Self::ServerError => "error-500",
@@ -97,7 +106,10 @@ impl Story {
             Self::DirectAtFile => direct::at_file(scene, cli).await,
             Self::Plain => plain(scene, cli).await,
             Self::Structured => structured(scene, cli).await,
+            Self::ToolCall => tool_call(scene, cli).await,
             Self::SchemaViolated => schema_violated(scene, cli).await,
+            Self::Recovers => recovers(scene, cli).await,
+            Self::AnswerCut => answer_cut(scene, cli).await,
             Self::Unauthorized => fails(scene, cli, "[[error 401]]", "provider_auth").await,
             Self::RateLimited => fails(scene, cli, "[[error 429]]", "provider_rate_limited").await,
             Self::ServerError => fails(scene, cli, "[[error 500]]", "provider_unavailable").await,
@@ -212,6 +224,46 @@ async fn structured(scene: &Scene, cli: ProviderId) {
     assert_eq!(result["output"], answer, "{row}");
     assert!(result.get("schema_errors").is_none(), "{row}");
     assert!(result["raw"].is_object() && result["usage"].is_object(), "{row}");
+}
+
+/// Arguments of any form, which Codex's API does not take in a schema.
+async fn tool_call(scene: &Scene, cli: ProviderId) {
+    let answer = json!({"name": "search", "args": {"query": "owls", "limit": 3}});
+    let said = match cli {
+        ProviderId::Codex => json!({"name": "search", "args_json": answer["args"].to_string()}),
+        ProviderId::ClaudeCode | ProviderId::Gemini => answer.clone(),
+    };
+    let schema = json!({
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "args": {"type": "object"}},
+        "required": ["name", "args"],
+    });
+    let prompt = format!("tool call of {} [[json {said}]]", cli.as_str());
+    let run = json!({"output_format": "json", "json_schema": schema});
+    let row = scene.run(cli, &prompt, &run).await;
+    let result = completed(&row);
+    assert_eq!(result["output"], answer, "{row}");
+    assert!(result.get("schema_errors").is_none(), "{row}");
+}
+
+/// An API that fails once and then takes its time costs nothing but that.
+async fn recovers(scene: &Scene, cli: ProviderId) {
+    let prompt = format!("recovery of {} [[error 500 1]] [[sleep 1]] [[say well]]", cli.as_str());
+    let row = scene.run(cli, &prompt, &json!({})).await;
+    assert_eq!(completed(&row)["output"], json!({"text": "well"}), "{row}");
+    assert_eq!(scene.fake.asked(&prompt).len(), 2);
+}
+
+/// A stream that is cut in the middle: Claude Code asks again without one, the others give up,
+/// and half an answer is none.
+async fn answer_cut(scene: &Scene, cli: ProviderId) {
+    let prompt = format!("cut of {} [[drop]] [[say whole and well]]", cli.as_str());
+    let row = scene.run(cli, &prompt, &json!({})).await;
+    if cli == ProviderId::ClaudeCode {
+        assert_eq!(completed(&row)["output"], json!({"text": "whole and well"}), "{row}");
+    } else {
+        assert_eq!(failed(&row)["error_code"], "provider_unavailable", "{row}");
+    }
 }
 
 /// A model that keeps to its own form: the caller gets it, and is told what is wrong with it.
