@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use panorama_gateway::sandbox::AdminClient;
@@ -43,6 +43,9 @@ async fn main() {
     }
     if wanted("realtime") {
         realtime().await;
+    }
+    if wanted("fanout") {
+        fanout().await;
     }
     if wanted("memory") {
         memory().await;
@@ -312,6 +315,110 @@ async fn realtime() {
         let (best, median) = best_and_median(measured);
         row(&format!("insert to realtime, {figure}"), &shown(best), &shown(median), goal);
     }
+}
+
+/// What one socket got of a round of rows.
+#[derive(Default)]
+struct Heard {
+    rows: usize,
+    out_of_order: usize,
+    closed: usize,
+    /// From the request that inserts a row to its frame, seconds.
+    delays: Vec<f64>,
+}
+
+/// Many sockets that all hear of every row, for a while, in rounds.
+async fn fanout() {
+    const SOCKETS: usize = 200;
+    const ROWS: usize = 1_000;
+    const ROUNDS: usize = 6;
+    const PACE: Duration = Duration::from_millis(20);
+    let sandbox = Sandbox::new().await;
+    let server = sandbox.serve();
+    let admin = AdminClient::find(&sandbox.data_dir()).await.unwrap().unwrap();
+    let mut sockets = Vec::new();
+    for _ in 0..SOCKETS {
+        sockets.push(sandbox.subscribe(&server).await);
+    }
+    let mut memory = vec![rss(server.child.id())];
+    let mut all = Heard::default();
+    let (mut p50s, mut p99s, mut took) = (Vec::new(), Vec::new(), Vec::new());
+    let origin = Instant::now();
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        let mut listeners = tokio::task::JoinSet::new();
+        for socket in std::mem::take(&mut sockets) {
+            listeners.spawn(hear(socket, ROWS, origin));
+        }
+        let mut pace = tokio::time::interval(PACE);
+        for number in 0..ROWS {
+            pace.tick().await;
+            let at = origin.elapsed().as_secs_f64();
+            let payload = json!({"bench_at": at, "bench_row": number});
+            let payload = payload.as_object().unwrap().clone();
+            let job_type = "diagnostic".to_owned();
+            let job = NewJob { job_type, payload, ..NewJob::default() };
+            admin.submit_job(&job).await.unwrap();
+        }
+        took.push(began.elapsed().as_secs_f64());
+        let mut delays = Vec::new();
+        for (socket, heard) in listeners.join_all().await {
+            sockets.extend(socket);
+            all.rows += heard.rows;
+            all.out_of_order += heard.out_of_order;
+            all.closed += heard.closed;
+            delays.extend(heard.delays);
+        }
+        delays.sort_unstable_by(f64::total_cmp);
+        p50s.push(delays[delays.len() / 2] * 1e3);
+        p99s.push(delays[delays.len() * 99 / 100] * 1e3);
+        memory.push(rss(server.child.id()));
+    }
+    let (_, took) = best_and_median(took);
+    println!("{SOCKETS} sockets, {ROWS} rows in {took:.1} s, {ROUNDS} rounds:");
+    let expected = SOCKETS * ROWS * ROUNDS;
+    row("  delivered of expected", &all.rows.to_string(), &expected.to_string(), "all");
+    row("  out of order", &all.out_of_order.to_string(), "", "0");
+    row("  closed sockets", &all.closed.to_string(), "", "0");
+    let shown = |millis: f64| format!("{millis:.1} ms");
+    for (figure, measured) in [("p50", p50s), ("p99", p99s)] {
+        let (best, median) = best_and_median(measured);
+        row(&format!("  insert to realtime, {figure}"), &shown(best), &shown(median), "");
+    }
+    let memory: Vec<String> = memory.iter().map(|bytes| format!("{:.1}", bytes / 1e6)).collect();
+    println!("  RSS before and after each round, MB: {}   (no growth)", memory.join(", "));
+}
+
+/// Reads until the last of so many rows, or until nothing has come for a while.
+async fn hear(mut socket: Socket, rows: usize, origin: Instant) -> (Option<Socket>, Heard) {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let mut heard = Heard::default();
+    let mut next = 0;
+    // The server closes a socket that says nothing for a minute.
+    socket
+        .send(Message::text(json!([null, "b", "phoenix", "heartbeat", {}]).to_string()))
+        .await
+        .unwrap();
+    while next < rows {
+        let Ok(message) = tokio::time::timeout(PATIENCE, socket.next()).await else { break };
+        let Some(Ok(Message::Text(text))) = message else {
+            heard.closed = 1;
+            return (None, heard);
+        };
+        let now = origin.elapsed().as_secs_f64();
+        let Some(number) = number_after::<usize>(&text, "\"bench_row\":") else { continue };
+        heard.rows += 1;
+        heard.out_of_order += usize::from(number != next);
+        next = number + 1;
+        heard.delays.extend(number_after::<f64>(&text, "\"bench_at\":").map(|at| now - at));
+    }
+    (Some(socket), heard)
+}
+
+/// The number behind a key: cheaper than reading the whole frame.
+fn number_after<T: std::str::FromStr>(text: &str, key: &str) -> Option<T> {
+    let (_, rest) = text.split_once(key)?;
+    rest.split([',', '}']).next()?.trim().parse().ok()
 }
 
 type Socket = WebSocketStream<TcpStream>;

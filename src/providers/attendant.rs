@@ -11,10 +11,10 @@ use super::health::CheckReport;
 use super::probe::probe;
 use super::{Asker, ErrorCode, Failure, Installed, Provider, ProviderId, Roster};
 use crate::config::Settings;
-use crate::model::time;
+use crate::model::{ProviderSupports, time};
 
 /// Over the check's own limit, which ends the CLI.
-const CHECK_PATIENCE: Duration = Duration::from_secs(60);
+const CHECK_PATIENCE: Duration = Duration::from_mins(1);
 
 /// The full check: does a model answer? A run of the CLI, which this part knows nothing about.
 pub trait Check: Send + Sync {
@@ -23,7 +23,7 @@ pub trait Check: Send + Sync {
         &self,
         provider: &dyn Provider,
         installed: &Installed,
-    ) -> impl Future<Output = Result<CheckReport, Failure>> + Send;
+    ) -> impl Future<Output = Result<CheckReport, Box<Failure>>> + Send;
 }
 
 /// See the module.
@@ -86,7 +86,7 @@ impl Attendant {
                 self.roster.update(id, |standing| {
                     standing.health.missing(&problem, command.is_some(), now);
                     (standing.searched, standing.command) = (true, command);
-                    (standing.installed, standing.supports) = (None, Default::default());
+                    (standing.installed, standing.supports) = (None, ProviderSupports::default());
                 });
             }
         }
@@ -120,9 +120,9 @@ impl Attendant {
         let checked = timeout(CHECK_PATIENCE, check.check(self.provider, &installed)).await;
         let result = checked.unwrap_or_else(|_| {
             let message = "the check did not end in time".to_owned();
-            Err(Failure { code: ErrorCode::ProviderTimeout, message, summary: None })
+            Err(Box::new(Failure { code: ErrorCode::ProviderTimeout, message, summary: None }))
         });
-        let result = result.map_err(|failure| self.roster.redacted(&failure));
+        let result = result.map_err(|failure| Box::new(self.roster.redacted(&failure)));
         match &result {
             Ok(_) => tracing::info!(provider = id.as_str(), "a provider is healthy"),
             Err(failure) => {

@@ -161,12 +161,12 @@ impl Search {
         first: &File,
         files: &[File],
     ) -> Finding {
-        let ask = async |file: &File| match self.versions.get(file) {
-            Some(version) => Ok(version.clone()),
-            None => {
-                let said = asker.ask(&file.path, &["--version"], variables, VERSION_LIMIT).await?;
-                Ok(said.trim().to_owned())
+        let ask = async |file: &File| {
+            if let Some(version) = self.versions.get(file) {
+                return Ok(version.clone());
             }
+            let said = asker.ask(&file.path, &["--version"], variables, VERSION_LIMIT).await?;
+            Ok(said.trim().to_owned())
         };
         let answers: Vec<Result<String, NoAnswer>> = join_all(files.iter().map(ask)).await;
         self.versions.clear();

@@ -137,7 +137,7 @@ impl Health {
     /// A full check ended, at this wire time, having taken so long.
     pub fn checked(
         &mut self,
-        result: Result<CheckReport, Failure>,
+        result: Result<CheckReport, Box<Failure>>,
         at: &str,
         took: Duration,
         now: Instant,
@@ -230,7 +230,9 @@ mod tests {
     fn checked(result: Result<(), ErrorCode>, now: Instant) -> Health {
         let mut health = Health::default();
         health.found(true, now);
-        let result = result.map(|()| CheckReport { model: Some("m".to_owned()) }).map_err(failure);
+        let result = result
+            .map(|()| CheckReport { model: Some("m".to_owned()) })
+            .map_err(|code| Box::new(failure(code)));
         health.checked(result, AT, Duration::from_millis(1234), now);
         health
     }

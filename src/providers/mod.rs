@@ -20,6 +20,7 @@ mod plan;
 pub mod probe;
 mod roster;
 mod run;
+pub mod schema;
 mod shell_hint;
 mod version;
 mod work_dir;
@@ -28,9 +29,8 @@ mod wrapper;
 pub use ask::{Asker, NoAnswer};
 pub use attendant::{Attendant, Check};
 pub use claude::ClaudeCode;
-pub use gemini::Gemini;
-pub mod schema;
 pub use codex::Codex;
+pub use gemini::Gemini;
 pub use id::ProviderId;
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
 pub use plan::{
@@ -81,12 +81,14 @@ pub trait Provider: Send + Sync {
     fn decode(&self, request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome;
 }
 
+const ALL: [&dyn Provider; 3] = [&ClaudeCode, &Codex, &Gemini];
+
 /// Every provider there is, in the order in which people see them.
-pub fn all() -> Vec<&'static dyn Provider> {
-    vec![&ClaudeCode, &Codex, &Gemini]
+pub fn all() -> impl Iterator<Item = &'static dyn Provider> {
+    ALL.into_iter()
 }
 
 /// The provider of this id.
 pub fn by_id(id: ProviderId) -> Option<&'static dyn Provider> {
-    all().into_iter().find(|provider| provider.id() == id)
+    all().find(|provider| provider.id() == id)
 }

@@ -126,7 +126,9 @@ impl Roster {
     /// Nothing is known any more.
     pub fn forget(&self) {
         self.standings.send_modify(|standings| {
-            standings.values_mut().for_each(|standing| *standing = Standing::default());
+            for standing in standings.values_mut() {
+                *standing = Standing::default();
+            }
         });
     }
 

@@ -1,5 +1,9 @@
 //! What the team reads about this gateway: rows for `gateway_events`, without secrets.
 
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
 use super::identity::Identity;
 use crate::backend::GatewayEvent;
 use crate::backend::retry::{Bounds, bounded};
@@ -13,6 +17,27 @@ pub(super) async fn record(identity: &Identity, event: GatewayEvent) {
     }
 }
 
+/// What the backend is told once, when it has heard of us.
+pub(super) async fn first(identity: &Identity, fallback: Option<(PathBuf, PathBuf)>) {
+    let Some((previous, current)) = fallback else { return };
+    let mut heard = identity.shared.heard.subscribe();
+    if heard.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
+    let path = |path: PathBuf| Value::from(path.display().to_string());
+    let event = GatewayEvent {
+        provider: None,
+        level: "warn",
+        code: Some("config_dir_fallback"),
+        message: "The default config dir cannot be written; another one is used".to_owned(),
+        details: Map::from_iter([
+            ("previous".to_owned(), path(previous)),
+            ("current".to_owned(), path(current)),
+        ]),
+    };
+    record(identity, event).await;
+}
+
 fn redacted(event: GatewayEvent, redactor: &Redactor) -> GatewayEvent {
     let details = event.details.iter().map(|(name, value)| (name.clone(), redactor.value(value)));
     GatewayEvent { message: redactor.text(&event.message), details: details.collect(), ..event }
@@ -20,7 +45,7 @@ fn redacted(event: GatewayEvent, redactor: &Redactor) -> GatewayEvent {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Map, json};
+    use serde_json::json;
 
     use super::*;
 

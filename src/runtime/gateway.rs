@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use secrecy::ExposeSecret;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identity;
-use super::model_check::ModelCheck;
+use super::model_check::{self, ModelCheck};
 use super::providers::Occasion;
 use super::shared::{Login, Shared};
 use super::status::Phase;
@@ -19,7 +19,7 @@ use super::{
     config_watch, events, heartbeat, ingress, memory, providers, realtime, session, status_socket,
     supervisor,
 };
-use crate::backend::{Api, Endpoint, GatewayEvent, Http, RedactedTokens, Session};
+use crate::backend::{Api, Endpoint, Http, RedactedTokens, Session};
 use crate::config::{
     ConfigError, ConfigStore, FileLock, LockError, PidFile, PidRecord, Purpose, SavedConfig,
     Settings, Source, Sourced,
@@ -160,7 +160,9 @@ impl Gateway {
         save_backend(&config, &saved, &url, key.expose_secret())?;
         crate::fs::ensure_private_dir(&paths.tmp()).map_err(ConfigError::from)?;
         // Nobody works in there: the lock is ours.
-        sweep_work_dirs(&paths.work(MODEL_WORK));
+        for kind in [MODEL_WORK, model_check::WORK] {
+            sweep_work_dirs(&paths.work(kind));
+        }
         let journal = Journal::open(&paths.journal()).map_err(ConfigError::from)?;
         let pid_file = PidFile::write(&paths.pid_file).map_err(ConfigError::from)?;
         let socket = status_socket::bind(&paths.socket())
@@ -312,7 +314,7 @@ impl Gateway {
         group.spawn("first events", move |stop| async move {
             tokio::select! {
                 // Cancel safe: an event that was not recorded is one line less at the backend.
-                () = first_events(&own, fallback) => {}
+                () = events::first(&own, fallback) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -480,28 +482,4 @@ fn save_backend(
         saved.set("supabaseAnonKey", key);
     })?;
     Ok(())
-}
-
-/// What the backend is told once, when it has heard of us.
-async fn first_events(
-    identity: &Identity,
-    fallback: Option<(std::path::PathBuf, std::path::PathBuf)>,
-) {
-    let Some((previous, current)) = fallback else { return };
-    let mut heard = identity.shared.heard.subscribe();
-    if heard.wait_for(Option::is_some).await.is_err() {
-        return;
-    }
-    let path = |path: std::path::PathBuf| Value::from(path.display().to_string());
-    let event = GatewayEvent {
-        provider: None,
-        level: "warn",
-        code: Some("config_dir_fallback"),
-        message: "The default config dir cannot be written; another one is used".to_owned(),
-        details: Map::from_iter([
-            ("previous".to_owned(), path(previous)),
-            ("current".to_owned(), path(current)),
-        ]),
-    };
-    events::record(identity, event).await;
 }

@@ -1,19 +1,108 @@
-//! tmp
-use crate::jobs::Host;
-use crate::providers::health::CheckReport;
-use crate::providers::{Check, Failure, Installed, Provider};
+//! The full check of a provider: a model answers a small question in the form that was asked for.
+
 use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::jobs::Host;
+use crate::process::Ended;
+use crate::providers::health::CheckReport;
+use crate::providers::{
+    Check, ErrorCode, Failure, Format, Installed, ModelRequest, Outcome, Place, PlanRun, Provider,
+    run_plan,
+};
+
+/// The kind of work dirs.
+pub(super) const WORK: &str = "check";
+/// How long a provider may take to answer.
+const LIMIT: Duration = Duration::from_secs(30);
+/// From the first signal to SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// See the module.
+#[derive(Debug)]
 pub(super) struct ModelCheck {
     host: Arc<Host>,
 }
+
 impl ModelCheck {
+    /// Runs CLIs as this host's jobs do.
     pub(super) fn new(host: Arc<Host>) -> Self {
         Self { host }
     }
 }
+
 impl Check for ModelCheck {
-    async fn check(&self, _p: &dyn Provider, _i: &Installed) -> Result<CheckReport, Failure> {
-        let _ = &self.host;
-        Ok(CheckReport::default())
+    async fn check(
+        &self,
+        provider: &dyn Provider,
+        installed: &Installed,
+    ) -> Result<CheckReport, Box<Failure>> {
+        let request = request();
+        let plan = match provider.plan(&request, installed) {
+            Ok(plan) => plan,
+            Err(error) => return failed(ErrorCode::InvalidRequest, &error),
+        };
+        let place = Place {
+            work: self.host.config.paths().work(WORK),
+            environment: &self.host.environment,
+            umask: self.host.caller_umask,
+            grace: GRACE,
+        };
+        let id = format!("{}-{}", provider.id().as_str(), uuid::Uuid::new_v4());
+        let never = CancellationToken::new();
+        let ran = match run_plan(&place, &id, &plan, &never, async |_| ()).await {
+            Ok(ran) => ran,
+            Err(error) => {
+                let why = format!("{:#}", anyhow::Error::new(error));
+                return failed(ErrorCode::ProviderFailed, &why);
+            }
+        };
+        self.host.learn_secrets().await;
+        judge(&ran, provider.decode(&request, &plan, &ran.left))
     }
+}
+
+fn request() -> ModelRequest {
+    ModelRequest {
+        prompt: "Say hi.".to_owned(),
+        model: None,
+        format: Format::Json { schema: schema() },
+        system: None,
+        effort: None,
+        time_limit: LIMIT,
+    }
+}
+
+/// `{message: string}`.
+fn schema() -> Map<String, Value> {
+    Map::from_iter([
+        ("type".to_owned(), json!("object")),
+        ("properties".to_owned(), json!({"message": {"type": "string"}})),
+        ("required".to_owned(), json!(["message"])),
+        ("additionalProperties".to_owned(), json!(false)),
+    ])
+}
+
+fn judge(ran: &PlanRun, outcome: Outcome) -> Result<CheckReport, Box<Failure>> {
+    match outcome {
+        _ if ran.left.ended == Ended::TimeLimit => {
+            let message = format!("no answer within {} seconds", LIMIT.as_secs());
+            failed(ErrorCode::ProviderTimeout, &message)
+        }
+        Outcome::Answer(answer) if answer.output.get("message").is_some_and(Value::is_string) => {
+            Ok(CheckReport { model: answer.model })
+        }
+        Outcome::Answer(_) => {
+            let message = "it answered in another form than it was asked for";
+            failed(ErrorCode::ProviderOutputInvalid, &message)
+        }
+        Outcome::Failure(failure) => Err(Box::new(failure)),
+    }
+}
+
+fn failed(code: ErrorCode, message: &impl ToString) -> Result<CheckReport, Box<Failure>> {
+    Err(Box::new(Failure { code, message: message.to_string(), summary: None }))
 }

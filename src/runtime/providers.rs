@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +52,7 @@ pub(super) async fn run(
     let (record, events) = mpsc::channel(EVENTS);
     let tmp = identity.host.config.paths().tmp();
     let asker = Asker::new(&identity.host.environment, &tmp, identity.host.caller_umask);
-    let attend = providers::all().into_iter().map(|provider| {
+    let attend = providers::all().map(|provider| {
         let roster = Arc::clone(roster);
         let attendant = Attendant::new(provider, &settings, asker.clone(), roster);
         attend(&identity, attendant, &check, record.clone())
@@ -126,27 +126,29 @@ async fn record_events(
 
 /// `provider_validation`: a provider that is not healthy after the check.
 fn validation(occasion: Occasion, id: ProviderId, health: &Health) -> GatewayEvent {
-    let details = json!({
-        "context": occasion.as_str(),
-        "status": health.status().as_str(),
-        "check_type": health.check_type(),
-        "error": health.error(),
-        "duration_ms": health.duration_ms(),
-    });
     let level = if health.status() == Status::Unhealthy { "error" } else { "warn" };
-    event(id, level, "provider_validation", health.error().unwrap_or("not checked"), details)
+    let error = health.error().unwrap_or("not checked");
+    let details = [
+        ("context", json!(occasion.as_str())),
+        ("status", json!(health.status().as_str())),
+        ("check_type", json!(health.check_type())),
+        ("error", json!(health.error())),
+        ("duration_ms", json!(health.duration_ms())),
+    ];
+    event(id, level, "provider_validation", error, details)
 }
 
 /// `provider_unhealthy`: a run changed its provider's health for the worse.
 fn unhealthy(worsened: &Worsened) -> GatewayEvent {
-    let details = json!({
-        "context": worsened.ran.context,
-        "status": Status::Unhealthy.as_str(),
-        "error": worsened.error,
-        "job_id": worsened.ran.job_id,
-        "run_id": worsened.ran.run_id,
-    });
-    event(worsened.ran.provider, "error", "provider_unhealthy", &worsened.error, details)
+    let Worsened { ran, error } = worsened;
+    let details = [
+        ("context", json!(ran.context)),
+        ("status", json!(Status::Unhealthy.as_str())),
+        ("error", json!(error)),
+        ("job_id", json!(ran.job_id)),
+        ("run_id", json!(ran.run_id)),
+    ];
+    event(ran.provider, "error", "provider_unhealthy", error, details)
 }
 
 fn event(
@@ -154,17 +156,63 @@ fn event(
     level: &'static str,
     code: &'static str,
     error: &str,
-    details: Value,
+    details: [(&str, Value); 5],
 ) -> GatewayEvent {
-    let details = match details {
-        Value::Object(details) => details,
-        _ => Map::new(),
-    };
     GatewayEvent {
         provider: Some(id.as_str().to_owned()),
         level,
         code: Some(code),
         message: format!("{}: {error}", id.title()),
-        details,
+        details: details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::providers::{ErrorCode, Failure, Ran};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_check_found_is_told_with_its_details() {
+        let mut health = Health::default();
+        health.missing("Codex CLI was not found on this host", false, Instant::now());
+        let event = validation(Occasion::Startup, ProviderId::Codex, &health);
+        assert_eq!((event.level, event.code), ("warn", Some("provider_validation")));
+        assert_eq!(event.provider.as_deref(), Some("codex"));
+        assert_eq!(
+            Value::Object(event.details),
+            json!({"context": "startup", "status": "unavailable", "check_type": "light",
+                "error": "Codex CLI was not found on this host", "duration_ms": null})
+        );
+        let message = "no login".to_owned();
+        let failure = Failure { code: ErrorCode::ProviderAuth, message, summary: None };
+        let took = Duration::from_millis(250);
+        health.checked(Err(Box::new(failure)), "2026-11-21T22:00:00.000Z", took, Instant::now());
+        let event = validation(Occasion::Pairing, ProviderId::Codex, &health);
+        assert_eq!((event.level, event.message.as_str()), ("error", "Codex CLI: no login"));
+        assert_eq!(
+            Value::Object(event.details),
+            json!({"context": "pairing", "status": "unhealthy", "check_type": "full",
+                "error": "no login", "duration_ms": 250})
+        );
+    }
+
+    #[test]
+    fn a_run_that_showed_a_provider_unhealthy_is_named() {
+        let ran = Ran {
+            provider: ProviderId::Gemini,
+            context: "subagent_run",
+            job_id: "j".to_owned(),
+            run_id: Some("r".to_owned()),
+        };
+        let event = unhealthy(&Worsened { ran, error: "no login".to_owned() });
+        assert_eq!((event.level, event.code), ("error", Some("provider_unhealthy")));
+        assert_eq!(
+            Value::Object(event.details),
+            json!({"context": "subagent_run", "status": "unhealthy", "error": "no login",
+                "job_id": "j", "run_id": "r"})
+        );
     }
 }

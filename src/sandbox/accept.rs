@@ -1,14 +1,13 @@
 //! The accept loop: one owned task a connection, each with bounds.
 //!
-//! When all places are taken, a new connection gets that of the one that has been without a request
-//! for longest: whoever opens connections and stays silent locks nobody out.
+//! When all places are taken, a new connection gets that of one that does nothing (see `places`):
+//! whoever opens connections and stays silent, or does not read, locks nobody out.
 //!
 //! Stops when its token is cancelled: no new connections, requests in hand are answered, then
 //! connections close; what has not ended by then is dropped.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -23,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::app::Peer;
+use super::places::{Answer, PATIENCE, Place, Places, Watched};
 use crate::task::{Ending, Group};
 
 const MAX_CONNECTIONS: usize = 512;
@@ -34,16 +34,23 @@ const HEAD_TIME_LIMIT: Duration = Duration::from_secs(95);
 /// How long requests in hand may take after the stop.
 pub(super) const DRAIN: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often one that waits for a place looks for one that could give way.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Serves `router` until `stop`.
 pub(super) async fn run(listener: TcpListener, router: Router, stop: CancellationToken) {
-    run_with(MAX_CONNECTIONS, listener, router, stop).await;
+    run_with((MAX_CONNECTIONS, PATIENCE), listener, router, stop).await;
 }
 
-async fn run_with(most: usize, listener: TcpListener, router: Router, stop: CancellationToken) {
+async fn run_with(
+    (most, patience): (usize, Duration),
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+) {
     let mut connections = Group::new(stop.child_token());
     let slots = Arc::new(Semaphore::new(most));
-    let mut places = Places::default();
+    let mut places = Places::new(patience);
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     loop {
         if waiting.is_some() && slots.available_permits() == 0 {
@@ -58,6 +65,7 @@ async fn run_with(most: usize, listener: TcpListener, router: Router, stop: Canc
                     tracing::error!(%panic, "a connection's task panicked");
                 }
             }
+            () = tokio::time::sleep(LOOK_AGAIN), if waiting.is_some() => {}
             accepted = listener.accept(), if waiting.is_none() => match accepted {
                 Ok(accepted) => waiting = Some(accepted),
                 Err(error) => {
@@ -80,68 +88,6 @@ async fn run_with(most: usize, listener: TcpListener, router: Router, stop: Canc
     connections.stop(DRAIN).await;
 }
 
-/// Which connections there are, and which of them could give way.
-#[derive(Debug, Default)]
-struct Places {
-    turn: Arc<AtomicU64>,
-    taken: Vec<Arc<Place>>,
-}
-
-/// One connection as the others see it.
-#[derive(Debug)]
-struct Place {
-    /// One of the constants below.
-    state: AtomicU8,
-    /// When it last did something, in turns of all connections.
-    last: AtomicU64,
-    turn: Arc<AtomicU64>,
-    given_up: CancellationToken,
-}
-
-/// No request is being handled. An answer may still be on its way to a slow reader.
-const IDLE: u8 = 0;
-const SERVING: u8 = 1;
-const GIVEN_UP: u8 = 2;
-
-impl Places {
-    fn take(&mut self) -> Arc<Place> {
-        // The connection's task holds the other reference.
-        self.taken.retain(|place| Arc::strong_count(place) > 1);
-        let place = Arc::new(Place {
-            state: AtomicU8::new(IDLE),
-            last: AtomicU64::new(0),
-            turn: Arc::clone(&self.turn),
-            given_up: CancellationToken::new(),
-        });
-        place.touch();
-        self.taken.push(Arc::clone(&place));
-        place
-    }
-
-    /// Ends the connection that has been idle for longest, if one is idle.
-    fn free_one(&mut self) {
-        self.taken.sort_unstable_by_key(|place| place.last.load(Ordering::Relaxed));
-        let live = self.taken.iter().filter(|place| Arc::strong_count(place) > 1);
-        for place in live {
-            if place.change(IDLE, GIVEN_UP) {
-                tracing::debug!("all connections are taken: an idle one is closed");
-                place.given_up.cancel();
-                return;
-            }
-        }
-    }
-}
-
-impl Place {
-    fn touch(&self) {
-        self.last.store(self.turn.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-    }
-
-    fn change(&self, from: u8, to: u8) -> bool {
-        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-}
-
 async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
@@ -159,15 +105,9 @@ async fn serve(
         request.extensions_mut().insert(Peer(peer.ip()));
         let (place, router) = (Arc::clone(&serving), router.clone());
         async move {
-            if !place.change(IDLE, SERVING) {
-                // Given up already: nothing may be done that nobody would hear of.
-                std::future::pending::<()>().await;
-            }
-            place.touch();
+            let Some(serving) = place.serve() else { return std::future::pending().await };
             let answer = router.call(request).await;
-            place.touch();
-            place.change(SERVING, IDLE);
-            answer
+            answer.map(|answer| answer.map(|body| Answer { body, serving }))
         }
     });
     let mut http = http1::Builder::new();
@@ -175,8 +115,8 @@ async fn serve(
         .header_read_timeout(HEAD_TIME_LIMIT)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD);
-    let mut connection =
-        std::pin::pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let io = TokioIo::new(Watched { stream, place: Arc::clone(&place) });
+    let mut connection = std::pin::pin!(http.serve_connection(io, service).with_upgrades());
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = place.given_up.cancelled() => Ok(()),
@@ -200,6 +140,8 @@ mod tests {
     use super::*;
 
     const MOST: usize = 4;
+    /// More than the system takes off our hands.
+    const LARGE: usize = 64 * 1024 * 1024;
 
     struct Running {
         address: SocketAddr,
@@ -208,16 +150,29 @@ mod tests {
 
     /// `/slow` says `began`, and answers when told to `go_on`.
     async fn start(began: Arc<Notify>, go_on: Arc<Notify>) -> Running {
+        start_with(PATIENCE, began, go_on).await
+    }
+
+    async fn start_with(patience: Duration, began: Arc<Notify>, go_on: Arc<Notify>) -> Running {
         let slow = get(move || async move {
             began.notify_one();
             go_on.notified().await;
             "slow"
         });
-        let router = Router::new().route("/fast", get(async || "fast")).route("/slow", slow);
+        let chunks = || {
+            let chunk = axum::body::Bytes::from(vec![b'x'; LARGE / 64]);
+            let chunks = (0..64).map(move |_| Ok::<_, std::convert::Infallible>(chunk.clone()));
+            Body::from_stream(futures_util::stream::iter(chunks))
+        };
+        let router = Router::new()
+            .route("/fast", get(async || "fast"))
+            .route("/slow", slow)
+            .route("/whole", get(async || vec![b'x'; LARGE]))
+            .route("/stream", get(async move || chunks()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut tasks = Group::new(CancellationToken::new());
-        tasks.spawn("accept", move |stop| run_with(MOST, listener, router, stop));
+        tasks.spawn("accept", move |stop| run_with((MOST, patience), listener, router, stop));
         Running { address, _tasks: tasks }
     }
 
@@ -265,12 +220,78 @@ mod tests {
         let mut busy = TcpStream::connect(running.address).await.unwrap();
         ask(&mut busy, "/slow").await;
         began.notified().await;
+        let mut others = Vec::new();
         for _ in 0..2 * MOST {
             let mut stream = TcpStream::connect(running.address).await.unwrap();
             ask(&mut stream, "/fast").await;
             hear(&mut stream, "fast").await;
+            others.push(stream);
         }
         go_on.notify_one();
         hear(&mut busy, "slow").await;
+    }
+
+    /// Begins a download: its first bytes.
+    async fn download(running: &Running, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        ask(&mut stream, path).await;
+        stream.read_exact(&mut [0; 100]).await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn a_download_that_is_read_does_not_give_way() {
+        for path in ["/whole", "/stream"] {
+            let running = start(Arc::default(), Arc::default()).await;
+            let mut reader = download(&running, path).await;
+            let mut others = Vec::new();
+            for _ in 0..2 * MOST {
+                let mut stream = TcpStream::connect(running.address).await.unwrap();
+                ask(&mut stream, "/fast").await;
+                hear(&mut stream, "fast").await;
+                others.push(stream);
+                reader.read_exact(&mut vec![0; LARGE / 64]).await.unwrap();
+            }
+            let mut rest = 0;
+            while rest < LARGE - 2 * MOST * (LARGE / 64) - 200 {
+                let read = reader.read(&mut vec![0; LARGE / 64]).await.unwrap();
+                assert_ne!(read, 0, "{path} was cut off");
+                rest += read;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn readers_that_take_nothing_give_way_after_a_while() {
+        const PATIENCE: Duration = Duration::from_millis(300);
+        for path in ["/whole", "/stream"] {
+            let running = start_with(PATIENCE, Arc::default(), Arc::default()).await;
+            let began = tokio::time::Instant::now();
+            let mut stuck = Vec::new();
+            for _ in 0..MOST {
+                stuck.push(download(&running, path).await);
+            }
+            let mut stream = TcpStream::connect(running.address).await.unwrap();
+            ask(&mut stream, "/fast").await;
+            hear(&mut stream, "fast").await;
+            assert!(began.elapsed() >= PATIENCE, "{:?}", began.elapsed());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_place_is_free_once_the_answer_was_taken() {
+        let running = start(Arc::default(), Arc::default()).await;
+        let mut kept = Vec::new();
+        for _ in 0..MOST {
+            let mut reader = download(&running, "/stream").await;
+            hear(&mut reader, "x\r\n0\r\n\r\n").await;
+            kept.push(reader);
+        }
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        ask(&mut stream, "/fast").await;
+        hear(&mut stream, "fast").await;
+        closed(&mut kept[0]).await;
+        ask(&mut kept[1], "/fast").await;
+        hear(&mut kept[1], "fast").await;
     }
 }

@@ -42,11 +42,15 @@ pub(super) async fn read(mut body: Body, limit: usize) -> Result<Vec<u8>, BodyEr
     if seen > limit { Err(BodyError::TooLarge(limit)) } else { Ok(bytes) }
 }
 
-/// A JSON body without U+0000, which Postgres stores neither; `Err` is one line that says what is
+/// A JSON object without U+0000, which Postgres stores neither; `Err` is one line that says what is
 /// wrong with it.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     if holds_nul(bytes) {
         return Err("the body holds U+0000, which cannot be stored".to_owned());
+    }
+    // Derived readers would take an array for a struct.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err("the body is not what is expected: it must be an object".to_owned());
     }
     serde_json::from_slice(bytes).map_err(|error| {
         if error.is_data() {
@@ -86,6 +90,7 @@ mod tests {
         assert!(unknown.contains("more"), "{unknown}");
         assert_eq!(parse::<Strict>(b"<html>").unwrap_err(), "the body is not JSON");
         assert_eq!(parse::<Strict>(b"").unwrap_err(), "the body is not JSON");
+        assert!(parse::<Strict>(b" [\"x\"]").unwrap_err().ends_with("must be an object"));
         assert!(parse::<Strict>(br#"{"code":"x\u0000"}"#).unwrap_err().contains("U+0000"));
         assert!(parse::<Strict>(br#"{"code":"x\\u0000"}"#).is_ok());
     }

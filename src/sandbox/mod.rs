@@ -19,6 +19,7 @@ mod guard;
 mod health;
 mod jwt;
 mod liveness;
+mod places;
 mod rate;
 mod realtime;
 pub mod rest;

@@ -60,7 +60,8 @@ pub struct ServerOptions {
     pub reuse_interval: Duration,
     /// How far clocks may differ before tables refuse an access token (whole seconds).
     pub clock_leeway: Duration,
-    /// How long a job that has ended is kept; `None` is for ever.
+    /// How long a job or a subagent's run that has ended is kept, and what gateways reported;
+    /// `None` is for ever.
     pub keep_jobs: Option<Duration>,
     /// How many realtime sockets may be open; further ones are refused.
     pub realtime_sockets: usize,
@@ -241,6 +242,7 @@ impl Server {
         let store =
             tokio::task::spawn_blocking(move || Store::open_with(&database, schema)).await??;
         let team_id = default_team(&store).await?;
+        let more_is_old = retention::begin(&store, options.keep_jobs).await;
         let most = options.storage.max_total_bytes;
         let contents = contents::start(&options.data_dir, most, &store).await?;
         let stop = CancellationToken::new();
@@ -273,9 +275,8 @@ impl Server {
         tasks.spawn("contents", |stop| contents::run(contents, store, stop));
         tasks.spawn("realtime", |stop| realtime::run(app.clone(), newcomers, stop));
         tasks.spawn("liveness", |stop| liveness::run(app.clone(), stop));
-        if let Some(keep) = options.keep_jobs {
-            tasks.spawn("retention", |stop| retention::run(app.store.clone(), keep, stop));
-        }
+        let (store, keep) = (app.store.clone(), options.keep_jobs);
+        tasks.spawn("retention", |stop| retention::run(store, keep, more_is_old, stop));
         tracing::info!(url = %app.url, "the sandbox is up");
         Ok(Self { app, address, tasks, advertisement, lock })
     }

@@ -155,11 +155,24 @@ async fn after_the_normal_exit_of_what_may_leave_nothing() {
     let machine = Machine::new();
     let tree = Tree::new(machine.home(), MEMBERS);
     let claude = machine.home().join("claude");
-    let script = format!("#!/bin/sh\n{} &\n{}\necho 9.9.9\n", tree.command(), tree.await_grown());
+    // Only for the job: the gateway has asked for the version before, and goes on to check.
+    let grow = machine.home().join("grow");
+    let (command, await_grown) = (tree.command(), tree.await_grown());
+    let script = format!(
+        "#!/bin/sh\n[ \"$*\" = --version ] || exit 1\n\
+         if [ -e '{}' ]; then\n{command} &\n{await_grown}\nfi\necho 9.9.9\n",
+        grow.display(),
+    );
     std::fs::write(&claude, script).unwrap();
     std::fs::set_permissions(&claude, PermissionsExt::from_mode(0o755)).unwrap();
     let machine = machine.with("PANORAMA_CLAUDE_CLI", claude.display().to_string());
     let paired = Paired::start_on(machine, &control).await;
+    wait_until("the gateway to know its Claude", || async {
+        let status = paired.machine.status().await?;
+        (status["providers"][0]["version"] == "9.9.9").then_some(())
+    })
+    .await;
+    std::fs::write(&grow, "").unwrap();
     let job = control.submit(&paired.gateway_id, "diagnostic", json!({})).await;
     let row = control.ended(&job).await;
     let since = Instant::now();

@@ -11,6 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::strangers::stranger;
 
 fn diagnostic() -> NewJob {
     NewJob { job_type: "diagnostic".into(), ..NewJob::default() }
@@ -260,4 +261,26 @@ async fn damaged_or_newer_files_are_refused_and_left_alone() {
     panorama_gateway::fs::save(&data_dir.join("server.json"), b"<html>").unwrap();
     let error = AdminClient::find(&data_dir).await.unwrap_err();
     assert!(matches!(error, AdminClientError::Damaged { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn jobs_of_another_team_are_unknown() {
+    let context = Context::new().await;
+    context.pair().await;
+    let job = context.admin().submit_job(&diagnostic()).await.unwrap();
+    let id = job["id"].as_str().unwrap();
+    let other = stranger(&context).await;
+    let sql = "UPDATE gateway_jobs SET team_id = ?1, gateway_id = ?2";
+    context.database().execute(sql, [&other.team_id, &other.gateway_id]).unwrap();
+    for (method, path) in
+        [(Method::GET, format!("jobs/{id}")), (Method::POST, format!("jobs/{id}/cancel"))]
+    {
+        let answer = context.admin_request(method, &path).json(&json!({})).send().await.unwrap();
+        assert_eq!(answer.status(), 404, "{path}");
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body["error"]["code"], "job_not_found");
+    }
+    let sql = "SELECT status FROM gateway_jobs";
+    let status: String = context.database().query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(status, "queued");
 }

@@ -15,7 +15,7 @@ use crate::context::{Context, Paired, capabilities};
 const POLL: &str = "/rest/v1/gateway_jobs?select=id";
 
 /// A token as this server would sign it, with any header and claims.
-fn signed(context: &Context, header: &Value, claims: &Value) -> String {
+pub(crate) fn signed(context: &Context, header: &Value, claims: &Value) -> String {
     let secrets = std::fs::read(context.data_dir().join("secrets.json")).unwrap();
     let secrets: Value = serde_json::from_slice(&secrets).unwrap();
     let key = secrets["jwt_secret"].as_str().unwrap().as_bytes();

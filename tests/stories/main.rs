@@ -14,6 +14,7 @@ mod common;
 mod config_files;
 mod model_run;
 mod pairing;
+mod providers;
 mod realtime;
 mod running;
 mod sandbox_up;

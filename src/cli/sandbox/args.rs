@@ -67,7 +67,7 @@ pub(crate) struct ServeArgs {
     /// Listen where other machines reach it
     #[arg(long)]
     pub allow_remote: bool,
-    /// Delete jobs that ended so many days ago; 0 keeps all
+    /// Delete jobs, runs and events that are so many days old; 0 keeps all
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     pub keep_jobs: u16,
 }

@@ -46,7 +46,7 @@ pub struct Host {
 impl Host {
     /// Before a child's output is shown: whatever stands in `gateway.json` now, the child may have
     /// read. A pairing from another process is known here no later than its result is made.
-    pub(super) async fn learn_secrets(&self) {
+    pub(crate) async fn learn_secrets(&self) {
         let config = self.config.clone();
         if let Ok(Ok(saved)) = tokio::task::spawn_blocking(move || config.load()).await {
             saved.secrets().for_each(|secret| self.redactor.add_secret(secret));

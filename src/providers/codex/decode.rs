@@ -17,18 +17,21 @@ pub(super) fn decode(request: &ModelRequest, plan: &Plan, left: &Left) -> Outcom
     } else {
         of_text(request, plan, left)
     };
-    decoded.map_or_else(Outcome::Failure, |answer| Outcome::Answer(Box::new(answer)))
+    decoded.map_or_else(
+        |failure| Outcome::Failure(*failure),
+        |answer| Outcome::Answer(Box::new(answer)),
+    )
 }
 
 /// By the events' verdict alone: exit codes and `error` events mislead.
-fn of_events(request: &ModelRequest, plan: &Plan, left: &Left) -> Result<Answer, Failure> {
+fn of_events(request: &ModelRequest, plan: &Plan, left: &Left) -> Result<Answer, Box<Failure>> {
     let events = Events::read(&left.stdout);
     match &events.verdict {
         Some(Verdict::Completed) => {}
-        Some(Verdict::Failed(message)) => return Err(trouble::failure(message)),
+        Some(Verdict::Failed(message)) => return Err(trouble::failure(message).into()),
         // The verdict was past the bound of what is kept, but the file is whole.
         None if left.stdout_truncated && ended_well(left) && written(plan, left).is_some() => {}
-        None => return Err(without_verdict(plan, left, &events)),
+        None => return Err(without_verdict(plan, left, &events).into()),
     }
     let text = written(plan, left).or(events.message.as_deref());
     let answer = answer(request, plan, text)?;
@@ -52,22 +55,24 @@ fn without_verdict(plan: &Plan, left: &Left, events: &Events) -> Failure {
 }
 
 /// Without events Codex prints its last message on stdout and all else on stderr.
-fn of_text(request: &ModelRequest, plan: &Plan, left: &Left) -> Result<Answer, Failure> {
+fn of_text(request: &ModelRequest, plan: &Plan, left: &Left) -> Result<Answer, Box<Failure>> {
     let complaint = trouble::last_complaint(&left.stderr, &plan.stdin);
     if let Some(failure) = ended_by_us(plan, left, complaint) {
-        return Err(failure);
+        return Err(failure.into());
     }
     match (left.exit, complaint) {
         (Exit::Code(0), _) => {
             let message = left.stdout.strip_suffix('\n').unwrap_or(&left.stdout);
             answer(request, plan, written(plan, left).or(Some(message)))
         }
-        (Exit::Signal(signal), _) => Err(by_signal(signal)),
+        (Exit::Signal(signal), _) => Err(by_signal(signal).into()),
         (Exit::Code(_), Some(complaint)) if !trouble::is_retry(complaint) => {
-            Err(trouble::failure(complaint))
+            Err(trouble::failure(complaint).into())
         }
-        (Exit::Code(code), _) if left.stderr.contains("OpenAI Codex v") => Err(by_code(code)),
-        (Exit::Code(code), _) => Err(did_not_start(code, &left.stderr)),
+        (Exit::Code(code), _) if left.stderr.contains("OpenAI Codex v") => {
+            Err(by_code(code).into())
+        }
+        (Exit::Code(code), _) => Err(did_not_start(code, &left.stderr).into()),
     }
 }
 
@@ -122,7 +127,7 @@ fn written<'a>(plan: &Plan, left: &'a Left) -> Option<&'a str> {
     }
 }
 
-fn answer(request: &ModelRequest, plan: &Plan, text: Option<&str>) -> Result<Answer, Failure> {
+fn answer(request: &ModelRequest, plan: &Plan, text: Option<&str>) -> Result<Answer, Box<Failure>> {
     let invalid = |message| trouble::silent(ErrorCode::ProviderOutputInvalid, message);
     let text =
         text.filter(|text| !text.is_empty()).ok_or(invalid("Codex ended without an answer"))?;

@@ -76,6 +76,8 @@ fn decoded(text: &Value) -> Option<Value> {
         Value::String(text) if text.trim().is_empty() => Some(json!({})),
         Value::String(text) => parse_json(text.as_bytes()).ok(),
         Value::Null => None,
-        value => Some(value.clone()),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Some(text.clone())
+        }
     }
 }

@@ -66,7 +66,7 @@ fn takes_null(root: &Value, schema: &Value, steps: &mut usize, depth: usize) -> 
     };
     *steps = left;
     let mut takes = |schema: &Value| takes_null(root, schema, steps, depth + 1);
-    node.get("type").is_none_or(|kind| names_null(kind))
+    node.get("type").is_none_or(names_null)
         && node.get("const").is_none_or(Value::is_null)
         && node.get("enum").and_then(Value::as_array).is_none_or(|list| list.contains(&Value::Null))
         && list(node, "allOf").iter().all(&mut takes)
@@ -77,8 +77,5 @@ fn takes_null(root: &Value, schema: &Value, steps: &mut usize, depth: usize) -> 
 }
 
 fn names_null(kind: &Value) -> bool {
-    match kind {
-        Value::Array(kinds) => kinds.iter().any(|kind| kind == "null"),
-        kind => kind == "null",
-    }
+    kind == "null" || kind.as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "null"))
 }

@@ -39,10 +39,11 @@ pub fn check(schema: &Value) -> Result<(), SchemaError> {
     bounds::check(schema)?;
     let refused = |reason: &str| Err(SchemaError::NotAnObject(reason.to_owned()));
     let Value::Object(fields) = schema else {
-        return match schema {
-            Value::Bool(_) => refused("it is a boolean"),
-            _ => refused("it is not a JSON object"),
-        };
+        return refused(if schema.is_boolean() {
+            "it is a boolean"
+        } else {
+            "it is not an object"
+        });
     };
     if let Some(word) = ["anyOf", "oneOf", "allOf", "not", "$ref", "enum", "const"]
         .into_iter()

@@ -72,7 +72,7 @@ fn holds_objects(value: &Value) -> bool {
 }
 
 /// The schema of an array's item.
-fn item<'a>(node: &'a Map<String, Value>, index: usize) -> Option<&'a Value> {
+fn item(node: &Map<String, Value>, index: usize) -> Option<&Value> {
     match node.get("items") {
         Some(Value::Array(items)) => items.get(index),
         items => list(node, "prefixItems").get(index).or(items),

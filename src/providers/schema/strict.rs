@@ -51,7 +51,12 @@ fn parts<'a>(word: &str, value: &'a mut Value) -> Vec<&'a mut Value> {
         Value::Array(schemas) if BRANCHES.contains(&word) || ITEMS.contains(&word) => {
             schemas.iter_mut().collect()
         }
-        _ => Vec::new(),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_) => Vec::new(),
     }
 }
 
@@ -83,32 +88,32 @@ fn close(root: &Value, node: &mut Map<String, Value>) {
 }
 
 /// The schema, or null.
-fn nullable(schema: Value) -> Value {
-    match schema {
-        Value::Object(mut fields)
-            if fields.contains_key("type")
-                && !fields.contains_key("const")
-                && !BESIDE_TYPE.iter().any(|word| fields.contains_key(*word)) =>
-        {
-            for word in ["type", "enum"] {
-                if let Some(value) = fields.get_mut(word) {
-                    *value = with_null(word, std::mem::take(value));
-                }
+fn nullable(mut schema: Value) -> Value {
+    if let Value::Object(fields) = &mut schema
+        && fields.contains_key("type")
+        && !fields.contains_key("const")
+        && !BESIDE_TYPE.iter().any(|word| fields.contains_key(*word))
+    {
+        for (word, null) in [("type", Value::from("null")), ("enum", Value::Null)] {
+            if let Some(value) = fields.get_mut(word) {
+                *value = with(null, std::mem::take(value));
             }
-            Value::Object(fields)
         }
-        schema => json!({"anyOf": [schema, {"type": "null"}]}),
+        return schema;
     }
+    json!({"anyOf": [schema, {"type": "null"}]})
 }
 
-fn with_null(word: &str, value: Value) -> Value {
-    let null = if word == "type" { Value::from("null") } else { Value::Null };
+/// The value, or list of values, and one more.
+fn with(one: Value, value: Value) -> Value {
     let mut values = match value {
         Value::Array(values) => values,
-        value => vec![value],
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            vec![value]
+        }
     };
-    if !values.contains(&null) {
-        values.push(null);
+    if !values.contains(&one) {
+        values.push(one);
     }
     values.into()
 }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn strictly(schema: Value) -> Value {
-    strict(&schema).unwrap()
+fn strictly(schema: &Value) -> Value {
+    strict(schema).unwrap()
 }
 
 /// A schema nested this deep, of objects within objects, of lists, or of branches. Values are
@@ -29,7 +29,7 @@ fn nested(levels: usize, by: &str) -> Value {
 #[test]
 fn objects_are_closed_and_their_properties_required() {
     assert_eq!(
-        strictly(json!({
+        strictly(&json!({
             "type": "object",
             "properties": {
                 "must": {"type": "string"},
@@ -85,7 +85,7 @@ fn objects_are_closed_and_their_properties_required() {
 #[test]
 fn objects_are_closed_wherever_they_are() {
     let open = json!({"type": "object", "properties": {"x": {"type": "string"}}});
-    let closed = strictly(open.clone());
+    let closed = strictly(&open);
     assert_eq!(closed["additionalProperties"], false);
     for (schema, pointer) in [
         (json!({"items": open}), "/items"),
@@ -97,11 +97,11 @@ fn objects_are_closed_wherever_they_are() {
         (json!({"definitions": {"d": open}}), "/definitions/d"),
         (json!({"items": {"anyOf": [{"items": open}]}}), "/items/anyOf/0/items"),
     ] {
-        assert_eq!(strictly(schema).pointer(pointer), Some(&closed), "{pointer}");
+        assert_eq!(strictly(&schema).pointer(pointer), Some(&closed), "{pointer}");
     }
     let value = json!({"enum": [{"properties": {"x": 1}}], "default": {"type": "object"}});
-    assert_eq!(strictly(value.clone()), value, "values are no schemas");
-    assert_eq!(strictly(json!({"properties": {}}))["type"], "object");
+    assert_eq!(strictly(&value), value, "values are no schemas");
+    assert_eq!(strictly(&json!({"properties": {}}))["type"], "object");
 }
 
 #[test]
@@ -180,8 +180,8 @@ fn only_objects_can_be_asked_for() {
     }
     for (schema, reason) in [
         (json!(true), "a boolean"),
-        (json!([]), "not a JSON object"),
-        (json!(null), "not a JSON object"),
+        (json!([]), "not an object"),
+        (json!(null), "not an object"),
         (json!({}), "neither"),
         (json!({"type": "array"}), "type is \"array\""),
         (json!({"type": ["object", "null"]}), "type is [\"object\",\"null\"]"),

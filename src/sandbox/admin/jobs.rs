@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::broadcast::error::RecvError;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::error::AdminError;
 use super::{Answer, Created, Id, Input, Params, gateways, row_limit};
-use crate::model::{JobStatus, time};
+use crate::model::{JobStatus, TeamId, time};
 use crate::sandbox::app::{App, Shared, now_micros};
 use crate::sandbox::rows;
 use crate::sandbox::store::Store;
@@ -145,16 +145,20 @@ fn is_unchanged(job: &Value, after: Option<&str>) -> bool {
 }
 
 async fn find(app: &App, id: &str) -> Result<Value, AdminError> {
-    let wanted = id.to_owned();
-    app.store
-        .read(move |connection| {
-            Store::row(connection, TABLE, &wanted)?.ok_or_else(|| unknown(&wanted))
-        })
-        .await
+    let (team, wanted) = (app.team_id.clone(), id.to_owned());
+    app.store.read(move |connection| of_team(connection, &team, &wanted)).await
+}
+
+/// A job of the team; those of other teams are as unknown as none.
+fn of_team(connection: &Connection, team: &TeamId, id: &str) -> Result<Value, AdminError> {
+    let sql = "WHERE id = ?1 AND team_id = ?2";
+    let mut found = Store::rows(connection, TABLE, sql, [id, team.as_str()])?;
+    found.pop().ok_or_else(|| unknown(id))
 }
 
 /// Calls a job off that has not ended.
 pub(super) async fn cancel(State(app): State<Shared>, Id(id): Id) -> Answer {
+    let team = app.team_id.clone();
     app.store
         .write(move |write| {
             let now = now_micros();
@@ -163,13 +167,13 @@ pub(super) async fn cancel(State(app): State<Shared>, Id(id): Id) -> Answer {
                 TABLE,
                 &id,
                 "UPDATE gateway_jobs SET status = 'cancelled', completed_at = ?2, updated_at = ?2
-                 WHERE id = ?1 AND status IN ('queued', 'running')",
-                params![id, now],
+                 WHERE id = ?1 AND team_id = ?3 AND status IN ('queued', 'running')",
+                params![id, now, team.as_str()],
             )?;
             if let Some(job) = cancelled {
                 return Ok(Json(job));
             }
-            let job = Store::row(write.tx, TABLE, &id)?.ok_or_else(|| unknown(&id))?;
+            let job = of_team(write.tx, &team, &id)?;
             let status = job["status"].as_str().unwrap_or_default();
             let message = format!("the job is {status} already");
             Err(AdminError::new(StatusCode::CONFLICT, "job_is_over", message).about(job))

@@ -1,5 +1,7 @@
 //! `/admin/v1`: what the operator of this control plane may do, for the command line and the
 //! console. Needs the admin token.
+//!
+//! All of it is about one team, the operator's: rows of others are as unknown here as to a gateway.
 
 mod error;
 mod gateways;

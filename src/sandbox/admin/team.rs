@@ -44,11 +44,6 @@ pub(super) async fn make_pairing_code(
     let expires_at = now.saturating_add(micros(CODE_LIFETIME));
     app.store
         .write(move |write| {
-            // Long past codes only take room; a recent one can still be told from an unknown one.
-            write.tx.execute(
-                "DELETE FROM pairing_codes WHERE expires_at < ?1",
-                [now.saturating_sub(micros(CODE_LIFETIME.saturating_mul(144)))],
-            )?;
             write.tx.execute(
                 "INSERT INTO pairing_codes (code_sha256, team_id, device_name, created_at,
                      expires_at)

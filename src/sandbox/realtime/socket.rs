@@ -1,8 +1,9 @@
 //! One socket: reads frames, writes answers and changes, and keeps the time.
 //!
-//! A text that is no frame closes the socket (1002), so does a binary message in version 1 (1003);
-//! in version 2 those are broadcasts, which mean nothing here. Idle sockets are closed with 1000,
-//! those that fall behind with 1013, and all with 1012 when the server stops.
+//! A text that is no frame, or one with endless names, closes the socket (1002), so does a binary
+//! message in version 1 (1003); in version 2 those are broadcasts, which mean nothing here. Idle
+//! sockets are closed with 1000, those that fall behind with 1013, and all with 1012 when the
+//! server stops.
 
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ use crate::sandbox::app::{Shared, now_micros};
 
 /// A message of a client at most.
 const MOST_BYTES: usize = 1024 * 1024;
+/// A topic, an event or a reference at most: they come back with what is told.
+const MOST_NAME: usize = 1024;
 /// What waits for a slow client at most; holds the largest message.
 const MOST_WAITING: usize = 4 * 1024 * 1024;
 const BUFFER: usize = 16 * 1024;
@@ -150,6 +153,10 @@ fn receive(
         Some(Ok(Message::Text(text))) => {
             let frame = Frame::decode(version, &text)
                 .map_err(|_| (CloseCode::Protocol, "not a frame of the realtime protocol"))?;
+            if !is_moderate(&frame) {
+                let reason = "a topic, an event or a reference may have one KiB at most";
+                return Err(Some((CloseCode::Protocol, reason)));
+            }
             Ok(encoded(channels.receive(frame, text.len(), read), version))
         }
         Some(Ok(Message::Binary(_))) => match version {
@@ -166,6 +173,13 @@ fn receive(
         Some(Err(Error::Protocol(_))) => Err(Some((CloseCode::Protocol, "not a websocket"))),
         Some(Ok(Message::Close(_)) | Err(_)) | None => Err(None),
     }
+}
+
+/// Whether its names are of a bearable length.
+fn is_moderate(frame: &Frame) -> bool {
+    let references = [&frame.join_ref, &frame.reference].into_iter().flatten();
+    let mut names = references.chain([&frame.topic, &frame.event]);
+    names.all(|name| name.len() <= MOST_NAME)
 }
 
 /// The messages about a change.

@@ -12,8 +12,12 @@ use super::{Schema, StoreError, functions};
 
 /// Each brings the format from its index to the next; the format is SQLite's `user_version`. One
 /// that was released is never changed: a change of a table is one more file at the end.
-const MIGRATIONS: &[&str] =
-    &[include_str!("0001.sql"), include_str!("0002.sql"), include_str!("0003.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("0001.sql"),
+    include_str!("0002.sql"),
+    include_str!("0003.sql"),
+    include_str!("0004.sql"),
+];
 
 /// How long SQLite waits for another process that holds the file, e.g. a backup.
 const BUSY: Duration = Duration::from_secs(5);

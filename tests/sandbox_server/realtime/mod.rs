@@ -2,4 +2,4 @@
 
 mod changes;
 mod ends;
-mod socket;
+pub(crate) mod socket;

@@ -15,33 +15,33 @@ use crate::context::Context;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One socket and its reference counter.
-pub(super) struct Socket {
-    pub(super) stream: WebSocketStream<TcpStream>,
+pub(crate) struct Socket {
+    pub(crate) stream: WebSocketStream<TcpStream>,
     next_ref: u64,
 }
 
 /// `[join_ref, ref, topic, event, payload]`.
 #[derive(Debug)]
-pub(super) struct Got(pub(super) Value);
+pub(crate) struct Got(pub(crate) Value);
 
 impl Got {
-    pub(super) fn event(&self) -> &str {
+    pub(crate) fn event(&self) -> &str {
         self.0[3].as_str().unwrap()
     }
 
-    pub(super) fn payload(&self) -> &Value {
+    pub(crate) fn payload(&self) -> &Value {
         &self.0[4]
     }
 
     /// A field of the new row that a change tells of.
-    pub(super) fn record(&self, name: &str) -> &Value {
+    pub(crate) fn record(&self, name: &str) -> &Value {
         assert_eq!(self.event(), "postgres_changes", "{self:?}");
         &self.payload()["data"]["record"][name]
     }
 }
 
 /// Opens a socket with any query.
-pub(super) async fn dial(
+pub(crate) async fn dial(
     context: &Context,
     query: &str,
 ) -> Result<WebSocketStream<TcpStream>, Error> {
@@ -52,13 +52,17 @@ pub(super) async fn dial(
 }
 
 impl Socket {
-    pub(super) async fn open(context: &Context) -> Self {
+    pub(crate) async fn open(context: &Context) -> Self {
         let query = format!("?apikey={}&vsn=2.0.0", context.server.anon_key());
-        Self { stream: dial(context, &query).await.unwrap(), next_ref: 1 }
+        Self::of(dial(context, &query).await.unwrap())
+    }
+
+    pub(crate) fn of(stream: WebSocketStream<TcpStream>) -> Self {
+        Self { stream, next_ref: 1 }
     }
 
     /// Sends a frame; its `ref`.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &mut self,
         join_ref: Option<&str>,
         topic: &str,
@@ -77,21 +81,21 @@ impl Socket {
         timeout(PATIENCE, self.stream.next()).await.unwrap().unwrap().unwrap()
     }
 
-    pub(super) async fn next(&mut self) -> Got {
+    pub(crate) async fn next(&mut self) -> Got {
         let message = self.message().await;
         assert!(message.is_text(), "{message:?}");
         Got(serde_json::from_str(message.to_text().unwrap()).unwrap())
     }
 
     /// The code with which the server closes; nothing else may come before.
-    pub(super) async fn closed(&mut self) -> CloseCode {
+    pub(crate) async fn closed(&mut self) -> CloseCode {
         let message = self.message().await;
         let Message::Close(Some(frame)) = message else { panic!("{message:?}") };
         frame.code
     }
 
     /// Joins and waits until the subscription is live; the `ref` of the join.
-    pub(super) async fn subscribe(&mut self, topic: &str, access: &str, bindings: Value) -> String {
+    pub(crate) async fn subscribe(&mut self, topic: &str, access: &str, bindings: Value) -> String {
         let payload = json!({"config": {"postgres_changes": bindings}, "access_token": access});
         let join_ref = self.send(None, topic, "phx_join", payload).await;
         let reply = self.next().await;
@@ -103,7 +107,7 @@ impl Socket {
     }
 
     /// Proves that nothing else was on its way: the next message answers a heartbeat.
-    pub(super) async fn is_silent(&mut self) {
+    pub(crate) async fn is_silent(&mut self) {
         let beat = self.send(None, "phoenix", "heartbeat", json!({})).await;
         let reply = self.next().await;
         assert_eq!((reply.event(), &reply.0[1]), ("phx_reply", &json!(beat)), "{reply:?}");

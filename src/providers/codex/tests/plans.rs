@@ -1,5 +1,7 @@
 //! Plans for every combination of what is asked and what is installed.
 
+use std::fmt::Write;
+
 use super::super::super::Effort;
 use super::*;
 
@@ -32,7 +34,7 @@ fn shown(request: &ModelRequest, installed: &Installed) -> String {
             assert!(!plan.args.iter().any(|arg| arg.contains(&request.prompt)), "a prompt in args");
             let mut text = format!("{} ({:?})\n", plan.args.join(" "), plan.output);
             for file in &plan.files {
-                text.push_str(&format!("file {}: {}\n", file.path, file.contents));
+                writeln!(text, "file {}: {}", file.path, file.contents).unwrap();
             }
             format!("{text}stdin: {:?}\n", plan.stdin)
         }
@@ -78,7 +80,7 @@ fn plans_are_as_they_were_read_and_agreed_to() {
     ] {
         for (name, request) in &requests {
             let plan = shown(request, &installed(help, "codex-cli 0.169.0"));
-            all.push_str(&format!("# help: {help}; request: {name}\n{plan}\n"));
+            writeln!(all, "# help: {help}; request: {name}\n{plan}").unwrap();
         }
     }
     insta::assert_snapshot!(all);

@@ -47,9 +47,11 @@ fn recorded(dir: &Path) -> Left {
 fn found(outcome: &Outcome) -> (String, String, String) {
     match outcome {
         Outcome::Answer(answer) => {
-            let tokens = match &answer.usage {
-                serde_json::Value::Null => "-".into(),
-                usage => format!("{}+{}", usage["input_tokens"], usage["output_tokens"]),
+            let usage = &answer.usage;
+            let tokens = if usage.is_null() {
+                "-".into()
+            } else {
+                format!("{}+{}", usage["input_tokens"], usage["output_tokens"])
             };
             ("answer".into(), tokens, answer.output.to_string())
         }
