@@ -1,0 +1,129 @@
+//! Where the stories play: a control plane, the stand-in for the APIs, a machine with the CLIs.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use panorama_gateway::providers::ProviderId;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use crate::common::{ControlPlane, Gateway, Machine, ProcessName};
+use crate::fake_llm::FakeLlm;
+use crate::install::{self, Clis};
+
+/// The longest that a job takes: its own limit of 110 s, its turn in the queue, and the load.
+const PATIENCE: Duration = Duration::from_mins(4);
+
+/// See the module.
+pub(crate) struct Scene {
+    pub(crate) control: ControlPlane,
+    pub(crate) fake: FakeLlm,
+    pub(crate) clis: Clis,
+    pub(crate) machine: Machine,
+    pub(crate) gateway: Mutex<Gateway>,
+    gateway_id: String,
+}
+
+impl Scene {
+    pub(crate) async fn set(clis: Clis) -> Self {
+        let control = ControlPlane::start().await;
+        let fake = FakeLlm::start().await;
+        let variables = install::environment(&clis, &fake.url()).into_iter();
+        let machine =
+            variables.fold(Machine::new(), |machine, (name, value)| machine.with(name, value));
+        install::log_in(machine.home(), &fake.url());
+        let gateway_id = machine.pair(&control).await;
+        let gateway = Mutex::new(spawn(&machine));
+        machine.is_up().await;
+        Self { control, fake, clis, machine, gateway, gateway_id }
+    }
+
+    /// Another gateway in the place of one that was killed.
+    pub(crate) async fn start_again(&self, gateway: &mut Gateway) {
+        *gateway = spawn(&self.machine);
+        self.machine.is_up().await;
+    }
+
+    /// What the gateways logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(log_file(&self.machine)).unwrap_or_default()
+    }
+
+    /// Queues a `model_run`: the payload's fields over the usual ones.
+    pub(crate) async fn submit(&self, cli: ProviderId, prompt: &str, more: &Value) -> String {
+        let model = match cli {
+            ProviderId::ClaudeCode => "claude-sonnet-5",
+            ProviderId::Codex => "gpt-5.5",
+            ProviderId::Gemini => "gemini-2.5-pro",
+        };
+        let mut payload = json!({
+            "provider": cli.as_str(), "model": model, "prompt": prompt, "output_format": "text",
+        });
+        for (name, value) in more.as_object().unwrap() {
+            payload[name] = value.clone();
+        }
+        self.control.submit(&self.gateway_id, "model_run", payload).await
+    }
+
+    /// The row once it is terminal.
+    pub(crate) async fn ended(&self, job: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let row = self.control.admin.job(job).await.unwrap();
+            if matches!(row["status"].as_str(), Some("completed" | "failed" | "cancelled")) {
+                return row;
+            }
+            assert!(Instant::now() < deadline, "the job did not end: {row}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Queues a `model_run` and waits for its end.
+    pub(crate) async fn run(&self, cli: ProviderId, prompt: &str, more: &Value) -> Value {
+        self.ended(&self.submit(cli, prompt, more).await).await
+    }
+
+    /// Every process of a run of this machine.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        of_runs(self.machine.home())
+    }
+}
+
+fn log_file(machine: &Machine) -> std::path::PathBuf {
+    machine.home().join("gateway.log")
+}
+
+fn spawn(machine: &Machine) -> Gateway {
+    machine.spawn_logging(&log_file(machine), &machine.home().join("gateway.stderr"))
+}
+
+/// A process of a run.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) name: ProcessName,
+    pub(crate) command: String,
+}
+
+/// By the mark of runs in their environment, and the home in it or in that of a fellow.
+fn of_runs(home: &Path) -> Vec<Process> {
+    let home = format!("HOME={}", home.display());
+    let mut marked = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+        let Some(name) = pid.and_then(ProcessName::of) else { continue };
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        let mut variables = environment.split('\0');
+        let run = variables.clone().find(|pair| pair.starts_with("PANORAMA_RUN_ID="));
+        let Some(run) = run else { continue };
+        let is_at_home = variables.any(|pair| pair == home);
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        marked.push((run.to_owned(), is_at_home, Process { name, command }));
+    }
+    // The supervisor of a run has nothing but the mark.
+    let homely = marked.iter().filter(|(_, is_at_home, _)| *is_at_home);
+    let ours: Vec<String> = homely.map(|(run, ..)| run.clone()).collect();
+    let of_ours = marked.into_iter().filter(|(run, ..)| ours.contains(run));
+    of_ours.map(|(.., process)| process).collect()
+}
