@@ -14,6 +14,7 @@ pub mod health;
 pub mod help;
 mod id;
 pub mod json;
+mod model_check;
 mod outcome;
 mod plan;
 pub mod probe;
@@ -25,10 +26,11 @@ mod work_dir;
 mod wrapper;
 
 pub use ask::{Asker, NoAnswer};
-pub use attendant::{Attendant, Check};
+pub use attendant::{Attendant, Check, full_check};
 pub use claude::ClaudeCode;
 pub use gemini::Gemini;
 pub use id::ProviderId;
+pub use model_check::{ModelCheck, WORK as VALIDATION_WORK};
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
 pub use plan::{
     Effort, FirstSignal, Flags, Format, Installed, ModelRequest, OutputMode, Plan, PlanError,
@@ -76,6 +78,11 @@ pub trait Provider: Send + Sync {
 
     /// What a run of that plan came to.
     fn decode(&self, request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome;
+}
+
+/// The number in what a CLI prints for `--version`.
+pub fn version_number(printed: &str) -> Option<String> {
+    version::read(printed).map(|version| version.to_string())
 }
 
 /// Every provider there is, in the order in which people see them.

@@ -266,7 +266,8 @@ async fn a_run_that_is_called_off_ends_with_all_that_it_started() {
     let processes = scene.named("pids", 2).await;
     scene.control.admin.cancel_job(&job).await.unwrap();
     all_gone(&processes).await;
-    wait_until("the work dir to be gone", || async { (!scene.has_work_dirs()).then_some(()) }).await;
+    wait_until("the work dir to be gone", || async { (!scene.has_work_dirs()).then_some(()) })
+        .await;
     assert_eq!(scene.control.admin.job(&job).await.unwrap()["result"], Value::Null);
 }
 
