@@ -62,7 +62,7 @@ pub(crate) fn line(id: ProviderId, standing: &Standing) -> String {
     let hint = crate::doctor::providers::check(id, standing).hint;
     let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
     let version = version(standing).map(|version| format!("{version}  ")).unwrap_or_default();
-    format!("{:<13}{version}{}{hint}", id.title(), verdict(standing))
+    format!("{:<13}{version}{}{hint}", id.title(), verdict(id, standing))
 }
 
 /// Tells the team of those that are not healthy; a backend that does not take that is not waited

@@ -57,8 +57,8 @@ pub fn check(id: ProviderId, standing: &Standing) -> Check {
         ProviderId::Gemini => "provider_gemini",
     };
     let detail = match version(standing) {
-        Some(version) => format!("{version}, {}", verdict(standing)),
-        None => verdict(standing),
+        Some(version) => format!("{version}, {}", verdict(id, standing)),
+        None => verdict(id, standing),
     };
     let mut check = match (standing.health.status(), &standing.command) {
         (Status::Healthy, _) => Check::ok(name, detail),
@@ -91,9 +91,12 @@ pub fn version(standing: &Standing) -> Option<String> {
 }
 
 /// `healthy (1.2 s, claude-sonnet-5)`, or what is wrong.
-pub fn verdict(standing: &Standing) -> String {
+pub fn verdict(id: ProviderId, standing: &Standing) -> String {
     let health = &standing.health;
     let error = health.error().unwrap_or("no reason known");
+    // Whoever reads it sees whose verdict it is.
+    let error = error.strip_prefix(id.title()).map_or(error, str::trim_start);
+    let error = error.strip_prefix("was ").unwrap_or(error);
     match health.status() {
         Status::Healthy => {
             let told = health.to_wire("");
@@ -162,7 +165,7 @@ mod tests {
         let mut missing = Standing::default();
         assert_eq!(of(&missing), (doctor::Status::Warn, detail("not checked yet"), 0));
         missing.health.missing("Claude Code was not found", false, Instant::now());
-        assert_eq!(of(&missing), (doctor::Status::Warn, detail("Claude Code was not found"), 0));
+        assert_eq!(of(&missing), (doctor::Status::Warn, detail("not found"), 0));
         let hint = check(ProviderId::ClaudeCode, &missing).hint;
         assert_eq!(hint.as_deref(), Some("install it, or name it by --claude-cli"));
     }
