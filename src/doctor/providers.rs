@@ -64,6 +64,9 @@ pub fn check(id: ProviderId, standing: &Standing) -> Check {
         (Status::Healthy, _) => Check::ok(name, detail),
         (Status::Unknown, _) => Check::warn(name, detail, "it is checked when the gateway starts"),
         (_, Some(command)) => Check::warn(name, detail, format!("{LOGIN} ({})", command.display())),
+        (_, None) if providers::by_id(id).is_none() => {
+            Check::warn(name, detail, "a later version will")
+        }
         (_, None) => Check::warn(name, detail, format!("install it, or name it by {}", id.flag())),
     };
     check.duration_ms = standing.health.duration_ms().unwrap_or(0);
