@@ -2,12 +2,13 @@
 //! as child processes and brings back results.
 //!
 //! The modules are rooms of one house; dependencies point down only:
-//! `cli` → `sandbox`, `runtime` → `jobs` → `providers`, `process`, `backend` → `config`, `observe`,
+//! `cli` → `sandbox`, `runtime` → `jobs` → `doctor` → `providers`, `process`, `backend` → `config`, `observe`,
 //! `task`, `fs`, `phoenix`, `model`. `docs/ARCHITECTURE.md` has the picture.
 
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod fs;
 pub mod jobs;
 pub mod model;

@@ -130,6 +130,16 @@ impl Api {
         &self.shared.team
     }
 
+    /// Its backend.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.shared.endpoint
+    }
+
+    /// The client that everything is sent with.
+    pub fn http(&self) -> &Http {
+        &self.shared.http
+    }
+
     /// The session behind it.
     pub fn session(&self) -> &Arc<Session> {
         &self.shared.session

@@ -10,6 +10,7 @@ mod error;
 mod http;
 pub mod json;
 mod pairing;
+mod reach;
 pub mod realtime;
 mod rest;
 pub mod retry;
@@ -20,5 +21,6 @@ pub use api::{Api, Claim, Completion, Confirmation, ControlState, GatewayEvent, 
 pub use error::BackendError;
 pub use http::{Endpoint, Http};
 pub use pairing::{Pairing, exchange_pairing_code};
+pub use reach::{BorrowedTokens, Part, clock_ahead, reach};
 pub use session::{Session, SessionState};
 pub use tokens::{RedactedTokens, TokenStore, Tokens};

@@ -106,6 +106,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show the log and follow it
     Logs(LogsArgs),
+    /// Look at everything that the gateway needs, and say what to do about it
+    Doctor(DoctorArgs),
     /// Allow or forbid machine control on this host
     FullControl(FullControlArgs),
     /// Give up the pairing: stop, remove identity and tokens
@@ -217,6 +219,13 @@ pub(crate) enum Level {
     Info,
     Warn,
     Error,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// One JSON object with every check
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

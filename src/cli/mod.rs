@@ -11,6 +11,7 @@ mod background;
 mod completions;
 mod config_show;
 mod context;
+mod doctor;
 mod failure;
 mod foreground;
 mod full_control;
@@ -18,6 +19,7 @@ mod identity;
 mod instance;
 mod logs;
 mod pair;
+mod progress;
 mod sandbox;
 mod socket;
 mod start;
@@ -27,6 +29,7 @@ mod table;
 mod ui;
 mod unpair;
 mod usage;
+mod validation;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -82,6 +85,7 @@ fn run(context: &Context, command: &Command) -> Outcome {
         Command::Stop(args) => stop::run(context, args),
         Command::Status(args) => status::run(context, args),
         Command::Logs(args) => logs::run(context, args),
+        Command::Doctor(args) => doctor::run(context, args),
         Command::FullControl(args) => full_control::run(context, args),
         Command::Unpair(args) => unpair::run(context, args),
         Command::Config(ConfigCommand::Show(args)) => config_show::run(context, args),

@@ -7,7 +7,8 @@ use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::identity::{self, NewIdentity};
 use super::instance::Instance;
-use super::{asynchronous, start};
+use super::{asynchronous, start, validation};
+use crate::backend::Endpoint;
 use crate::config::{ConfigStore, Purpose};
 
 /// More than any code has.
@@ -33,7 +34,11 @@ pub(crate) fn run(context: &Context, args: &PairArgs) -> Outcome {
     context.ui.out(&format!("Gateway {}, team {}", pairing.gateway_id, pairing.team_id))?;
     let toggle = if saved.full_control() { "enabled" } else { "disabled" };
     context.ui.out(&format!("Machine control is {toggle} on this host."))?;
-    if Instance::find(&settings.paths).is_running() {
+    let gateway_runs = Instance::find(&settings.paths).is_running();
+    let endpoint = Endpoint { url: identity.url.clone(), anon_key: identity.anon_key.clone() };
+    let providers = validation::after_pairing(context, &settings, &saved, endpoint, gateway_runs);
+    asynchronous::short(providers)??;
+    if gateway_runs {
         context.ui.note("the running gateway finishes its work and takes the new identity over");
         return Ok(Exit::Done);
     }

@@ -12,6 +12,8 @@ use crate::observe::Redactor;
 pub(crate) struct Ui {
     redactor: Redactor,
     no_colour: bool,
+    /// The terminal knows nothing but lines.
+    only_lines: bool,
     /// Warnings that were given already.
     warned: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -19,9 +21,9 @@ pub(crate) struct Ui {
 impl Ui {
     /// Honours `NO_COLOR`, and terminals that know no colours.
     pub(crate) fn new(environment: &Environment, redactor: Redactor) -> Self {
-        let no_colour =
-            environment.get("NO_COLOR").is_some() || environment.get("TERM") == Some("dumb");
-        Self { redactor, no_colour, warned: Arc::default() }
+        let only_lines = environment.get("TERM") == Some("dumb");
+        let no_colour = environment.get("NO_COLOR").is_some() || only_lines;
+        Self { redactor, no_colour, only_lines, warned: Arc::default() }
     }
 
     /// A line on stdout: the product of a command.
@@ -76,6 +78,11 @@ impl Ui {
     /// Whether stdout is read by a person and takes colours.
     pub(crate) fn colour_on_stdout(&self) -> bool {
         !self.no_colour && io::stdout().is_terminal()
+    }
+
+    /// Whether stderr is read by a person and shows progress.
+    pub(crate) fn stderr_moves(&self) -> bool {
+        !self.only_lines && io::stderr().is_terminal()
     }
 
     /// Asks on the terminal. `None` when there is none; anything but yes is no.

@@ -7,6 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::saved::Unreadable;
 use super::{ConfigError, FileLock, LockError, Paths, SavedConfig};
+use crate::observe::Redactor;
 
 /// A config is a few kilobytes; more is not ours.
 const LARGEST: u64 = 4 * 1024 * 1024;
@@ -45,6 +46,15 @@ impl ConfigStore {
             Unreadable::Damaged(reason) => ConfigError::Damaged { path: path.clone(), reason },
             Unreadable::Newer(format) => ConfigError::Newer { path: path.clone(), format },
         })
+    }
+
+    /// Tells the redactor of every secret that stands in the config now. One that cannot be read
+    /// has nothing to tell.
+    pub async fn tell_secrets(&self, redactor: &Redactor) {
+        let config = self.clone();
+        if let Ok(Ok(saved)) = tokio::task::spawn_blocking(move || config.load()).await {
+            saved.secrets().for_each(|secret| redactor.add_secret(secret));
+        }
     }
 
     /// Under the config lock: re-reads, lets `change` edit, writes (only when something changed).

@@ -116,23 +116,35 @@ impl Attendant {
         if !standing.health.wants_full(Instant::now()) {
             return;
         }
-        let began = Instant::now();
-        let checked = timeout(CHECK_PATIENCE, check.check(self.provider, &installed)).await;
-        let result = checked.unwrap_or_else(|_| {
-            let message = "the check did not end in time".to_owned();
-            Err(Box::new(Failure { code: ErrorCode::ProviderTimeout, message, summary: None }))
-        });
-        let result = result.map_err(|failure| Box::new(self.roster.redacted(&failure)));
-        match &result {
-            Ok(_) => tracing::info!(provider = id.as_str(), "a provider is healthy"),
-            Err(failure) => {
-                tracing::warn!(provider = id.as_str(), error = %failure.message,
-                    "a provider is unhealthy");
-            }
-        }
-        let took = began.elapsed();
-        self.roster.update(id, |standing| {
-            standing.health.checked(result, &time::now_wire(), took, Instant::now());
-        });
+        full_check(self.provider, &installed, check, &self.roster).await;
     }
+}
+
+/// A full check now: has the provider answer, and enters what came of it. Dropping the future ends
+/// the CLI and enters nothing.
+pub async fn full_check(
+    provider: &dyn Provider,
+    installed: &Installed,
+    check: &impl Check,
+    roster: &Roster,
+) {
+    let id = provider.id();
+    let began = Instant::now();
+    let checked = timeout(CHECK_PATIENCE, check.check(provider, installed)).await;
+    let result = checked.unwrap_or_else(|_| {
+        let message = "the check did not end in time".to_owned();
+        Err(Box::new(Failure { code: ErrorCode::ProviderTimeout, message, summary: None }))
+    });
+    let result = result.map_err(|failure| Box::new(roster.redacted(&failure)));
+    match &result {
+        Ok(_) => tracing::info!(provider = id.as_str(), "a provider is healthy"),
+        Err(failure) => {
+            tracing::warn!(provider = id.as_str(), error = %failure.message,
+                "a provider is unhealthy");
+        }
+    }
+    let took = began.elapsed();
+    roster.update(id, |standing| {
+        standing.health.checked(result, &time::now_wire(), took, Instant::now());
+    });
 }

@@ -15,6 +15,7 @@ pub mod health;
 pub mod help;
 mod id;
 pub mod json;
+mod model_check;
 mod outcome;
 mod plan;
 pub mod probe;
@@ -27,11 +28,12 @@ mod work_dir;
 mod wrapper;
 
 pub use ask::{Asker, NoAnswer};
-pub use attendant::{Attendant, Check};
+pub use attendant::{Attendant, Check, full_check};
 pub use claude::ClaudeCode;
 pub use codex::Codex;
 pub use gemini::Gemini;
 pub use id::ProviderId;
+pub use model_check::{ModelCheck, WORK as VALIDATION_WORK};
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
 pub use plan::{
     Effort, FirstSignal, Flags, Format, Installed, ModelRequest, OutputMode, Plan, PlanError,
@@ -82,6 +84,11 @@ pub trait Provider: Send + Sync {
 }
 
 const ALL: [&dyn Provider; 3] = [&ClaudeCode, &Codex, &Gemini];
+
+/// The number in what a CLI prints for `--version`.
+pub fn version_number(printed: &str) -> Option<String> {
+    version::read(printed).map(|version| version.to_string())
+}
 
 /// Every provider there is, in the order in which people see them.
 pub fn all() -> impl Iterator<Item = &'static dyn Provider> {

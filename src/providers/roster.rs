@@ -123,6 +123,14 @@ impl Roster {
         });
     }
 
+    /// One that this build does not know.
+    pub fn not_run_yet(&self, id: ProviderId) {
+        self.update(id, |standing| {
+            standing.searched = true;
+            standing.health.missing("this version does not run it yet", false, Instant::now());
+        });
+    }
+
     /// Nothing is known any more.
     pub fn forget(&self) {
         self.standings.send_modify(|standings| {

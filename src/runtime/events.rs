@@ -5,14 +5,19 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::identity::Identity;
-use crate::backend::GatewayEvent;
 use crate::backend::retry::{Bounds, bounded};
+use crate::backend::{Api, GatewayEvent};
 use crate::observe::Redactor;
 
 /// Records an event; one that the backend does not take is a line in the log, no more.
 pub(super) async fn record(identity: &Identity, event: GatewayEvent) {
-    let event = redacted(event, &identity.host.redactor);
-    if let Err(error) = bounded(Bounds::READ, || identity.api.record_event(&event)).await {
+    record_by(&identity.api, &identity.host.redactor, event).await;
+}
+
+/// The same, of whoever has a session.
+pub(super) async fn record_by(api: &Api, redactor: &Redactor, event: GatewayEvent) {
+    let event = redacted(event, redactor);
+    if let Err(error) = bounded(Bounds::READ, || api.record_event(&event)).await {
         tracing::warn!(%error, code = event.code, "an event could not be recorded");
     }
 }

@@ -11,10 +11,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identity;
-use super::model_check::{self, ModelCheck};
-use super::providers::Occasion;
 use super::shared::{Login, Shared};
 use super::status::Phase;
+use super::validation::Occasion;
 use super::{
     config_watch, events, heartbeat, ingress, memory, providers, realtime, session, status_socket,
     supervisor,
@@ -28,7 +27,7 @@ use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Controller, Host, Level, MODEL_WORK, Slots};
 use crate::model::{GatewayId, TeamId};
 use crate::observe::Redactor;
-use crate::providers::{Roster, sweep_work_dirs};
+use crate::providers::{Roster, VALIDATION_WORK, sweep_work_dirs};
 use crate::task::Group;
 
 /// A probe may hold the instance lock for a moment; a gateway holds it for life.
@@ -160,9 +159,9 @@ impl Gateway {
         save_backend(&config, &saved, &url, key.expose_secret())?;
         crate::fs::ensure_private_dir(&paths.tmp()).map_err(ConfigError::from)?;
         // Nobody works in there: the lock is ours.
-        for kind in [MODEL_WORK, model_check::WORK] {
-            sweep_work_dirs(&paths.work(kind));
-        }
+        sweep_work_dirs(&paths.work(MODEL_WORK));
+        // But for a `doctor`, perhaps, which then says that its check failed.
+        sweep_work_dirs(&paths.work(VALIDATION_WORK));
         let journal = Journal::open(&paths.journal()).map_err(ConfigError::from)?;
         let pid_file = PidFile::write(&paths.pid_file).map_err(ConfigError::from)?;
         let socket = status_socket::bind(&paths.socket())
@@ -300,7 +299,7 @@ impl Gateway {
         let own = Arc::clone(identity);
         let settings = self.options.settings.clone();
         supervisor::spawn(group, shared, "providers", move |stop| {
-            let check = ModelCheck::new(Arc::clone(&own.host));
+            let check = own.host.model_check();
             providers::run(Arc::clone(&own), settings.clone(), check, stop)
         });
         if !identity.is_guest {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::capabilities;
-use super::providers::Occasion;
 use super::shared::Shared;
+use super::validation::Occasion;
 use crate::backend::Api;
 use crate::jobs::Host;
 use crate::model::Capabilities;

@@ -17,7 +17,6 @@ mod heartbeat;
 mod identity;
 mod ingress;
 mod memory;
-mod model_check;
 mod providers;
 mod realtime;
 mod session;
@@ -26,5 +25,6 @@ pub mod status;
 mod status_rule;
 mod status_socket;
 mod supervisor;
+pub mod validation;
 
 pub use gateway::{ExitReason, Gateway, GatewayHandle, GatewayOptions, StartError};

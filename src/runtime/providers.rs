@@ -6,38 +6,20 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::events;
 use super::identity::Identity;
+use super::{events, validation};
 use crate::backend::GatewayEvent;
 use crate::config::Settings;
-use crate::providers::health::{Health, Status};
-use crate::providers::{self, Asker, Attendant, Check, ProviderId, Worsened};
+use crate::providers::health::Status;
+use crate::providers::{self, Asker, Attendant, Check, Worsened};
 
 /// Events that wait to be recorded; what is beyond is a line in the log.
 const EVENTS: usize = 32;
-
-/// What made the gateway check its providers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Occasion {
-    /// It was started.
-    Startup,
-    /// It was paired anew while it ran.
-    Pairing,
-}
-
-impl Occasion {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Startup => "startup",
-            Self::Pairing => "pairing",
-        }
-    }
-}
 
 /// Attends to the providers until `stop`. Dropping it ends what it has started.
 pub(super) async fn run(
@@ -82,7 +64,7 @@ async fn attend(
         attendant.full_if_due(check).await;
         let health = roster.standing(id).health;
         if std::mem::take(&mut is_to_be_told) && !health.is_ready() {
-            let event = validation(identity.occasion, id, &health);
+            let event = validation::event(identity.occasion, id, &health);
             if record.try_send(event).is_err() {
                 tracing::warn!(provider = id.as_str(), "an event could not be recorded");
             }
@@ -124,20 +106,6 @@ async fn record_events(
     }
 }
 
-/// `provider_validation`: a provider that is not healthy after the check.
-fn validation(occasion: Occasion, id: ProviderId, health: &Health) -> GatewayEvent {
-    let level = if health.status() == Status::Unhealthy { "error" } else { "warn" };
-    let error = health.error().unwrap_or("not checked");
-    let details = [
-        ("context", json!(occasion.as_str())),
-        ("status", json!(health.status().as_str())),
-        ("check_type", json!(health.check_type())),
-        ("error", json!(health.error())),
-        ("duration_ms", json!(health.duration_ms())),
-    ];
-    event(id, level, "provider_validation", error, details)
-}
-
 /// `provider_unhealthy`: a run changed its provider's health for the worse.
 fn unhealthy(worsened: &Worsened) -> GatewayEvent {
     let Worsened { ran, error } = worsened;
@@ -148,56 +116,15 @@ fn unhealthy(worsened: &Worsened) -> GatewayEvent {
         ("job_id", json!(ran.job_id)),
         ("run_id", json!(ran.run_id)),
     ];
-    event(ran.provider, "error", "provider_unhealthy", error, details)
-}
-
-fn event(
-    id: ProviderId,
-    level: &'static str,
-    code: &'static str,
-    error: &str,
-    details: [(&str, Value); 5],
-) -> GatewayEvent {
-    GatewayEvent {
-        provider: Some(id.as_str().to_owned()),
-        level,
-        code: Some(code),
-        message: format!("{}: {error}", id.title()),
-        details: details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-    }
+    validation::about(ran.provider, "error", "provider_unhealthy", error, details)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use serde_json::Value;
 
     use super::*;
-    use crate::providers::{ErrorCode, Failure, Ran};
-
-    #[tokio::test(start_paused = true)]
-    async fn what_a_check_found_is_told_with_its_details() {
-        let mut health = Health::default();
-        health.missing("Codex CLI was not found on this host", false, Instant::now());
-        let event = validation(Occasion::Startup, ProviderId::Codex, &health);
-        assert_eq!((event.level, event.code), ("warn", Some("provider_validation")));
-        assert_eq!(event.provider.as_deref(), Some("codex"));
-        assert_eq!(
-            Value::Object(event.details),
-            json!({"context": "startup", "status": "unavailable", "check_type": "light",
-                "error": "Codex CLI was not found on this host", "duration_ms": null})
-        );
-        let message = "no login".to_owned();
-        let failure = Failure { code: ErrorCode::ProviderAuth, message, summary: None };
-        let took = Duration::from_millis(250);
-        health.checked(Err(Box::new(failure)), "2026-11-21T22:00:00.000Z", took, Instant::now());
-        let event = validation(Occasion::Pairing, ProviderId::Codex, &health);
-        assert_eq!((event.level, event.message.as_str()), ("error", "Codex CLI: no login"));
-        assert_eq!(
-            Value::Object(event.details),
-            json!({"context": "pairing", "status": "unhealthy", "check_type": "full",
-                "error": "no login", "duration_ms": 250})
-        );
-    }
+    use crate::providers::{ProviderId, Ran};
 
     #[test]
     fn a_run_that_showed_a_provider_unhealthy_is_named() {

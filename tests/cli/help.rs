@@ -9,6 +9,7 @@ const COMMANDS: &[&str] = &[
     "stop",
     "status",
     "logs",
+    "doctor",
     "full-control",
     "unpair",
     "config",

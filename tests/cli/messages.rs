@@ -40,6 +40,26 @@ fn on_a_fresh_machine() {
     }
 }
 
+/// The machine and its room are what they are.
+#[test]
+fn doctor_says_what_is_wrong_and_what_to_do() {
+    let machine = Machine::new();
+    let filters = vec![
+        (r#"panorama-gateway \S+ on [^"\n]*"#, "panorama-gateway [version] on [machine]"),
+        (r"[0-9.]+ [GM]iB free", "[some] free"),
+        (r"could not (connect|reach the backend): .*?;", "could not $1: [why];"),
+        (r#""duration_ms": \d+"#, "\"duration_ms\": 0"),
+    ];
+    insta::with_settings!({filters => filters}, {
+        insta::assert_snapshot!("doctor_fresh", machine.transcript(&["doctor"]));
+        insta::assert_snapshot!("doctor_fresh_json", machine.transcript(&["doctor", "--json"]));
+        machine.write_config("{\"gatewayId\": ");
+        insta::assert_snapshot!("doctor_damaged", machine.transcript(&["doctor"]));
+        machine.write_config(PAIRED);
+        insta::assert_snapshot!("doctor_paired", machine.transcript(&["doctor"]));
+    });
+}
+
 #[test]
 fn variables_that_are_not_understood_are_named() {
     let output = Machine::new()
@@ -66,6 +86,7 @@ fn looking_makes_no_files() {
         &["logs", "--no-follow"],
         &["full-control"],
         &["full-control", "off"],
+        &["doctor"],
         &["config", "show"],
         &["start"],
         &["unpair", "--yes"],

@@ -12,6 +12,7 @@
 mod common;
 
 mod config_files;
+mod doctor;
 mod model_run;
 mod pairing;
 mod providers;

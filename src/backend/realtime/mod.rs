@@ -7,6 +7,7 @@
 mod channel;
 mod client;
 mod link;
+mod once;
 mod pace;
 mod socket;
 
@@ -17,6 +18,7 @@ use super::BackendError;
 use crate::model::JobId;
 
 pub use client::Client;
+pub use once::{Connection, connect};
 
 /// What of `gateway_jobs` a channel tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! `diagnostic`: does the host's Claude Code answer?
+//! `diagnostic`: does the host's Claude Code answer, and is everything else in order?
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,8 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Finished, Host, signal_name};
+use crate::doctor::{self, Check};
 use crate::jobs::progress::Progress;
 use crate::jobs::stop::JobStop;
+use crate::model::{Job, JobStatus};
 use crate::process::{
     Background, Ended, Exit, Outcome, Run, RunSpec, StopSequence, child_environment,
 };
@@ -18,7 +20,55 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Far above what any `--version` prints.
 const CAPTURE_LIMIT: usize = 64 * 1024;
 
-pub(super) async fn run(host: &Host, stop: &JobStop, progress: &Progress<'_>) -> Finished {
+pub(super) async fn run(
+    host: &Host,
+    job: &Job,
+    stop: &JobStop,
+    progress: &Progress<'_>,
+) -> Finished {
+    let mut finished = version(host, stop, progress).await;
+    if finished.status == JobStatus::Cancelled {
+        return finished;
+    }
+    let validate = job.payload.get("validate").and_then(Value::as_bool).unwrap_or(false);
+    let checks = tokio::select! {
+        // Cancel safe: what was asked is given up, and a CLI that runs is ended.
+        checks = checks(host, validate) => checks,
+        () = stop.token().cancelled() => return Finished::stopped(),
+    };
+    finished.result["checks"] = checks.iter().map(Check::to_result).collect();
+    finished
+}
+
+async fn checks(host: &Host, validate: bool) -> Vec<Check> {
+    let paths = host.config.paths().clone();
+    let local = tokio::task::spawn_blocking(move || {
+        vec![
+            doctor::host::host(),
+            doctor::host::permissions(&paths),
+            doctor::host::disk_space(&paths.dir),
+        ]
+    });
+    let of_providers = async {
+        if validate {
+            doctor::providers::validate_known(&host.providers, &host.model_check()).await;
+        }
+    };
+    let (local, backend, ()) = tokio::join!(local, doctor::backend::all(&host.api), of_providers);
+    // It fails only when the runtime is going down.
+    let mut checks = local.unwrap_or_default();
+    checks.extend(backend);
+    for (id, standing) in host.providers.standings() {
+        checks.push(doctor::providers::check(id, &standing));
+    }
+    for check in &mut checks {
+        check.detail = host.redactor.text(&check.detail);
+    }
+    checks
+}
+
+/// The CLI's version, as it is now.
+async fn version(host: &Host, stop: &JobStop, progress: &Progress<'_>) -> Finished {
     let standing = tokio::select! {
         // Cancel safe: a watch.
         standing = host.providers.searched(ProviderId::ClaudeCode) => standing,

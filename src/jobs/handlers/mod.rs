@@ -18,7 +18,7 @@ use crate::backend::Api;
 use crate::config::{ConfigStore, Environment};
 use crate::model::{Job, JobStatus};
 use crate::observe::Redactor;
-use crate::providers::Roster;
+use crate::providers::{ModelCheck, Roster};
 
 pub(crate) use model_run::WORK as MODEL_WORK;
 
@@ -47,10 +47,13 @@ impl Host {
     /// Before a child's output is shown: whatever stands in `gateway.json` now, the child may have
     /// read. A pairing from another process is known here no later than its result is made.
     pub(crate) async fn learn_secrets(&self) {
-        let config = self.config.clone();
-        if let Ok(Ok(saved)) = tokio::task::spawn_blocking(move || config.load()).await {
-            saved.secrets().for_each(|secret| self.redactor.add_secret(secret));
-        }
+        self.config.tell_secrets(&self.redactor).await;
+    }
+
+    /// What has a provider answer, on this host.
+    pub(crate) fn model_check(&self) -> ModelCheck {
+        let (config, redactor) = (self.config.clone(), self.redactor.clone());
+        ModelCheck::new(config, redactor, self.environment.clone(), self.caller_umask)
     }
 }
 
@@ -117,7 +120,7 @@ pub(super) async fn run(
     match job.job_type.as_str() {
         "shell_exec" => shell_exec::run(host, job, stop, progress).await,
         "model_run" => Box::pin(model_run::run(host, job, stop, progress)).await,
-        "diagnostic" => diagnostic::run(host, stop, progress).await,
+        "diagnostic" => Box::pin(diagnostic::run(host, job, stop, progress)).await,
         other => Finished::failed(json!({
             "message": format!("This gateway does not know the job type {other:?}"),
             "job_type": other,

@@ -1,36 +1,45 @@
 //! The full check of a provider: a model answers a small question in the form that was asked for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::jobs::Host;
-use crate::process::Ended;
-use crate::providers::health::CheckReport;
-use crate::providers::{
+use super::health::CheckReport;
+use super::{
     Check, ErrorCode, Failure, Format, Installed, ModelRequest, Outcome, Place, PlanRun, Provider,
     run_plan,
 };
+use crate::config::{ConfigStore, Environment};
+use crate::observe::Redactor;
+use crate::process::Ended;
 
-/// The kind of work dirs.
-pub(super) const WORK: &str = "check";
+/// The kind of work dir that checks use.
+pub const WORK: &str = "validation";
 /// How long a provider may take to answer.
 const LIMIT: Duration = Duration::from_secs(30);
 /// From the first signal to SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// See the module.
-#[derive(Debug)]
-pub(super) struct ModelCheck {
-    host: Arc<Host>,
+#[derive(Debug, Clone)]
+pub struct ModelCheck {
+    config: ConfigStore,
+    redactor: Redactor,
+    environment: Environment,
+    umask: u32,
 }
 
 impl ModelCheck {
-    /// Runs CLIs as this host's jobs do.
-    pub(super) fn new(host: Arc<Host>) -> Self {
-        Self { host }
+    /// CLIs get this environment and umask, as those of jobs do. Whatever stands in the config when
+    /// one has answered is told to the redactor before the answer is read: it may be in it.
+    pub fn new(
+        config: ConfigStore,
+        redactor: Redactor,
+        environment: Environment,
+        umask: u32,
+    ) -> Self {
+        Self { config, redactor, environment, umask }
     }
 }
 
@@ -46,9 +55,9 @@ impl Check for ModelCheck {
             Err(error) => return failed(ErrorCode::InvalidRequest, &error),
         };
         let place = Place {
-            work: self.host.config.paths().work(WORK),
-            environment: &self.host.environment,
-            umask: self.host.caller_umask,
+            work: self.config.paths().work(WORK),
+            environment: &self.environment,
+            umask: self.umask,
             grace: GRACE,
         };
         let id = format!("{}-{}", provider.id().as_str(), uuid::Uuid::new_v4());
@@ -60,7 +69,7 @@ impl Check for ModelCheck {
                 return failed(ErrorCode::ProviderFailed, &why);
             }
         };
-        self.host.learn_secrets().await;
+        self.config.tell_secrets(&self.redactor).await;
         judge(&ran, provider.decode(&request, &plan, &ran.left))
     }
 }
