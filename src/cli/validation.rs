@@ -28,10 +28,7 @@ pub(crate) async fn run(
     line: impl Fn(ProviderId, &Standing) -> Option<String>,
 ) -> Result<Standings, Failure> {
     // A machine without files of ours is left without.
-    let fresh = match settings.paths.dir.exists() {
-        true => None,
-        false => Some(tempfile::tempdir()?),
-    };
+    let fresh = if settings.paths.dir.exists() { None } else { Some(tempfile::tempdir()?) };
     let paths = fresh.as_ref().map_or_else(|| settings.paths.clone(), |dir| in_dir(dir.path()));
     ensure_private_dir(&paths.tmp())?;
     let (environment, umask) = (&settings.environment, context.caller_umask);
@@ -44,10 +41,9 @@ pub(crate) async fn run(
     };
     let works = ProviderId::ALL.map(|id| {
         let validation = &validation;
-        (
-            format!("{}: asking it to answer", id.title()),
-            async move { (id, validation.one(id).await) },
-        )
+        (format!("{}: asking it to answer", id.title()), async move {
+            (id, Box::pin(validation.one(id)).await)
+        })
     });
     let all = progress::in_order(&context.ui, works, |(id, standing)| line(*id, standing)).await?;
     Ok(all.into_iter().collect())

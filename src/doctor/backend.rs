@@ -1,9 +1,10 @@
 //! The backend: each part of it, its clock, the session, and realtime.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join;
 use hyper_util::client::proxy::matcher::Matcher;
+use tokio::time::Instant;
 
 use super::{Check, timed};
 use crate::backend::{Api, BackendError, Endpoint, Http, Part, clock_ahead, reach, realtime};

@@ -7,10 +7,11 @@ pub mod backend;
 pub mod host;
 pub mod providers;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -53,20 +54,20 @@ pub struct Check {
 impl Check {
     /// In order.
     pub fn ok(id: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(id, Status::Ok, detail.into(), None)
+        Self::new(id, Status::Ok, &detail.into(), None)
     }
 
     /// Not as it should be, which the gateway can live with.
     pub fn warn(id: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::new(id, Status::Warn, detail.into(), Some(hint.into()))
+        Self::new(id, Status::Warn, &detail.into(), Some(hint.into()))
     }
 
     /// It stops the gateway.
     pub fn fail(id: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::new(id, Status::Fail, detail.into(), Some(hint.into()))
+        Self::new(id, Status::Fail, &detail.into(), Some(hint.into()))
     }
 
-    fn new(id: &'static str, status: Status, detail: String, hint: Option<String>) -> Self {
+    fn new(id: &'static str, status: Status, detail: &str, hint: Option<String>) -> Self {
         let detail = detail.split_whitespace().collect::<Vec<_>>().join(" ");
         Self { id, status, detail, hint, duration_ms: 0 }
     }

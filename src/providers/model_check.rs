@@ -52,7 +52,7 @@ impl Check for ModelCheck {
         let request = request();
         let plan = match provider.plan(&request, installed) {
             Ok(plan) => plan,
-            Err(error) => return failed(ErrorCode::InvalidRequest, error),
+            Err(error) => return failed(ErrorCode::InvalidRequest, &error),
         };
         let place = Place {
             work: self.config.paths().work(WORK),
@@ -66,7 +66,7 @@ impl Check for ModelCheck {
             Ok(ran) => ran,
             Err(error) => {
                 let why = format!("{:#}", anyhow::Error::new(error));
-                return failed(ErrorCode::ProviderFailed, why);
+                return failed(ErrorCode::ProviderFailed, &why);
             }
         };
         self.config.tell_secrets(&self.redactor).await;
@@ -99,19 +99,19 @@ fn judge(ran: &PlanRun, outcome: Outcome) -> Result<CheckReport, Box<Failure>> {
     match outcome {
         _ if ran.left.ended == Ended::TimeLimit => {
             let message = format!("no answer within {} seconds", LIMIT.as_secs());
-            failed(ErrorCode::ProviderTimeout, message)
+            failed(ErrorCode::ProviderTimeout, &message)
         }
         Outcome::Answer(answer) if answer.output.get("message").is_some_and(Value::is_string) => {
             Ok(CheckReport { model: answer.model })
         }
         Outcome::Answer(_) => {
             let message = "it answered in another form than it was asked for";
-            failed(ErrorCode::ProviderOutputInvalid, message)
+            failed(ErrorCode::ProviderOutputInvalid, &message)
         }
         Outcome::Failure(failure) => Err(Box::new(failure)),
     }
 }
 
-fn failed(code: ErrorCode, message: impl ToString) -> Result<CheckReport, Box<Failure>> {
+fn failed(code: ErrorCode, message: &impl ToString) -> Result<CheckReport, Box<Failure>> {
     Err(Box::new(Failure { code, message: message.to_string(), summary: None }))
 }

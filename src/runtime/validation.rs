@@ -84,11 +84,11 @@ mod tests {
     async fn what_a_check_found_is_told_with_its_details() {
         let mut health = Health::default();
         health.missing("Codex CLI was not found on this host", false, Instant::now());
-        let event = event(Occasion::Startup, ProviderId::Codex, &health);
-        assert_eq!((event.level, event.code), ("warn", Some("provider_validation")));
-        assert_eq!(event.provider.as_deref(), Some("codex"));
+        let told = event(Occasion::Startup, ProviderId::Codex, &health);
+        assert_eq!((told.level, told.code), ("warn", Some("provider_validation")));
+        assert_eq!(told.provider.as_deref(), Some("codex"));
         assert_eq!(
-            Value::Object(event.details),
+            Value::Object(told.details),
             json!({"context": "startup", "status": "unavailable", "check_type": "light",
                 "error": "Codex CLI was not found on this host", "duration_ms": null})
         );
@@ -96,10 +96,10 @@ mod tests {
         let failure = Failure { code: ErrorCode::ProviderAuth, message, summary: None };
         let took = Duration::from_millis(250);
         health.checked(Err(Box::new(failure)), "2026-11-21T22:00:00.000Z", took, Instant::now());
-        let event = event(Occasion::Pairing, ProviderId::Codex, &health);
-        assert_eq!((event.level, event.message.as_str()), ("error", "Codex CLI: no login"));
+        let told = event(Occasion::Pairing, ProviderId::Codex, &health);
+        assert_eq!((told.level, told.message.as_str()), ("error", "Codex CLI: no login"));
         assert_eq!(
-            Value::Object(event.details),
+            Value::Object(told.details),
             json!({"context": "pairing", "status": "unhealthy", "check_type": "full",
                 "error": "no login", "duration_ms": 250})
         );

@@ -29,7 +29,7 @@ fn machine() -> Machine {
 /// What `doctor --json` says, and its exit code.
 async fn doctor(machine: &Machine) -> (Value, i32) {
     let ran = machine.run_async(&["doctor", "--json"]).await;
-    (serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{ran:?}")), ran.code)
+    (serde_json::from_str(&ran.stdout).expect(&ran.stderr), ran.code)
 }
 
 /// The status of one check; null when it was not made.
@@ -39,7 +39,7 @@ fn status<'a>(report: &'a Value, id: &str) -> &'a Value {
 }
 
 /// Events of validations in this context: provider and level.
-async fn events(control: &ControlPlane, context: &str) -> Vec<(String, String)> {
+fn events(control: &ControlPlane, context: &str) -> Vec<(String, String)> {
     let store = rusqlite::Connection::open(control.data_dir().join("sandbox.db")).unwrap();
     let mut query = store
         .prepare("select provider, level, details from gateway_events order by provider")
@@ -66,7 +66,7 @@ async fn pairing_shows_every_provider_and_tells_of_those_that_are_not_healthy() 
     assert!(lines[2].ends_with(" s, claude-sonnet-5)"), "{ran:?}");
     assert!(lines[1].starts_with("Codex CLI    "), "{ran:?}");
     assert!(lines[0].starts_with("Gemini CLI   0.61.0  unhealthy: fake error 401; "), "{ran:?}");
-    let told = events(&control, "pairing").await;
+    let told = events(&control, "pairing");
     let wanted = [("codex", "warn"), ("gemini", "error")];
     assert_eq!(told, wanted.map(|(id, level)| (id.to_owned(), level.to_owned())));
 }
@@ -106,7 +106,7 @@ async fn a_paired_machine_is_looked_at_without_and_with_a_running_gateway() {
             if ["provider_codex", "provider_gemini"].contains(&id) { "warn" } else { "ok" };
         assert_eq!(status(&report, id), wanted, "{id}: {report:#}");
     }
-    assert_eq!(events(&control, "doctor").await.len(), 2);
+    assert_eq!(events(&control, "doctor").len(), 2);
 
     // A running gateway keeps its session and goes on undisturbed.
     let mut gateway = machine.start().await;
@@ -123,7 +123,7 @@ async fn a_paired_machine_is_looked_at_without_and_with_a_running_gateway() {
     assert!(report.to_string().contains("says the running gateway"), "{report:#}");
     assert_eq!(machine.config()["refreshToken"], tokens);
     assert_eq!(machine.status().await.unwrap()["phase"], "up");
-    assert_eq!(events(&control, "doctor").await.len(), 4);
+    assert_eq!(events(&control, "doctor").len(), 4);
     assert_eq!(machine.run_async(&["stop", "--wait=20"]).await.code, 0);
     gateway.ended().await;
 
