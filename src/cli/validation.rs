@@ -41,10 +41,9 @@ pub(crate) async fn run(
     };
     let works = ProviderId::ALL.map(|id| {
         let validation = &validation;
-        (
-            format!("{}: asking it to answer", id.title()),
-            async move { (id, validation.one(id).await) },
-        )
+        (format!("{}: asking it to answer", id.title()), async move {
+            (id, Box::pin(validation.one(id)).await)
+        })
     });
     let all =
         Box::pin(progress::in_order(&context.ui, works, |(id, standing)| line(*id, standing)))

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use futures_util::future::join;
 use hyper_util::client::proxy::matcher::Matcher;
+use tokio::time::Instant;
 
 use super::{Check, timed};
 use crate::backend::{Api, BackendError, Endpoint, Http, Part, clock_ahead, reach, realtime};
