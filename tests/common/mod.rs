@@ -304,7 +304,12 @@ impl Paired {
         Self::allowed(machine, control, gateway_id).await
     }
 
-    async fn allowed(machine: Machine, control: &ControlPlane, gateway_id: String) -> Self {
+    /// A paired machine with both toggles on and its gateway started.
+    pub(crate) async fn allowed(
+        machine: Machine,
+        control: &ControlPlane,
+        gateway_id: String,
+    ) -> Self {
         machine.allow_control().await;
         let resource_id = control.allow_shell(&gateway_id).await;
         let gateway = machine.start().await;

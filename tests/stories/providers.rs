@@ -86,18 +86,23 @@ async fn the_team_reads_which_providers_answer() {
 async fn jobs_wait_for_their_providers_first_verdict() {
     let control = ControlPlane::start().await;
     let act = format!("while ! [ -e $here/go ]; do sleep 0.05; done; {SAYS_HI}");
-    let (machine, claude) = Agent::install(Machine::new(), "claude", &act);
-    let paired = Paired::start_on(machine, &control).await;
+    let (machine, claude) = Agent::install(Machine::new(), "claude", SAYS_HI);
+    let gateway_id = machine.pair(&control).await;
+    // Pairing asks as well.
+    let asked = claude.calls().len();
+    claude.acts(&act);
+    let paired = Paired::allowed(machine, &control, gateway_id).await;
     let job = say_hi(&control, &paired).await;
     let shell = paired.shell(&control, "true").await;
     assert_eq!(shell["status"], "completed", "others do not wait");
-    wait_until("the check to begin", || async { (!claude.calls().is_empty()).then_some(()) }).await;
+    wait_until("the check to begin", || async { (claude.calls().len() > asked).then_some(()) })
+        .await;
     assert_eq!(control.admin.job(&job).await.unwrap()["status"], "queued");
-    assert_eq!(claude.calls().len(), 1);
+    assert_eq!(claude.calls().len(), asked + 1);
     std::fs::write(claude.path("go"), "").unwrap();
     let row = control.ended(&job).await;
     assert_eq!(row["status"], "completed", "{row}");
-    assert_eq!(claude.calls().len(), 2);
+    assert_eq!(claude.calls().len(), asked + 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
