@@ -115,10 +115,13 @@ async fn who_is_killed_with_the_machines_lock_in_hand_leaves_it_to_the_next() {
         assert!(gateway_is_gone(&machine).await, "two refreshed at once");
     };
     let killing = async {
-        wait_until("the other one to be at the lock", || async {
-            (lock_handles(&machine) >= 1).then_some(())
-        })
-        .await;
+        // It has the file open for moments only, once a try: looked for without a pause.
+        let at_the_lock = async {
+            while lock_handles(&machine) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(15), at_the_lock).await.unwrap();
         assert_eq!(proxy.refreshes(), 1);
         gateway.child.kill().unwrap();
         gateway.child.wait().unwrap();
