@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::process::Child;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,9 @@ use super::wire::{Order, Report, Step};
 
 /// Over the grace: how long the shim may take to end a run. It reports what it cannot kill sooner.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a shim may take to say that the command runs: a hundred times what it needs on a machine
+/// that is busy. A command that stops its own supervisor at once must not hold the job for ever.
+const START: Duration = Duration::from_secs(15);
 /// How long a shim may take to exit after its last report.
 const REAP: Duration = Duration::from_secs(1);
 
@@ -176,14 +180,14 @@ impl Run {
         let mut shim = spawn::start(&spec, &run_id).await.map_err(failed)?;
         let shim_pid = shim.child.id().unwrap_or_default();
         let ids = RunIds { run_id, shim_pid, shim_start: table::start_of(shim_pid) };
-        let leader = match shim.control.report().await {
-            Ok(Some(Report::Started { pid, start })) => (pid, start),
-            Ok(Some(Report::Failed { step, errno })) => {
+        let leader = match timeout(START, shim.control.report()).await {
+            Ok(Ok(Some(Report::Started { pid, start }))) => (pid, start),
+            Ok(Ok(Some(Report::Failed { step, errno }))) => {
                 // It has nothing left to do; what is not awaited here is reaped by tokio.
                 timeout(REAP, shim.child.wait()).await.ok();
                 return Err(failed(start_error(step, errno, &spec)));
             }
-            Ok(Some(Report::Exited(_)) | None) | Err(_) => {
+            Ok(Ok(Some(Report::Exited(_)) | None) | Err(_)) | Err(_) => {
                 return Err(lose(shim.child, Lost { ids, leader: None }).await);
             }
         };
@@ -210,10 +214,33 @@ impl Run {
         limit: Option<Duration>,
         cancel: &CancellationToken,
     ) -> Result<Outcome, RunError> {
+        self.watch(limit, cancel, None).await
+    }
+
+    /// The same, with all of stdout given to `tap` as it comes, and none of it kept. While `tap` is
+    /// full nothing more of it is read, so that the command waits; it is closed at the end.
+    pub async fn wait_tapped(
+        self,
+        limit: Option<Duration>,
+        cancel: &CancellationToken,
+        tap: mpsc::Sender<Vec<u8>>,
+    ) -> Result<Outcome, RunError> {
+        self.watch(limit, cancel, Some(tap)).await
+    }
+
+    async fn watch(
+        self,
+        limit: Option<Duration>,
+        cancel: &CancellationToken,
+        tap: Option<mpsc::Sender<Vec<u8>>>,
+    ) -> Result<Outcome, RunError> {
         let Self { ids, leader, shim, started, grace, stdin, capture_limit } = self;
         let Shim { mut child, mut control, stdin: pipe, stdout, stderr } = shim;
         let mut input = Input::new(pipe, stdin);
         let mut output = Output::new(stdout, stderr, capture_limit);
+        if let Some(tap) = tap {
+            output.tap_stdout(tap);
+        }
         let limit = limit.and_then(|limit| started.checked_add(limit));
         let mut asked = Asked { ended: Ended::ByItself, patience: None };
         let exited = loop {
@@ -314,4 +341,47 @@ fn start_error(step: Step, errno: i32, spec: &RunSpec) -> io::Error {
 struct Described {
     what: String,
     source: io::Error,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// The only test here that starts a shim: which binary that is stands once for the process.
+    #[tokio::test(start_paused = true)]
+    async fn a_shim_that_says_nothing_is_given_up_and_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let [script, told] = ["shim", "pid"].map(|name| folder.path().join(name));
+        let text = format!("#!/bin/sh\necho $$ >{}\nexec /bin/sleep 1000\n", told.display());
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o700)).unwrap();
+        spawn::set_shim_binary(&script);
+        let spec = RunSpec {
+            program: "/bin/true".into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: "/".into(),
+            umask: 0o077,
+            stop: StopSequence::Shell { grace: Duration::ZERO },
+            background: Background::Swept,
+            stdin: None,
+            capture_limit: 0,
+        };
+        // The paused clock does not go on while this waits.
+        let pid = tokio::task::spawn_blocking(move || {
+            loop {
+                let text = std::fs::read_to_string(&told).unwrap_or_default();
+                match text.trim().parse::<i32>() {
+                    Ok(pid) => return pid,
+                    Err(_) => std::thread::yield_now(),
+                }
+            }
+        });
+        let (spawned, pid) = tokio::join!(Box::pin(Run::spawn(spec)), pid);
+        assert!(matches!(spawned, Err(RunError::ShimLost)));
+        let pid = pid.unwrap();
+        assert!(table::one(pid).is_none(), "{pid} is left");
+    }
 }

@@ -165,7 +165,12 @@ async fn by_a_sweep_for_an_earlier_gateway() {
 async fn by_cancellation_of_a_shim_that_was_stopped() {
     let mut spec = bash("kill -STOP $PPID; sleep 1000");
     spec.stop = StopSequence::Shell { grace: Duration::ZERO };
-    let run = Run::spawn(spec).await.unwrap();
+    let run = match timeout(PATIENCE, Run::spawn(spec)).await.unwrap() {
+        Ok(run) => run,
+        // Stopped before it could say that the command runs.
+        Err(RunError::ShimLost) => return,
+        Err(error) => panic!("{error}"),
+    };
     let shim = run.ids().clone();
     let cancel = CancellationToken::new();
     let (outcome, ()) = tokio::join!(timeout(PATIENCE, run.wait(None, &cancel)), async {
