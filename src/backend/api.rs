@@ -392,7 +392,7 @@ impl Api {
         self.send(write(query, body(&row)?, Prefer::Minimal)?).await.map(|_| ())
     }
 
-    fn table(&self, name: &str) -> postgrest::Builder {
+    pub(super) fn table(&self, name: &str) -> postgrest::Builder {
         self.shared.tables.table(&self.shared.endpoint, name)
     }
 
@@ -400,16 +400,16 @@ impl Api {
         self.table("gateway_jobs")
     }
 
-    async fn send(&self, call: Call) -> Result<super::answer::Answer, BackendError> {
+    pub(super) async fn send(&self, call: Call) -> Result<super::answer::Answer, BackendError> {
         self.shared.session.send(call).await
     }
 
-    async fn first(&self, call: Call) -> Result<Option<Value>, BackendError> {
+    pub(super) async fn first(&self, call: Call) -> Result<Option<Value>, BackendError> {
         Ok(self.send(call).await?.rows()?.into_iter().next())
     }
 }
 
-fn body(value: &impl Serialize) -> Result<String, BackendError> {
+pub(super) fn body(value: &impl Serialize) -> Result<String, BackendError> {
     to_clean_body(value).map_err(|error| BackendError::Unsendable(error.to_string()))
 }
 

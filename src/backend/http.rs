@@ -65,6 +65,8 @@ impl Limits {
     pub(super) const AUTH: Self = Self { time: Duration::from_secs(20), bytes: 1 << 20 };
     /// Tables and heartbeats.
     pub(super) const REST: Self = Self { time: Duration::from_secs(20), bytes: 64 << 20 };
+    /// The end of a subagent's run.
+    pub(super) const FINALISE: Self = Self { time: Duration::from_mins(1), bytes: 64 << 20 };
 }
 
 /// One request. It can be sent again: the body is shared.

@@ -15,6 +15,7 @@ pub mod realtime;
 mod rest;
 pub mod retry;
 mod session;
+mod subagents;
 mod tokens;
 
 pub use api::{Api, Claim, Completion, Confirmation, ControlState, GatewayEvent, PageKey};
@@ -23,4 +24,5 @@ pub use http::{Endpoint, Http};
 pub use pairing::{Pairing, exchange_pairing_code};
 pub use reach::{BorrowedTokens, Part, clock_ahead, reach};
 pub use session::{Session, SessionState};
+pub use subagents::{Finalization, Finalized};
 pub use tokens::{RedactedTokens, TokenStore, Tokens};

@@ -47,3 +47,11 @@ string_id!(
     /// `team_resources.id`.
     ResourceId
 );
+string_id!(
+    /// `subagents.id`.
+    SubagentId
+);
+string_id!(
+    /// `subagent_runs.id`.
+    RunId
+);

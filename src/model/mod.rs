@@ -9,7 +9,7 @@ pub use capabilities::{
     Capabilities, Host, HostMetadata, Hosts, Provider, ProviderHealth, ProviderSupports, Providers,
     Runtime, Service, Services,
 };
-pub use ids::{GatewayId, JobId, ResourceId, TeamId};
+pub use ids::{GatewayId, JobId, ResourceId, RunId, SubagentId, TeamId};
 pub use job::{Job, JobRowError, JobStatus};
 
 use serde::{Deserialize, Serialize};

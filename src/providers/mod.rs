@@ -4,6 +4,7 @@
 //! knows a flag. Plans are built and answers decoded by pure functions: a request and what is
 //! installed give a [`Plan`], what a run left gives an [`Outcome`].
 
+pub mod agent;
 mod ask;
 mod attendant;
 mod candidates;
@@ -44,6 +45,7 @@ pub use run::{OUTPUT_LIMIT, Place, PlanRun, PlanRunError, RefusedFile, output_pa
 pub use work_dir::{WorkDir, WorkDirError, sweep_work_dirs};
 
 use crate::model::ProviderSupports;
+use agent::{AgentReader, AgentRequest};
 
 /// One agent CLI: what its help means, how it is called, what its answers mean. Pure.
 pub trait Provider: Send + Sync {
@@ -81,6 +83,19 @@ pub trait Provider: Send + Sync {
 
     /// What a run of that plan came to.
     fn decode(&self, request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome;
+
+    /// Whether a run can go on with the session of an earlier one.
+    fn continues_sessions(&self) -> bool;
+
+    /// Whether an agent of this CLI can be given full control here; the error says why not. In a
+    /// managed guest as `guest`; `root`: the gateway runs as root.
+    fn full_control(&self, installed: &Installed, root: bool, guest: bool) -> Result<(), String>;
+
+    /// How to carry out a run of a subagent. Only flags that `installed` has are passed.
+    fn agent_plan(&self, request: &AgentRequest, installed: &Installed) -> Result<Plan, PlanError>;
+
+    /// What reads the output of a run of that plan.
+    fn agent_reader(&self, request: &AgentRequest, plan: &Plan) -> Box<dyn AgentReader>;
 }
 
 const ALL: [&dyn Provider; 3] = [&ClaudeCode, &Codex, &Gemini];

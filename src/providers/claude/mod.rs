@@ -1,5 +1,6 @@
 //! Claude Code: its flags, how it is called, and what it prints.
 
+mod agent;
 mod decode;
 mod failure;
 mod flags;
@@ -8,6 +9,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+use super::agent::{AgentReader, AgentRequest};
 use super::{Flags, Installed, Left, ModelRequest, Outcome, Plan, PlanError, Provider, ProviderId};
 use crate::model::ProviderSupports;
 
@@ -38,5 +40,21 @@ impl Provider for ClaudeCode {
 
     fn decode(&self, request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome {
         decode::decode(request, plan, left)
+    }
+
+    fn continues_sessions(&self) -> bool {
+        true
+    }
+
+    fn full_control(&self, installed: &Installed, root: bool, guest: bool) -> Result<(), String> {
+        agent::full_control(installed, root, guest)
+    }
+
+    fn agent_plan(&self, request: &AgentRequest, installed: &Installed) -> Result<Plan, PlanError> {
+        agent::plan(request, installed)
+    }
+
+    fn agent_reader(&self, request: &AgentRequest, plan: &Plan) -> Box<dyn AgentReader> {
+        agent::reader(request, plan)
     }
 }

@@ -3,6 +3,7 @@
 //! Its verdict stands in its events (`turn.completed`, `turn.failed`), not in its exit code; its
 //! answer in the file that it is told to write, else in its last message.
 
+mod agent;
 mod decode;
 mod events;
 mod flags;
@@ -12,6 +13,7 @@ mod trouble;
 #[cfg(test)]
 mod tests;
 
+use super::agent::{AgentReader, AgentRequest};
 use super::{Flags, Installed, Left, ModelRequest, Outcome, Plan, PlanError, Provider, ProviderId};
 use crate::model::ProviderSupports;
 
@@ -42,5 +44,21 @@ impl Provider for Codex {
 
     fn decode(&self, request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome {
         decode::decode(request, plan, left)
+    }
+
+    fn continues_sessions(&self) -> bool {
+        false
+    }
+
+    fn full_control(&self, installed: &Installed, root: bool, guest: bool) -> Result<(), String> {
+        agent::full_control(installed, root, guest)
+    }
+
+    fn agent_plan(&self, request: &AgentRequest, installed: &Installed) -> Result<Plan, PlanError> {
+        agent::plan(request, installed)
+    }
+
+    fn agent_reader(&self, request: &AgentRequest, plan: &Plan) -> Box<dyn AgentReader> {
+        agent::reader(request, plan)
     }
 }

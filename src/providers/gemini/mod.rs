@@ -1,11 +1,13 @@
 //! Gemini CLI: its flags, its command line, its answers.
 
+mod agent;
 mod decode;
 mod failure;
 mod flags;
 mod plan;
 mod printed;
 
+use super::agent::{AgentReader, AgentRequest};
 use super::{Flags, Installed, Left, ModelRequest, Outcome, Plan, PlanError, Provider, ProviderId};
 use crate::model::ProviderSupports;
 
@@ -54,6 +56,22 @@ impl Provider for Gemini {
 
     fn decode(&self, request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome {
         decode::decode(request, plan, left)
+    }
+
+    fn continues_sessions(&self) -> bool {
+        false
+    }
+
+    fn full_control(&self, installed: &Installed, root: bool, guest: bool) -> Result<(), String> {
+        agent::full_control(installed, root, guest)
+    }
+
+    fn agent_plan(&self, request: &AgentRequest, installed: &Installed) -> Result<Plan, PlanError> {
+        agent::plan(request, installed)
+    }
+
+    fn agent_reader(&self, request: &AgentRequest, plan: &Plan) -> Box<dyn AgentReader> {
+        agent::reader(request, plan)
     }
 }
 
