@@ -2,10 +2,9 @@
 //!
 //! [`Queue`] is pure and decides what may run. The [`Controller`] task owns it, spawns one task a
 //! job and learns of each end. A job's own life (claim, duplicate check, handler, report) is in
-//! `life`. Before the claim a
-//! record goes to the [`journal`], and a gateway that starts first brings the records of an earlier
-//! one to their ends. Shutdown: the controller first stops accepting, then waits for its jobs, or cancels
-//! them.
+//! `life`. Before the claim a record goes to the [`journal`], and a gateway that starts first brings
+//! the records of an earlier one to their ends. Shutdown: the controller first stops accepting, then
+//! waits for its jobs, or cancels them.
 
 mod controller;
 mod handlers;
@@ -17,9 +16,11 @@ mod progress;
 mod queue;
 mod report;
 mod stop;
+mod subagents;
 
 pub use controller::{ActiveJob, Activity, Controller, Level, News, Offer};
 pub use handlers::Host;
 pub(crate) use handlers::MODEL_WORK;
 pub use queue::{Entry, Gate, Offered, Queue, Slots, Work};
 pub use stop::{JobStop, StopReason};
+pub(crate) use subagents::Subagents;

@@ -2,7 +2,8 @@
 
 use tokio::sync::Mutex;
 
-use super::journal::{Journal, Record};
+use super::journal::{Journal, JournalError, Record, RunEnd, SubagentWork};
+use crate::model::{RunId, SubagentId};
 use crate::process::RunIds;
 
 /// What a handler tells of its work as it goes.
@@ -27,6 +28,23 @@ impl<'a> Progress<'a> {
             // The shim itself still ends the run when the gateway dies.
             tracing::warn!(%error, "the journal does not know the job's processes");
         }
+    }
+
+    /// The job is for this run of a subagent. Kept with the next change: before the run has begun
+    /// there is nothing that a later gateway could not find out.
+    pub(super) async fn is_for(&self, subagent_id: &SubagentId, run_id: &RunId) {
+        let (subagent_id, run_id) = (subagent_id.clone(), run_id.clone());
+        self.record.lock().await.subagent = Some(SubagentWork { subagent_id, run_id, end: None });
+    }
+
+    /// The run is over, and this is its end: kept before the backend is told. An error means that
+    /// it is in memory only.
+    pub(super) async fn run_ended(&self, end: &RunEnd) -> Result<(), JournalError> {
+        let mut record = self.record.lock().await;
+        if let Some(work) = &mut record.subagent {
+            work.end = Some(end.clone());
+        }
+        self.journal.save(&record).await
     }
 
     /// The record as it is at the end of the work.

@@ -112,7 +112,8 @@ async fn run_in(
     })
 }
 
-fn spec(place: &Place<'_>, dir: &WorkDir, plan: &Plan) -> RunSpec {
+/// What is run for a plan in its work dir.
+pub(super) fn spec(place: &Place<'_>, dir: &WorkDir, plan: &Plan) -> RunSpec {
     RunSpec {
         program: plan.program.clone().into(),
         args: plan.args.iter().map(OsString::from).collect(),

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use super::PlanFile;
 use crate::fs::{FsError, ensure_private_dir};
@@ -36,11 +37,13 @@ pub enum WorkDirError {
     },
 }
 
-/// A private directory that is removed with everything in it, at the latest when this is dropped.
+/// A private directory of one run. It is removed with everything in it, at the latest when this is
+/// dropped; of a kept one only the temporary files are.
 #[derive(Debug)]
 pub struct WorkDir {
     /// `None` when it is removed.
     path: Option<PathBuf>,
+    kept: bool,
 }
 
 impl WorkDir {
@@ -49,21 +52,40 @@ impl WorkDir {
         if !is_name(id) {
             return Err(WorkDirError::Name(id.to_owned()));
         }
-        let (path, files) = (work.join(id), files.to_vec());
-        let failed = path.clone();
+        Self::prepare(work.join(id), false, files).await
+    }
+
+    /// The same, with what an earlier run left in it, and left in place for the next one: a session
+    /// is continued where it began.
+    pub async fn keep(work: &Path, id: &str, files: &[PlanFile]) -> Result<Self, WorkDirError> {
+        if !is_name(id) {
+            return Err(WorkDirError::Name(id.to_owned()));
+        }
+        Self::prepare(work.join(id), true, files).await
+    }
+
+    async fn prepare(path: PathBuf, kept: bool, files: &[PlanFile]) -> Result<Self, WorkDirError> {
+        let (failed, files) = (path.clone(), files.to_vec());
         // Made in there, so that it is removed even if nobody waits for it any more.
-        let made = tokio::task::spawn_blocking(move || Self::make_now(path, &files)).await;
+        let made = tokio::task::spawn_blocking(move || Self::prepare_now(path, kept, &files)).await;
         made.unwrap_or_else(|error| {
             Err(WorkDirError::Io { path: failed, source: io::Error::other(error) })
         })
     }
 
-    fn make_now(path: PathBuf, files: &[PlanFile]) -> Result<Self, WorkDirError> {
-        create(&path)?;
-        let dir = Self { path: Some(path) };
+    fn prepare_now(path: PathBuf, kept: bool, files: &[PlanFile]) -> Result<Self, WorkDirError> {
+        if kept && is_usable(&path) {
+            remove_all(&path.join(TMP));
+        } else {
+            create(&path)?;
+        }
+        let dir = Self { path: Some(path), kept };
         let root = dir.path();
         make_dir(&root.join(TMP))?;
         for file in files {
+            if kept {
+                std::fs::remove_file(root.join(&file.path)).ok();
+            }
             write(root, file)?;
         }
         Ok(dir)
@@ -79,11 +101,12 @@ impl WorkDir {
         self.path().join(TMP)
     }
 
-    /// Removes it, and its parents as far as they are empty then.
+    /// Removes it, and its parents as far as they are empty then; of a kept one its temporary files.
     pub async fn remove(mut self) {
         if let Some(path) = self.path.take() {
+            let kept = self.kept;
             // Goes on when nobody waits for it any more.
-            tokio::task::spawn_blocking(move || remove(&path)).await.ok();
+            tokio::task::spawn_blocking(move || leave(&path, kept)).await.ok();
         }
     }
 }
@@ -91,8 +114,77 @@ impl WorkDir {
 impl Drop for WorkDir {
     fn drop(&mut self) {
         if let Some(path) = self.path.take() {
-            remove(&path);
+            leave(&path, self.kept);
         }
+    }
+}
+
+/// What the bounds of kept work dirs are.
+#[derive(Debug, Clone, Copy)]
+pub struct KeptBounds {
+    /// Since the last run in one.
+    pub age: Duration,
+    /// Of all of them together.
+    pub bytes: u64,
+}
+
+impl KeptBounds {
+    /// 30 days and 2 GiB.
+    pub const USUAL: Self = Self { age: Duration::from_hours(24 * 30), bytes: 2 << 30 };
+}
+
+/// Removes kept work dirs that are past their bounds, those that were used longest ago first, but
+/// none of `in_use`. Blocks.
+pub fn bound_kept_dirs(work: &Path, bounds: KeptBounds, in_use: &dyn Fn(&str) -> bool) {
+    if !is_usable(work) {
+        return;
+    }
+    let mut kept = Vec::new();
+    for entry in std::fs::read_dir(work).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let used = entry.metadata().and_then(|meta| meta.modified()).ok();
+        let busy = entry.file_name().to_str().is_some_and(in_use);
+        if let Some(used) = used.filter(|_| is_usable(&path)) {
+            kept.push((used, size_of(&path), busy, path));
+        }
+    }
+    kept.sort_unstable();
+    let mut bytes: u64 = kept.iter().map(|(_, size, ..)| size).sum();
+    for (used, size, busy, path) in kept {
+        let too_old = used.elapsed().is_ok_and(|age| age > bounds.age);
+        if !busy && (too_old || bytes > bounds.bytes) {
+            tracing::info!(path = %path.display(), size, "removing a subagent's folder");
+            remove(&path);
+            bytes = bytes.saturating_sub(size);
+        }
+    }
+}
+
+/// Bytes of the files below, links not followed.
+fn size_of(path: &Path) -> u64 {
+    let (mut bytes, mut dirs) = (0, vec![path.to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => dirs.push(entry.path()),
+                Ok(meta) => bytes += meta.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}
+
+/// A directory, not a link to one.
+fn is_usable(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
+}
+
+fn leave(path: &Path, kept: bool) {
+    if kept {
+        remove_all(&path.join(TMP));
+    } else {
+        remove(path);
     }
 }
 
@@ -165,8 +257,16 @@ fn write(root: &Path, file: &PlanFile) -> Result<(), WorkDirError> {
         .map_err(|source| WorkDirError::Io { path, source })
 }
 
-/// Best effort: what cannot be removed is swept at the next start.
+/// With its parents, as far as they are empty then.
 fn remove(path: &Path) {
+    remove_all(path);
+    if let Some(parent) = path.parent() {
+        remove_empty(parent);
+    }
+}
+
+/// Best effort: what cannot be removed is swept at the next start.
+fn remove_all(path: &Path) {
     let mut removed = std::fs::remove_dir_all(path);
     if removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
         open_up(path);
@@ -180,9 +280,6 @@ fn remove(path: &Path) {
             tracing::warn!(path = %path.display(), %error, "a work dir cannot be removed");
         }
         Ok(()) | Err(_) => {}
-    }
-    if let Some(parent) = path.parent() {
-        remove_empty(parent);
     }
 }
 
@@ -208,90 +305,4 @@ fn open_up(path: &Path) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(path: &str) -> PlanFile {
-        PlanFile { path: path.to_owned(), contents: "x".to_owned() }
-    }
-
-    fn mode(path: &Path) -> u32 {
-        path.metadata().unwrap().permissions().mode() & 0o777
-    }
-
-    #[tokio::test]
-    async fn a_work_dir_is_private_and_goes_with_its_empty_parents() {
-        let root = tempfile::tempdir().unwrap();
-        let work = root.path().join("state/work/model");
-        std::fs::create_dir(root.path().join("state")).unwrap();
-        let [one, other] = ["one", "other"];
-        let files = [file("schema.json"), file(".gemini/settings.json")];
-        let one = WorkDir::make(&work, one, &files).await.unwrap();
-        let other = WorkDir::make(&work, other, &[]).await.unwrap();
-        for dir in [one.path(), &one.tmp(), &one.path().join(".gemini")] {
-            assert_eq!(mode(dir), 0o700, "{}", dir.display());
-        }
-        assert_eq!(mode(&one.path().join(".gemini/settings.json")), 0o600);
-        std::fs::write(one.tmp().join("left"), "behind").unwrap();
-        one.remove().await;
-        assert!(work.exists(), "the other one is still there");
-        drop(other);
-        assert!(!root.path().join("state/work").exists());
-        assert!(root.path().join("state").exists());
-    }
-
-    #[tokio::test]
-    async fn what_an_earlier_run_of_the_id_left_is_gone() {
-        let root = tempfile::tempdir().unwrap();
-        let work = root.path().join("work/model");
-        let outside = root.path().join("outside");
-        std::fs::create_dir_all(work.join("id")).unwrap();
-        std::fs::create_dir(&outside).unwrap();
-        std::fs::write(outside.join("kept"), "").unwrap();
-        std::fs::write(work.join("id/old"), "").unwrap();
-        let dir = WorkDir::make(&work, "id", &[]).await.unwrap();
-        assert!(!dir.path().join("old").exists());
-        dir.remove().await;
-        // A link in its place leads nowhere.
-        std::fs::create_dir_all(&work).unwrap();
-        std::os::unix::fs::symlink(&outside, work.join("id")).unwrap();
-        let dir = WorkDir::make(&work, "id", &[file("kept")]).await.unwrap();
-        dir.remove().await;
-        assert_eq!(std::fs::read_to_string(outside.join("kept")).unwrap(), "");
-    }
-
-    #[tokio::test]
-    async fn names_that_lead_elsewhere_are_refused() {
-        let root = tempfile::tempdir().unwrap();
-        for id in ["", ".", "..", "a/b", "/a", "a/", "./a", "../a", "a\0b"] {
-            let made = WorkDir::make(root.path(), id, &[]).await;
-            assert!(matches!(made, Err(WorkDirError::Name(_))), "{id:?}");
-        }
-        for path in ["", "..", "../a", "/etc/a", "a/../../b"] {
-            let made = WorkDir::make(root.path(), "id", &[file(path)]).await;
-            assert!(matches!(made, Err(WorkDirError::FileName(_))), "{path:?}");
-        }
-        assert!(!root.path().join("id").exists(), "a half-made one is removed");
-    }
-
-    #[test]
-    fn a_sweep_takes_everything_but_follows_no_link() {
-        let root = tempfile::tempdir().unwrap();
-        let work = root.path().join("state/work/model");
-        let outside = root.path().join("outside");
-        std::fs::create_dir_all(work.join("one/deep/er")).unwrap();
-        std::fs::create_dir(&outside).unwrap();
-        std::fs::write(outside.join("kept"), "").unwrap();
-        std::fs::write(work.join("file"), "").unwrap();
-        std::os::unix::fs::symlink(&outside, work.join("link")).unwrap();
-        std::fs::set_permissions(work.join("one/deep"), Permissions::from_mode(0o500)).unwrap();
-        sweep_work_dirs(&work);
-        assert!(!root.path().join("state/work").exists());
-        assert!(outside.join("kept").exists());
-        sweep_work_dirs(&work);
-        std::fs::create_dir(root.path().join("state/work")).unwrap();
-        std::os::unix::fs::symlink(&outside, &work).unwrap();
-        sweep_work_dirs(&work);
-        assert!(outside.join("kept").exists(), "the dir itself may be a link");
-    }
-}
+mod tests;

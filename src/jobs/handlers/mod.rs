@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::journal::Journal;
 use super::progress::Progress;
 use super::stop::JobStop;
+use super::subagents::Subagents;
 use crate::backend::Api;
 use crate::config::{ConfigStore, Environment};
 use crate::model::{Job, JobStatus};
@@ -41,6 +42,8 @@ pub struct Host {
     pub journal: Journal,
     /// The agent CLIs of this host.
     pub providers: Arc<Roster>,
+    /// The runs of subagents that are in hand.
+    pub(crate) subagents: Subagents,
 }
 
 impl Host {

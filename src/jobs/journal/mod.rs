@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-pub use record::Record;
+pub use record::{Record, RunEnd, SubagentWork};
 
 use crate::backend::json::to_exact_string;
 use crate::fs::{self, FsError};

@@ -1,9 +1,10 @@
 //! One record of the journal: what was claimed, by which run it is carried out, how it ended.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use crate::backend::Completion;
-use crate::model::{GatewayId, JobId};
+use crate::backend::{Completion, Finalization};
+use crate::model::{GatewayId, JobId, RunId, SubagentId};
 use crate::process::RunIds;
 
 /// The format of records that this version writes.
@@ -26,15 +27,49 @@ pub struct Record {
     /// The processes of the run, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunIds>,
+    /// The subagent's run that the job is for, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subagent: Option<SubagentWork>,
     /// How it ended, once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion: Option<Completion>,
 }
 
+/// How far a subagent's run is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SubagentWork {
+    /// The subagent.
+    pub subagent_id: SubagentId,
+    /// Its run.
+    pub run_id: RunId,
+    /// How the run ended, once it has: what the backend is to be told, and the events that follow
+    /// when it has been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<RunEnd>,
+}
+
+/// The end of a subagent's run, on its way to the backend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunEnd {
+    /// For the backend.
+    pub finalization: Finalization,
+    /// `(event_type, payload)`, in order, the terminal one last.
+    pub events: Vec<(String, Map<String, Value>)>,
+}
+
 impl Record {
     /// The intent of a claim.
     pub fn intent(id: JobId, gateway_id: GatewayId, job_type: String, started_at: String) -> Self {
-        Self { version: VERSION, id, gateway_id, job_type, started_at, run: None, completion: None }
+        Self {
+            version: VERSION,
+            id,
+            gateway_id,
+            job_type,
+            started_at,
+            run: None,
+            subagent: None,
+            completion: None,
+        }
     }
 }
 

@@ -5,11 +5,13 @@ mod event;
 mod lines;
 mod outcome;
 mod request;
+mod run;
 
 pub use event::{AgentEvent, EventKind};
 pub use lines::{LINE_LIMIT, Stream};
 pub use outcome::{AgentOutcome, ContentType, Envelope};
 pub use request::{Access, AgentFormat, AgentRequest, means_web_search};
+pub use run::{AgentRun, run_agent};
 
 use serde_json::{Map, Value};
 
