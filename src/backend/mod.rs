@@ -12,6 +12,7 @@ pub mod json;
 mod pairing;
 mod reach;
 pub mod realtime;
+mod refusal;
 mod rest;
 pub mod retry;
 mod session;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::answer::Answer;
 use super::clock::{left, lives};
 use super::http::{Call, Limits};
+use super::refusal::{asking_for, is_from_the_future, is_refused, terminal_code};
 use super::retry::{Backoff, jitter};
 use super::tokens::{Claims, same};
 use super::{BackendError, Endpoint, Http, TokenStore, Tokens};
@@ -31,15 +32,6 @@ const MARGIN: Duration = Duration::from_mins(2);
 const SKEW_ATTEMPTS: u32 = 3;
 /// Chosen token, our own when a chosen one was refused, and a newer one of the store.
 const REFRESH_ATTEMPTS: usize = 3;
-/// The refresh answers after which only pairing again helps.
-const TERMINAL: [&str; 6] = [
-    "refresh_token_not_found",
-    "refresh_token_already_used",
-    "session_not_found",
-    "session_expired",
-    "user_banned",
-    "validation_failed",
-];
 
 /// What `status` says of the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -494,37 +486,4 @@ fn is_object(answer: &Answer) -> Result<(), BackendError> {
         return Ok(());
     }
     Err(BackendError::Contract(format!("the user is not an object ({})", answer.describe())))
-}
-
-/// The token was not taken. A missing or wrong `apikey` is answered by 401 too, and no refresh
-/// helps against that.
-fn is_refused(error: &BackendError) -> bool {
-    let BackendError::Status { status: 401 | 403, message, .. } = error else { return false };
-    let message = message.to_ascii_lowercase();
-    !message.contains("invalid api key") && !message.contains("no api key")
-}
-
-/// The server's machines disagree about the time: the token is good in a moment.
-fn is_from_the_future(error: &BackendError) -> bool {
-    let BackendError::Status { status: 401 | 403, message, .. } = error else { return false };
-    let message = message.to_ascii_lowercase();
-    message.contains("future") || message.contains("used before issued")
-}
-
-fn terminal_code(error: &BackendError) -> Option<String> {
-    let BackendError::Status { status: 400..=499, code: Some(code), .. } = error else {
-        return None;
-    };
-    let ends = !error.is_transient() && TERMINAL.contains(&code.as_str());
-    ends.then(|| code.clone())
-}
-
-/// Callers wait as long as the session itself will.
-fn asking_for(wait: Duration, mut error: BackendError) -> BackendError {
-    if let BackendError::Status { retry_after, .. } = &mut error
-        && !wait.is_zero()
-    {
-        *retry_after = Some(wait);
-    }
-    error
 }

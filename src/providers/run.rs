@@ -180,15 +180,15 @@ mod tests {
             time_limit: Duration::from_secs(1),
             stop: FirstSignal::Interrupt,
         };
-        let mut variables = environment(&parent, Path::new("/work/.tmp"), &plan);
+        let mut variables = environment(&parent, Path::new("/w/.tmp"), &plan);
         variables.sort();
         let wanted = [
             ("A", "1"),
             ("PATH", "/opt/bin:/bin"),
-            ("TEMP", "/work/.tmp"),
+            ("TEMP", "/w/.tmp"),
             ("TERM", "xterm"),
             ("TMP", "/t"),
-            ("TMPDIR", "/work/.tmp"),
+            ("TMPDIR", "/w/.tmp"),
         ];
         assert_eq!(variables, wanted.map(|(name, value)| (name.into(), value.into())));
     }

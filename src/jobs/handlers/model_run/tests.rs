@@ -199,7 +199,7 @@ fn debug_has_its_keys_and_nothing_that_was_said_to_the_model() {
         stop: FirstSignal::Interrupt,
     };
     let redactor = Redactor::default();
-    let before = debug::before(&redactor, &asked(), &plan, Path::new("/work/model/j"));
+    let before = debug::before(&redactor, &asked(), &plan, Path::new("/w/model/j"));
     assert_eq!(keys(&before), DEBUG_KEYS);
     let mut long = ran(Exit::Code(1), Ended::TimeLimit);
     long.left.stdout = "é".repeat(300_000);
@@ -212,7 +212,7 @@ fn debug_has_its_keys_and_nothing_that_was_said_to_the_model() {
         }
     }
     assert_eq!(before["output_mode"], "file-json");
-    assert_eq!(before["output_path"], "/work/model/j/out.json");
+    assert_eq!(before["output_path"], "/w/model/j/out.json");
     assert_eq!((&before["prompt_chars"], &before["json_schema_chars"]), (&json!(10), &json!(17)));
     assert_eq!((&before["files"], &before["timeout_ms"]), (&json!(["a/b.json"]), &json!(110_000)));
     assert_eq!((&before["stdout"], &before["timed_out"]), (&Value::Null, &Value::Null));
