@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use panorama_gateway::config::{Environment, GlobalOptions, Purpose, Settings};
 use panorama_gateway::model::ProviderSupports;
 use panorama_gateway::process::set_shim_binary;
+use panorama_gateway::providers::agent::{AgentReader, AgentRequest};
 use panorama_gateway::providers::{
     Asker, Flags, Installed, Left, ModelRequest, Outcome, Plan, PlanError, Provider, ProviderId,
     help,
@@ -139,6 +140,22 @@ impl Provider for Fake {
     }
 
     fn decode(&self, _: &ModelRequest, _: &Plan, _: &Left) -> Outcome {
+        panic!("nothing is run here")
+    }
+
+    fn continues_sessions(&self) -> bool {
+        false
+    }
+
+    fn full_control(&self, _: &Installed, _: bool, _: bool) -> Result<(), String> {
+        panic!("nothing is run here")
+    }
+
+    fn agent_plan(&self, _: &AgentRequest, _: &Installed) -> Result<Plan, PlanError> {
+        panic!("nothing is run here")
+    }
+
+    fn agent_reader(&self, _: &AgentRequest, _: &Plan) -> Box<dyn AgentReader> {
         panic!("nothing is run here")
     }
 }
