@@ -205,9 +205,9 @@ async fn scene() -> (ControlPlane, Paired) {
     let paired = Paired::start_on(machine, &control).await;
     wait_until("every provider's verdict", || async {
         let status = paired.machine.status().await?;
-        let decided = |provider: &Value| provider["health"]["status"] == "healthy";
-        let providers = status["providers"].as_object()?;
-        (providers.len() == 3 && providers.values().all(decided)).then_some(())
+        let decided = |provider: &Value| provider["available"] == true;
+        let providers = status["providers"].as_array()?;
+        (providers.len() == 3 && providers.iter().all(decided)).then_some(())
     })
     .await;
     (control, paired)
