@@ -1,0 +1,102 @@
+//! What a model's last words are: JSON, or prose.
+
+use serde_json::Value;
+
+use super::{ContentType, Envelope};
+use crate::backend::json::parse_json;
+use crate::providers::json::fenced;
+
+/// A model's answer as it is shown: the JSON inside it, else the text as markdown.
+pub fn envelope(text: &str) -> Envelope {
+    match json_inside(text) {
+        Some(value) => Envelope::new(value, ContentType::Json),
+        None => Envelope::new(text.into(), ContentType::Markdown),
+    }
+}
+
+/// The object or list that a text is or holds: the whole text, else the first fenced block, else
+/// from the first `{` to the last `}`, else from the first `[` to the last `]`. A text whose fenced
+/// block is something else is prose with code in it, whatever its braces hold.
+pub fn json_inside(text: &str) -> Option<Value> {
+    let text = text.trim();
+    if let Some(whole) = container(text) {
+        return Some(whole);
+    }
+    match fenced(text) {
+        Some(block) => container(block),
+        None => [('{', '}'), ('[', ']')]
+            .into_iter()
+            .find_map(|(open, close)| container(between(text, open, close)?)),
+    }
+}
+
+fn container(text: &str) -> Option<Value> {
+    if !text.starts_with(['{', '[']) {
+        return None;
+    }
+    parse_json(text.as_bytes()).ok()
+}
+
+/// From the first `open` to the last `close`.
+fn between(text: &str, open: char, close: char) -> Option<&str> {
+    text.get(text.find(open)?..=text.rfind(close)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_is_found_where_it_is_all_that_counts() {
+        for (text, value) in [
+            (r#"{"a":1}"#, json!({"a": 1})),
+            (" [1, 2]\n", json!([1, 2])),
+            ("Sure:\n```json\n{\"a\": 1}\n```\nThat is {all}.", json!({"a": 1})),
+            ("```\n[1]\n```", json!([1])),
+            ("It is {\"a\": {\"b\": 2}}, I think.", json!({"a": {"b": 2}})),
+            (r#"[{"a":1},{"a":2}]"#, json!([{"a": 1}, {"a": 2}])),
+            (r#"The list: [{"a":1},{"a":2}]."#, json!([{"a": 1}, {"a": 2}])),
+            ("{\"code\": \"```sh\\nls\\n```\"}", json!({"code": "```sh\nls\n```"})),
+        ] {
+            assert_eq!(json_inside(text), Some(value.clone()), "{text}");
+            let envelope = envelope(text);
+            assert_eq!((envelope.content, envelope.content_type), (value, ContentType::Json));
+        }
+    }
+
+    #[test]
+    fn prose_stays_as_it_is() {
+        for text in [
+            "",
+            "hello",
+            "42",
+            "\"quoted\"",
+            "null",
+            "a {b} c",
+            "}{ ][",
+            "{\"a\":1} and {\"b\":2}",
+            "```sh\nls\n```\nIt printed {\"a\":1}",
+            "```json\n{broken\n```",
+        ] {
+            assert_eq!(json_inside(text), None, "{text}");
+            let envelope = envelope(text);
+            assert_eq!(envelope.content, text);
+            assert_eq!(envelope.content_type, ContentType::Markdown);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_one_of_both(text in "[\\[\\]{}`\"a1:,\n é]{0,40}") {
+            let envelope = envelope(&text);
+            match envelope.content_type {
+                ContentType::Json => prop_assert!(!envelope.content.is_string()),
+                ContentType::Markdown => prop_assert_eq!(envelope.content, text),
+                ContentType::Text => prop_assert!(false),
+            }
+        }
+    }
+}
