@@ -1,9 +1,10 @@
 //! What a model's last words are: JSON, or prose.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{ContentType, Envelope};
+use super::{AgentOutcome, ContentType, Envelope};
 use crate::backend::json::parse_json;
+use crate::providers::Failure;
 use crate::providers::json::fenced;
 
 /// A model's answer as it is shown: the JSON inside it, else the text as markdown.
@@ -27,6 +28,19 @@ pub fn json_inside(text: &str) -> Option<Value> {
         None => [('{', '}'), ('[', ']')]
             .into_iter()
             .find_map(|(open, close)| container(between(text, open, close)?)),
+    }
+}
+
+/// What a run of a CLI that continues no session came to: `usage`, unless null, is all of its
+/// metadata. Prose is an answer even when JSON was wanted, but not without a word about it.
+pub fn outcome(result: Result<Envelope, Failure>, usage: &Value, wants_json: bool) -> AgentOutcome {
+    let is_prose = |envelope: &Envelope| envelope.content_type == ContentType::Markdown;
+    let missing = wants_json && result.as_ref().is_ok_and(is_prose);
+    let usage = (!usage.is_null()).then(|| ("usage".to_owned(), usage.clone()));
+    AgentOutcome {
+        result,
+        metadata: usage.into_iter().collect::<Map<_, _>>(),
+        parse_error: missing.then(|| "the answer holds no JSON".to_owned()),
     }
 }
 

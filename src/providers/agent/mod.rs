@@ -8,6 +8,8 @@ mod names;
 mod outcome;
 mod request;
 pub mod shapes;
+#[cfg(test)]
+pub mod testing;
 
 pub use event::{AgentEvent, EventKind};
 pub use lines::{LINE_LIMIT, Stream};
