@@ -120,6 +120,23 @@ fn a_refused_command_is_an_error_and_the_same_id_may_come_again() {
 }
 
 #[test]
+fn a_command_fails_by_its_status_or_its_exit_code() {
+    for (status, exit_code, is_error) in [
+        ("completed", json!(0), false),
+        ("completed", json!(null), false),
+        ("completed", json!(1), true),
+        ("failed", json!(0), true),
+    ] {
+        let command = json!({
+            "id": "i", "type": "command_execution", "command": "ls", "aggregated_output": "x\n",
+            "exit_code": exit_code, "status": status,
+        });
+        let events = told(reader(AgentFormat::Unset).as_mut(), &[item("completed", &command)]);
+        assert_eq!(events[1], result("command_execution", &json!("x\n"), is_error), "{command}");
+    }
+}
+
+#[test]
 fn what_has_no_id_and_what_is_unknown() {
     let lines = [
         item("completed", &json!({"type": "agent_message", "text": "a"})),
