@@ -19,7 +19,7 @@ use crate::model::JobStatus;
 use crate::sandbox::{AdminClient, AdminClientError};
 
 /// How much later than its job a run may end.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The ids that a `subagent_run` job is about.
 pub(super) fn run_of(job: &Value) -> Option<(&str, &str)> {

@@ -1,6 +1,7 @@
 //! The commands, as a process beside the server.
 
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -185,6 +186,8 @@ async fn the_end_of_a_run_may_come_after_that_of_its_job() {
     scene.event(&job, 0, "message", json!({"content": "hi"})).await;
     assert_eq!(live.line().await.as_deref(), Some("hi"));
     scene.end_job(&job, "failed", json!({"message": "it broke"})).await;
+    let early = tokio::time::timeout(Duration::from_millis(500), live.child.wait()).await;
+    assert!(early.is_err(), "it waits for the run's end");
     scene.event(&job, 1, "run_failed", json!({"reason": "told late"})).await;
     let (code, rest, stderr) = live.end().await;
     assert_eq!((code, rest), (1, vec!["✗ failed: told late".to_owned()]), "{stderr}");
