@@ -120,8 +120,13 @@ impl Scene {
                 "INSERT INTO subagents (id, team_id, gateway_id, subagent_type, status, config, \
                  input, metadata, created_at, updated_at) VALUES (?,?,?,?,?,?,?,?,1,1)",
                 params![
-                    made.id, team, self.paired.gateway_id, text(&row["subagent_type"]),
-                    text(&row["status"]), row["config"].to_string(), row["input"].to_string(),
+                    made.id,
+                    team,
+                    self.paired.gateway_id,
+                    text(&row["subagent_type"]),
+                    text(&row["status"]),
+                    row["config"].to_string(),
+                    row["input"].to_string(),
                     row["metadata"].to_string(),
                 ],
             )
@@ -132,8 +137,13 @@ impl Scene {
                     "INSERT INTO subagent_runs (id, subagent_id, team_id, gateway_id, \
                      run_sequence, status, prompt, created_at) VALUES (?,?,?,?,?,?,?,1)",
                     params![
-                        made.run_id, made.id, team, self.paired.gateway_id,
-                        run["run_sequence"].as_i64(), text(&run["status"]), text(&run["prompt"]),
+                        made.run_id,
+                        made.id,
+                        team,
+                        self.paired.gateway_id,
+                        run["run_sequence"].as_i64(),
+                        text(&run["status"]),
+                        text(&run["prompt"]),
                     ],
                 )
                 .unwrap();
@@ -318,7 +328,8 @@ pub(crate) fn conversation() -> Vec<Value> {
 
 /// Shell commands that print these lines.
 pub(crate) fn lines(objects: &[Value]) -> String {
-    let line = |object: &Value| format!("printf '%s\\n' '{}'", object.to_string().replace('\'', ""));
+    let line =
+        |object: &Value| format!("printf '%s\\n' '{}'", object.to_string().replace('\'', ""));
     objects.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
