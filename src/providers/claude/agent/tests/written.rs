@@ -245,6 +245,9 @@ fn a_summary_and_sources_are_lifted() {
     }
     let beside = json!({"type": "result", "result": "x", "summary": "s", "sources": ["a"]});
     assert_eq!(of(beside), ("s".to_owned(), "a".to_owned()));
+    let inside_first = json!({"type": "result", "structured_output": {"summary": "in"},
+        "summary": "out", "sources": ["out"]});
+    assert_eq!(of(inside_first), ("in".to_owned(), "out".to_owned()));
 }
 
 #[test]
