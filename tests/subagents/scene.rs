@@ -55,7 +55,7 @@ impl Scene {
     /// `change` is done to the paired machine before its gateway starts; flags with one of the
     /// words of `without` are not in the CLI's help.
     pub(crate) async fn on(machine: Machine, change: impl Fn(&Machine), without: &str) -> Self {
-        let (machine, agent) = Agent::install(machine, "claude", &Agent::structured("claude"));
+        let (machine, agent) = Agent::install(machine, "claude", &lines(&[checked()]));
         if !without.is_empty() {
             let help = std::fs::read_to_string(agent.path("help")).unwrap();
             let left = without.split(' ').fold(help, |help, flag| help.replace(flag, "--x-y"));
@@ -171,10 +171,10 @@ impl Scene {
         let events = connection
             .prepare(
                 "SELECT sequence, event_type, payload FROM subagent_run_events \
-                 WHERE subagent_id = ? ORDER BY sequence",
+                 WHERE run_id = ? ORDER BY sequence",
             )
             .unwrap()
-            .query_map([&of.id], |row| {
+            .query_map([&of.run_id], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
             })
             .unwrap()
@@ -324,6 +324,15 @@ pub(crate) fn conversation() -> Vec<Value> {
             "permission_denials": [],
         }),
     ]
+}
+
+/// What the CLI says when it is asked whether it works.
+fn checked() -> Value {
+    json!({
+        "type": "result", "subtype": "success", "is_error": false, "num_turns": 1, "result": "",
+        "structured_output": {"message": "hi"}, "session_id": SESSION,
+        "modelUsage": {"claude-x": {}},
+    })
 }
 
 /// Shell commands that print these lines.

@@ -295,13 +295,24 @@ impl Course<'_> {
         let (end, events) = end_of(&verdict);
         // Before anything is asked: what the run came to must not be lost while the backend is away.
         self.keep(&end, &events).await;
+        if matches!(verdict, Verdict::Cancelled(_)) {
+            return self.finalise(end, events).await;
+        }
         match self.cancelled_meanwhile().await {
-            Ok(Some(reason)) if !matches!(verdict, Verdict::Cancelled(_)) => {
+            Ok(Some(reason)) => {
                 let (end, events) = end_of(&Verdict::Cancelled(reason));
+                return self.finalise(end, events).await;
+            }
+            Ok(None) => {}
+            Err(error) => return self.not_finalised(&error.report()),
+        }
+        match self.bring(&end, &events).await {
+            // Between our look and our word.
+            Ok(Finalized::Otherwise(status)) if status == JobStatus::Cancelled.as_str() => {
+                let (end, events) = end_of(&Verdict::Cancelled(CANCELLED.to_owned()));
                 self.finalise(end, events).await
             }
-            Ok(_) => self.finalise(end, events).await,
-            Err(error) => self.not_finalised(&error.report()),
+            told => self.conclude(told, end, events).await,
         }
     }
 
@@ -322,12 +333,27 @@ impl Course<'_> {
         }
     }
 
-    /// Tells the backend of the end, however long it is away, and then of the last events.
+    /// Tells the backend of the end, and then of the last events.
     async fn finalise(&self, end: Finalization, events: Vec<Event>) -> Finished {
-        self.keep(&end, &events).await;
-        let (finalised, ()) =
-            tokio::join!(read(self.host, || self.host.api.finalize_run(&end)), self.tidy());
-        match finalised {
+        let told = self.bring(&end, &events).await;
+        self.conclude(told, end, events).await
+    }
+
+    /// Tells the backend of the end, however long it is away.
+    async fn bring(&self, end: &Finalization, events: &[Event]) -> Result<Finalized, BackendError> {
+        self.keep(end, events).await;
+        let told = read(self.host, || self.host.api.finalize_run(end));
+        let (told, ()) = tokio::join!(told, self.tidy());
+        told
+    }
+
+    async fn conclude(
+        &self,
+        told: Result<Finalized, BackendError>,
+        end: Finalization,
+        events: Vec<Event>,
+    ) -> Finished {
+        match told {
             Ok(Finalized::Written(stored)) => {
                 for event in events {
                     self.tell(event).await;
