@@ -16,6 +16,11 @@ mod patience;
 mod progress;
 mod queue;
 mod report;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the handler of subagents' runs is to come")
+)]
+mod run_events;
 mod stop;
 
 pub use controller::{ActiveJob, Activity, Controller, Level, News, Offer};
