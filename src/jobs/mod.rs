@@ -15,10 +15,6 @@ mod patience;
 mod progress;
 mod queue;
 mod report;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "the handler of subagents' runs is to come")
-)]
 mod run_events;
 mod stop;
 mod subagents;
