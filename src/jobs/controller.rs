@@ -17,6 +17,7 @@ use super::life;
 use super::machine_control::HEARTBEAT_FRESH;
 use super::queue::{Entry, Gate, Offered, Queue, Slots, Work};
 use super::stop::{JobStop, StopReason};
+use super::subagent_dirs;
 use crate::model::{Job, JobId, JobStatus};
 use crate::providers::Standings;
 use crate::task::{Ending, Group};
@@ -174,6 +175,10 @@ impl Controller {
                 async move { replay(&host, record).await }.instrument(span)
             });
         }
+        let host = Arc::clone(&self.host);
+        self.replays.spawn("kept folders", move |_| async move {
+            subagent_dirs::bound(&host).await;
+        });
     }
 
     fn replayed(&mut self, ended: &crate::task::Ended) {

@@ -15,7 +15,11 @@ mod patience;
 mod progress;
 mod queue;
 mod report;
+mod run_end;
+mod run_event;
 mod stop;
+mod subagent_dirs;
+mod subagent_failure;
 mod subagents;
 
 pub use controller::{ActiveJob, Activity, Controller, Level, News, Offer};

@@ -4,6 +4,7 @@
 mod diagnostic;
 mod model_run;
 mod shell_exec;
+mod subagent_cancel;
 mod subagent_run;
 
 use std::sync::Arc;
@@ -138,6 +139,7 @@ pub(super) async fn run(
         "model_run" => Box::pin(model_run::run(host, job, stop, progress)).await,
         "subagent_run" => Box::pin(subagent_run::run(host, job, stop, progress)).await,
         "diagnostic" => Box::pin(diagnostic::run(host, job, stop, progress)).await,
+        "subagent_cancel" => Box::pin(subagent_cancel::run(host, job, stop)).await,
         other => Finished::failed(json!({
             "message": format!("This gateway does not know the job type {other:?}"),
             "job_type": other,
