@@ -1,13 +1,24 @@
 //! Brings the end of a subagent's run, which its own gateway only noted, to the backend.
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-use super::handlers::{Finished, Host};
+use super::handlers::{Finished, Host, run_finished};
 use super::journal::RunEnd;
 use super::patience::read;
 use super::run_event;
+use super::run_events::{self, Left};
 use crate::backend::{BackendError, Finalized};
-use crate::model::JobStatus;
+use crate::model::{RunId, SubagentId};
+
+/// Sends what a run told and nobody sent, however long the backend is away.
+pub(super) async fn send_events(host: &Host, subagent: &SubagentId, run: &RunId) {
+    let left = Left { subagent_id: subagent.clone(), run_id: run.clone() };
+    let ended = run_events::finish(host, &left, CancellationToken::new()).await;
+    if ended != run_events::Ended::Settled {
+        tracing::warn!(run_id = %run, "events of a subagent's run are left");
+    }
+}
 
 /// Finalises the run as it ended, appends the events that follow, and gives how the job ends:
 /// however long the backend is away. Done again after a crash, it does what is missing.
@@ -30,8 +41,8 @@ async fn append_events(host: &Host, end: &RunEnd) -> Result<(), BackendError> {
     let (subagent, run) = (&end.finalization.subagent_id, &end.finalization.run_id);
     for (event_type, payload) in &end.events {
         // A run has one of each of them, and may have got it before the crash.
-        if !run_event::is_among_last(host, run, event_type).await? {
-            let payload = Value::Object(payload.clone());
+        let payload = Value::Object(payload.clone());
+        if !run_event::is_among_last(host, run, event_type, &payload).await? {
             run_event::append(host, subagent, run, event_type, payload).await?;
         }
     }
@@ -59,23 +70,9 @@ fn is_shutdown(end: &RunEnd) -> bool {
 /// The end of the job; `stored` is the output that the backend has.
 fn finished(end: &RunEnd, stored: Option<Value>) -> Finished {
     if is_shutdown(end) {
-        return Finished::stopped();
-    }
-    let finalization = &end.finalization;
-    let failed = finalization.final_status == JobStatus::Failed;
-    let ours = || finalization.output.clone().or_else(|| finalization.failure_output.clone());
-    let output = if failed { None } else { stored.or_else(ours) };
-    let result = json!({
-        "subagent_id": finalization.subagent_id,
-        "status": finalization.final_status,
-        "output": output,
-        "error": finalization.final_error,
-    });
-    // A run that was cancelled is a job that was done.
-    if failed {
-        Finished { status: JobStatus::Failed, result, error: finalization.final_error.clone() }
+        Finished::stopped()
     } else {
-        Finished::completed(result)
+        run_finished(end.finalization.clone(), stored)
     }
 }
 
@@ -83,7 +80,7 @@ fn finished(end: &RunEnd, stored: Option<Value>) -> Finished {
 mod tests {
     use super::*;
     use crate::backend::Finalization;
-    use crate::model::{RunId, SubagentId};
+    use crate::model::JobStatus;
 
     fn end(final_status: JobStatus, error: Option<&str>) -> RunEnd {
         let envelope = || Some(json!({"content": "ours"}));

@@ -36,17 +36,22 @@ pub(super) async fn append(
     }
 }
 
-/// Whether an event of this type is among the last of a run.
+/// Whether an event of this type and from the same source is among the last of a run.
 pub(super) async fn is_among_last(
     host: &Host,
     run: &RunId,
     event_type: &str,
+    payload: &Value,
 ) -> Result<bool, BackendError> {
     let Some(last) = read(host, || host.api.last_event_sequence(run)).await? else {
         return Ok(false);
     };
     let rows = read(host, || host.api.run_events(run, last - LAST, last)).await?;
-    Ok(rows.iter().any(|row| is_type(row, event_type)))
+    let source = |payload: &Value| payload.get("source").cloned();
+    let is_same = |row: &Value| {
+        is_type(row, event_type) && row.get("payload").map(source) == Some(source(payload))
+    };
+    Ok(rows.iter().any(is_same))
 }
 
 fn is_type(row: &Value, event_type: &str) -> bool {

@@ -1,7 +1,5 @@
 //! The folders in which subagents run: those of dead runs go, those that are kept stay in bounds.
 
-use std::sync::Arc;
-
 use super::handlers::Host;
 use super::journal::SubagentWork;
 use crate::providers::{KeptBounds, bound_kept_dirs, remove_work_dir};
@@ -20,11 +18,10 @@ pub(super) async fn remove(host: &Host, work: &SubagentWork) {
 }
 
 /// Removes folders past their bounds, but none that a run is in. May be dropped at any time.
-pub(super) async fn bound(host: &Arc<Host>) {
-    let host = Arc::clone(host);
+pub(super) async fn bound(host: &Host) {
+    let (all, subagents) = (host.config.paths().work(WORK), host.subagents.clone());
     let bounded = tokio::task::spawn_blocking(move || {
-        let in_use = |subagent: &str| host.subagents.holds(subagent);
-        bound_kept_dirs(&host.config.paths().work(WORK), KeptBounds::USUAL, &in_use);
+        bound_kept_dirs(&all, KeptBounds::USUAL, &|subagent| subagents.holds(subagent));
     });
     bounded.await.ok();
 }

@@ -4,10 +4,10 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::handlers::Host;
+use super::handlers::{Host, run_context};
 use super::journal::Record;
 use super::patience::read;
-use super::run_event;
+use super::{run_end, run_event};
 use crate::backend::BackendError;
 use crate::model::{JobStatus, RunId, SubagentId, time};
 use crate::providers::agent::Envelope;
@@ -85,6 +85,8 @@ async fn fail(host: &Host, failure: &Failure) -> Result<(), BackendError> {
             return Ok(());
         }
         (Some(run), _) => {
+            // What the run told comes first.
+            run_end::send_events(host, id, &run).await;
             if read(host, || host.api.change_running_run(&run, id, &change)).await? {
                 append_event(host, failure, &run).await?;
             }
@@ -109,10 +111,10 @@ async fn was_failed_here(host: &Host, run: &RunId) -> Result<bool, BackendError>
 }
 
 async fn append_event(host: &Host, failure: &Failure, run: &RunId) -> Result<(), BackendError> {
-    if run_event::is_among_last(host, run, RUN_FAILED).await? {
+    let payload = json!({"reason": failure.error, "source": "gateway_job_failure"});
+    if run_event::is_among_last(host, run, RUN_FAILED, &payload).await? {
         return Ok(());
     }
-    let payload = json!({"reason": failure.error, "source": "gateway_job_failure"});
     run_event::append(host, &failure.subagent_id, run, RUN_FAILED, payload).await
 }
 
@@ -126,14 +128,11 @@ fn change(subagent: &Value, error: &str, now: &str) -> Value {
         "subagent_type": text(subagent, "subagent_type"),
         "last_run_at": now,
         "gateway_error": error,
-        "execution_lane": "cloud",
-        "execution_bridge": "gateway",
-        "execution_substrate": "gateway_host",
-        "trust_zone": "user_delegated_host",
-        "delegate_kind": "gateway_cli",
     });
-    if let Value::Object(of_failure) = of_failure {
-        metadata.extend(of_failure);
+    for fields in [of_failure, run_context()] {
+        if let Value::Object(fields) = fields {
+            metadata.extend(fields);
+        }
     }
     json!({
         "status": FAILED,

@@ -24,6 +24,7 @@ use crate::observe::Redactor;
 use crate::providers::{ModelCheck, Roster};
 
 pub(crate) use model_run::WORK as MODEL_WORK;
+pub(super) use subagent_run::{context as run_context, finished as run_finished};
 
 /// What handlers need of the host they run on.
 #[derive(Debug)]

@@ -81,6 +81,7 @@ async fn finish(host: &Host, record: &Record) -> Completion {
 
 /// The events that wait come first; then the run's end, if it had one.
 async fn finish_run(host: &Host, work: &SubagentWork) -> Option<Finished> {
+    run_end::send_events(host, &work.subagent_id, &work.run_id).await;
     match &work.end {
         Some(end) => Some(run_end::bring(host, end).await),
         None => None,

@@ -28,12 +28,11 @@ use crate::jobs::subagents::ActiveRun;
 use crate::model::{Job, JobStatus};
 use crate::providers;
 use course::{Course, shut_down};
+pub(in crate::jobs) use finalise::finished;
+pub(in crate::jobs) use metadata::context;
 use policy::FullControl;
 use request::Config;
 use target::{Asked, Target, asked, refuse};
-
-/// The kind of work dirs.
-const WORK: &str = "subagents";
 
 /// A run that was accepted.
 struct Prepared {
