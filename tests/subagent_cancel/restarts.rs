@@ -83,6 +83,54 @@ async fn a_run_that_had_ended_is_finalised_as_it_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn events_that_waited_when_the_gateway_was_killed_come_once_and_the_last_one_last() {
+    let mut scene = Scene::with_act(&Agent::structured("codex")).await;
+    let subject = scene.add("codex_gateway", "running");
+    let away = Fault::Answer(503, "application/json", "{}".to_owned());
+    scene.fault("POST /subagent_run_events", away);
+    let job = scene.start(&subject).await;
+    let rows = scene.ended(&subject, "completed").await;
+    assert!(rows.events.is_empty(), "{rows:?}");
+    let spool = scene.paired.machine.dir().join(format!("jobs/events/{}.jsonl", subject.run));
+    wait_until("the last event to be on disk", || async {
+        std::fs::read_to_string(&spool).ok()?.contains("run_completed").then_some(())
+    })
+    .await;
+    scene.paired.gateway.kill().await;
+    scene.middle.heal();
+    let _again = scene.paired.machine.start().await;
+    let row = scene.control.ended(&job).await;
+    assert_eq!((&row["status"], &row["error"]), (&json!("completed"), &json!(null)), "{row}");
+    let rows = scene.rows(&subject);
+    rows.last_event("run_completed");
+    let types = rows.event_types();
+    assert_eq!(types[..2], ["run_started", "run_progress"], "{types:?}");
+    assert!(types.contains(&"message"), "{types:?}");
+    assert_eq!(types.iter().filter(|kind| **kind == "run_completed").count(), 1, "{types:?}");
+    assert!(!spool.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_that_nobody_used_for_long_go_at_the_start() {
+    let mut scene = Scene::new().await;
+    scene.paired.gateway.kill().await;
+    let kept = scene.paired.machine.dir().join("work/subagents");
+    for (name, days) in [("long-ago", 31), ("lately", 29)] {
+        let dir = kept.join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("made"), "by the agent").unwrap();
+        let at = std::time::SystemTime::now() - std::time::Duration::from_hours(24 * days);
+        std::fs::File::open(&dir).unwrap().set_modified(at).unwrap();
+    }
+    let _again = scene.paired.machine.start().await;
+    wait_until("the old folder to go", || async {
+        (!kept.join("long-ago").exists()).then_some(())
+    })
+    .await;
+    assert!(kept.join("lately/made").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_was_claimed_but_not_begun_fails_its_run_too() {
     let mut scene = Scene::with_act(&Agent::structured("codex")).await;
     let subject = scene.add("codex_gateway", "running");

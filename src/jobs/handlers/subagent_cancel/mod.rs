@@ -25,7 +25,7 @@ use verdict::Request;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often rows that change under way are read again.
 const ROUNDS: usize = 5;
-/// PostgreSQL's word for a text that is no id at all.
+/// The code for a text that is no id at all.
 const NO_UUID: &str = "22P02";
 
 pub(super) async fn run(host: &Host, job: &Job, stop: &JobStop) -> Finished {
