@@ -17,6 +17,7 @@ mod queue;
 mod report;
 mod run_end;
 mod run_event;
+mod run_events;
 mod stop;
 mod subagent_dirs;
 mod subagent_failure;
