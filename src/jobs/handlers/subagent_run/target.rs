@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::jobs::handlers::Finished;
 use crate::model::{GatewayId, JobStatus, RunId, SubagentId};
-use crate::providers::{self, ProviderId};
+use crate::providers::{self, Provider, ProviderId};
 
 /// What the payload names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Asked {
         let failed = |message: &str| refuse(JobStatus::Failed, message, json!({}));
         let prompt = prompt.ok_or_else(|| failed("The subagent's input has no prompt"))?;
         let session = metadata.get("session_id").and_then(text_of);
-        let continues = providers::by_id(provider).is_some_and(|one| one.continues_sessions());
+        let continues = providers::by_id(provider).is_some_and(Provider::continues_sessions);
         if session.is_some() && !continues {
             let title = provider.title();
             return Err(failed(&format!("{title} cannot go on with an earlier session")));
@@ -173,14 +173,9 @@ pub(super) const CANCELLED: &str = "Cancelled";
 
 fn provider_of(row: &Value) -> Result<(ProviderId, String), Finished> {
     let named = row.get("subagent_type").and_then(Value::as_str).unwrap_or_default();
-    let provider = match named {
-        "claude_code_gateway" => ProviderId::ClaudeCode,
-        "codex_gateway" => ProviderId::Codex,
-        "gemini_gateway" => ProviderId::Gemini,
-        _ => {
-            let message = format!("This gateway does not know the subagent type {named:?}");
-            return Err(refuse(JobStatus::Failed, &message, json!({"subagent_type": named})));
-        }
+    let Some(provider) = ProviderId::of_subagent_type(named) else {
+        let message = format!("This gateway does not know the subagent type {named:?}");
+        return Err(refuse(JobStatus::Failed, &message, json!({"subagent_type": named})));
     };
     Ok((provider, named.to_owned()))
 }
@@ -193,10 +188,7 @@ pub(super) fn text_of(value: &Value) -> Option<String> {
 
 /// A number or a numeric text.
 fn whole_number(value: &Value) -> Option<i64> {
-    match value {
-        Value::String(text) => text.trim().parse().ok(),
-        other => other.as_i64(),
-    }
+    value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
 fn object(value: Option<&Value>) -> Map<String, Value> {
