@@ -79,7 +79,9 @@ pub(super) async fn run(
 
 /// The last event is in the table before the job ends.
 async fn settle(events: run_events::RunEvents) {
-    if events.settled().await {
+    let is_told = events.settled().await;
+    tracing::debug!(figures = ?events.figures(), is_told, "the run's events");
+    if is_told {
         events.remove().await;
     }
 }
