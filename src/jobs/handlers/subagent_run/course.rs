@@ -97,6 +97,14 @@ impl Course<'_> {
         self.events.tell(event_type, payload).await;
     }
 
+    /// The last events; that of a cancel comes before them.
+    async fn tell_last(&self, events: Vec<Event>) {
+        self.prepared.active.announced().await;
+        for event in events {
+            self.tell(event).await;
+        }
+    }
+
     /// Why the run is not even to be started.
     fn cancelled_before(&self) -> Option<String> {
         self.prepared.target.pending_cancel().or_else(|| self.cancel_reason())
@@ -189,7 +197,7 @@ impl Course<'_> {
         let (of_run, of_subagent) = (body(about.run()), body(about.over_own()));
         let written = shutdown::end_rows(self.host, target, &of_run, &of_subagent).await;
         match written {
-            Ok(true) => self.tell(finalise::failed_before(&error)).await,
+            Ok(true) => self.tell_last(vec![finalise::failed_before(&error)]).await,
             Ok(false) => tracing::info!("the run ended otherwise before it was tried"),
             Err(error) => tracing::error!(%error, "the run's failure is not written"),
         }
@@ -355,11 +363,7 @@ impl Course<'_> {
     ) -> Finished {
         match told {
             Ok(Finalized::Written(stored)) => {
-                // The event of a cancel comes before them.
-                self.prepared.active.announced().await;
-                for event in events {
-                    self.tell(event).await;
-                }
+                self.tell_last(events).await;
                 finalise::finished(end, stored)
             }
             Ok(Finalized::Otherwise(status)) => {
@@ -379,9 +383,7 @@ impl Course<'_> {
     /// The gateway goes and does not wait any longer.
     async fn called_off(&self) -> Finished {
         let called_off = shutdown::call_off(self.host, self.progress, &self.prepared.asked).await;
-        for event in called_off.events {
-            self.tell(event).await;
-        }
+        self.tell_last(called_off.events).await;
         called_off.finished
     }
 }
