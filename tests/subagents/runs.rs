@@ -107,16 +107,7 @@ async fn the_next_run_goes_on_with_the_session_in_the_same_folder() {
     scene.agent.acts(&format!("pwd >> \"$here/folders\"\n{}", stream(&conversation())));
     let one = scene.subagent(&json!({})).await;
     assert_eq!(scene.job(&one).await["status"], "completed");
-    let next = Subagent { run_id: uuid::Uuid::new_v4().to_string(), ..one.clone() };
-    scene.sql(&format!(
-        "INSERT INTO subagent_runs (id, subagent_id, team_id, gateway_id, run_sequence, prompt, \
-             created_at) SELECT '{0}', id, team_id, gateway_id, 2, 'And now?', 2 FROM subagents \
-             WHERE id = '{1}'; \
-         UPDATE subagents SET status = 'running', output = NULL, input = json_object('query', \
-             'And now?', 'run_id', '{0}', 'run_sequence', '2'), \
-             metadata = json_set(metadata, '$.current_run_id', '{0}') WHERE id = '{1}'",
-        next.run_id, next.id
-    ));
+    let next = again(&scene, &one, 2);
     let job = scene.job(&next).await;
     assert_eq!(job["status"], "completed", "{job}");
     let folders = std::fs::read_to_string(scene.agent.path("folders")).unwrap();
@@ -129,6 +120,45 @@ async fn the_next_run_goes_on_with_the_session_in_the_same_folder() {
     let rows = scene.rows(&next);
     assert_eq!(rows.subagent["metadata"]["current_run_sequence"], 2);
     assert_eq!(rows.run["metadata"]["run_sequence"], 2);
+}
+
+/// The same subagent's next run.
+fn again(scene: &Scene, one: &Subagent, sequence: u32) -> Subagent {
+    let next = Subagent { run_id: uuid::Uuid::new_v4().to_string(), ..one.clone() };
+    scene.sql(&format!(
+        "INSERT INTO subagent_runs (id, subagent_id, team_id, gateway_id, run_sequence, prompt, \
+             created_at) SELECT '{0}', id, team_id, gateway_id, {sequence}, 'And now?', {sequence} \
+             FROM subagents WHERE id = '{1}'; \
+         UPDATE subagents SET status = 'running', output = NULL, input = json_object('query', \
+             'And now?', 'run_id', '{0}', 'run_sequence', '{sequence}'), \
+             metadata = json_set(metadata, '$.current_run_id', '{0}') WHERE id = '{1}'",
+        next.run_id, next.id
+    ));
+    next
+}
+
+/// The CLI keeps sessions as long as it likes; a subagent must not fail for ever for want of one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_gone_fails_one_run_and_is_forgotten() {
+    let scene = Scene::new().await;
+    let one = scene.subagent(&json!({})).await;
+    assert_eq!(scene.job(&one).await["status"], "completed");
+    assert_eq!(scene.rows(&one).subagent["metadata"]["session_id"], SESSION);
+    let gone = json!({
+        "type": "result", "subtype": "error_during_execution", "is_error": true, "num_turns": 0,
+        "session_id": SESSION, "errors": ["No conversation found with session ID: 1"],
+    });
+    scene.agent.acts(&format!("{}\nexit 1", stream(&[gone])));
+    let next = again(&scene, &one, 2);
+    let job = scene.job(&next).await;
+    assert_eq!(job["status"], "failed", "{job}");
+    assert!(job["error"].as_str().unwrap().contains("No conversation found"), "{job}");
+    assert_eq!(scene.rows(&next).subagent["metadata"]["session_id"], Value::Null);
+    scene.agent.acts(&stream(&conversation()));
+    let third = again(&scene, &one, 3);
+    assert_eq!(scene.job(&third).await["status"], "completed");
+    let calls = scene.agent.calls();
+    assert!(!calls.last().unwrap().contains("--resume"), "{calls:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,7 +80,8 @@ pub struct AgentOutcome {
     pub result: Result<Envelope, Failure>,
     /// What the CLI says of itself, for the subagent's metadata: `session_id`, `total_cost_usd`,
     /// `usage`, `model_usage`, `permission_denials`, those that there are. There after failures
-    /// too: a session that failed can be continued.
+    /// too: a session that failed can be continued. A null `session_id`: the one that was to be
+    /// continued does not exist.
     pub metadata: Map<String, Value>,
     /// Why the output could not be read the way it was asked for, when it could not.
     pub parse_error: Option<String>,

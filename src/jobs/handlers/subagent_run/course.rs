@@ -85,7 +85,13 @@ impl Course<'_> {
         if let Some(reason) = self.cancel_reason() {
             return self.end(&ran, Verdict::Cancelled(reason)).await;
         }
-        let run = self.carry_out(&call).await;
+        let mut run = self.carry_out(&call).await;
+        if let Ok(run) = &mut run
+            && call.request.resume != self.prepared.target.session
+        {
+            // That another session does not exist says nothing about the subagent's own.
+            run.outcome.metadata.retain(|name, value| name != "session_id" || !value.is_null());
+        }
         self.after(ran, run).await
     }
 

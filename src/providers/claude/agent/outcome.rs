@@ -62,6 +62,11 @@ pub(super) fn of_text(left: &Left) -> Verdict {
     (Ok(Envelope::new(text.into(), ContentType::Text)), None)
 }
 
+/// The session that was to be continued does not exist.
+pub(super) fn is_session_gone(verdict: &Result<Envelope, Failure>) -> bool {
+    verdict.as_ref().is_err_and(|failure| failure.message.contains("No conversation found"))
+}
+
 /// What the CLI says of itself. `session`: the one that it said it began.
 pub(super) fn metadata(
     result: Option<&Map<String, Value>>,

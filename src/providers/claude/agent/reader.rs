@@ -94,7 +94,10 @@ impl AgentReader for Reader {
                 outcome::without_result(left, self.seen || !left.stdout.trim().is_empty())
             }
         };
-        let metadata = outcome::metadata(result, self.session.as_deref());
+        let mut metadata = outcome::metadata(result, self.session.as_deref());
+        if self.session.is_none() && outcome::is_session_gone(&verdict) {
+            metadata.insert("session_id".to_owned(), Value::Null);
+        }
         AgentOutcome { result: verdict, metadata, parse_error }
     }
 }
