@@ -29,6 +29,8 @@ mod hard_ends;
 mod install;
 #[path = "real_clis/list.rs"]
 mod list;
+#[path = "real_clis/model_run.rs"]
+mod model_run;
 #[path = "real_clis/scene.rs"]
 mod scene;
 #[path = "real_clis/stories.rs"]
