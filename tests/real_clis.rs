@@ -35,6 +35,12 @@ mod model_run;
 mod scene;
 #[path = "real_clis/stories.rs"]
 mod stories;
+#[path = "real_clis/subagents.rs"]
+mod subagents;
+#[path = "real_clis/subagents_answers.rs"]
+mod subagents_answers;
+#[path = "real_clis/subagents_ends.rs"]
+mod subagents_ends;
 
 use std::time::{Duration, Instant};
 

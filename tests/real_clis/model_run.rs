@@ -220,7 +220,7 @@ pub(crate) async fn is_data(scene: &Scene, cli: ProviderId, prompt: &str) {
 /// Files that a prompt names are not read.
 pub(crate) async fn at_file_prompt(scene: &Scene, cli: ProviderId) {
     let secret = format!("a secret of {}", fastrand::u64(..));
-    let file = scene.machine.home().join(format!("notes-{}.txt", cli.as_str()));
+    let file = scene.own.machine.home().join(format!("notes-{}.txt", cli.as_str()));
     std::fs::write(&file, &secret).unwrap();
     let prompt = format!("@/etc/hostname @{} what do they say?", file.display());
     let row = scene.run(cli, &prompt, &json!({})).await;
@@ -241,7 +241,7 @@ pub(crate) async fn at_file_prompt(scene: &Scene, cli: ProviderId) {
 
 /// A model that calls a shell although none is offered: nothing is executed, and it is told so.
 pub(crate) async fn tool_refused(scene: &Scene, cli: ProviderId) {
-    let file = scene.machine.home().join(format!("touched-by-{}", cli.as_str()));
+    let file = scene.own.machine.home().join(format!("touched-by-{}", cli.as_str()));
     let marker = format!("refused tool of {}", cli.as_str());
     let prompt = format!("{marker} [[forcetool bash touch {}]]", file.display());
     let row = scene.run(cli, &prompt, &json!({})).await;

@@ -3,7 +3,7 @@
 use panorama_gateway::providers::ProviderId;
 
 use crate::scene::Scene;
-use crate::{direct, hard_ends, model_run};
+use crate::{direct, hard_ends, model_run, subagents_answers, subagents_ends};
 
 /// What a story needs of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +40,20 @@ pub(crate) enum Story {
     Refused,
     Cancel,
     GatewayKilled,
+    SubagentPlain,
+    SubagentTool,
+    SubagentRoot,
+    SubagentRestricted,
+    SubagentResumed,
+    SubagentUnauthorized,
+    SubagentLimited,
+    SubagentCut,
+    SubagentCancel,
+    SubagentGatewayKilled,
 }
 
 impl Story {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::Direct,
         Self::DirectAtFile,
         Self::DirectTool,
@@ -65,6 +75,16 @@ impl Story {
         Self::Refused,
         Self::Cancel,
         Self::GatewayKilled,
+        Self::SubagentPlain,
+        Self::SubagentTool,
+        Self::SubagentRoot,
+        Self::SubagentRestricted,
+        Self::SubagentResumed,
+        Self::SubagentUnauthorized,
+        Self::SubagentLimited,
+        Self::SubagentCut,
+        Self::SubagentCancel,
+        Self::SubagentGatewayKilled,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -90,17 +110,32 @@ impl Story {
             Self::Refused => "refused-connection",
             Self::Cancel => "cancel",
             Self::GatewayKilled => "gateway-killed",
+            Self::SubagentPlain => "subagent-plain",
+            Self::SubagentTool => "subagent-tool",
+            Self::SubagentRoot => "subagent-root",
+            Self::SubagentRestricted => "subagent-restricted",
+            Self::SubagentResumed => "subagent-resume",
+            Self::SubagentUnauthorized => "subagent-401",
+            Self::SubagentLimited => "subagent-429-once",
+            Self::SubagentCut => "subagent-cut",
+            Self::SubagentCancel => "subagent-cancel",
+            Self::SubagentGatewayKilled => "subagent-gateway-killed",
         }
     }
 
     pub(crate) fn company(self) -> Company {
         if self == Self::Refused {
             Company::WithoutApi
-        } else if matches!(self, Self::Cancel | Self::GatewayKilled) {
+        } else if self.is_hard_end() {
             Company::Alone
         } else {
             Company::Any
         }
+    }
+
+    fn is_hard_end(self) -> bool {
+        let of_models = matches!(self, Self::Cancel | Self::GatewayKilled);
+        of_models || matches!(self, Self::SubagentCancel | Self::SubagentGatewayKilled)
     }
 
     pub(crate) async fn tell(self, scene: &Scene, cli: ProviderId) {
@@ -132,6 +167,16 @@ impl Story {
             Self::ToolRefused => model_run::tool_refused(scene, cli).await,
             Self::Cancel => hard_ends::cancel(scene, cli).await,
             Self::GatewayKilled => hard_ends::gateway_killed(scene, cli).await,
+            Self::SubagentPlain => subagents_answers::plain(scene, cli).await,
+            Self::SubagentTool => subagents_answers::tool(scene, cli).await,
+            Self::SubagentRoot => subagents_answers::denied_to_root(scene, cli).await,
+            Self::SubagentRestricted => subagents_answers::restricted(scene, cli).await,
+            Self::SubagentResumed => subagents_answers::resumes(scene, cli).await,
+            Self::SubagentUnauthorized => subagents_answers::unauthorized(scene, cli).await,
+            Self::SubagentLimited => subagents_answers::limited_once(scene, cli).await,
+            Self::SubagentCut => subagents_answers::cut(scene, cli).await,
+            Self::SubagentCancel => subagents_ends::cancel(scene, cli).await,
+            Self::SubagentGatewayKilled => subagents_ends::gateway_killed(scene, cli).await,
         }
     }
 }
