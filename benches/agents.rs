@@ -94,7 +94,7 @@ fn decode() {
         };
         let plan = provider.plan(&request, &installed(provider)).unwrap();
         // Half of it is characters that JSON escapes twice.
-        let items = "a\"b\n".repeat(BYTES / 12);
+        let items = "a\"b\n".repeat(BYTES / 9);
         let answer = json!({ "items": items }).to_string();
         let (stdout, file) = match provider.id() {
             ProviderId::ClaudeCode => (

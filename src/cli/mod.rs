@@ -19,6 +19,7 @@ mod identity;
 mod instance;
 mod logs;
 mod pair;
+mod printable;
 mod progress;
 mod sandbox;
 mod socket;

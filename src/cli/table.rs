@@ -3,6 +3,8 @@
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
+use super::printable;
+
 /// Columns under headings, without lines; blanks at the ends of lines are left out.
 pub(crate) fn text<const N: usize>(headings: [&str; N], rows: Vec<[String; N]>) -> String {
     let mut table = Table::new();
@@ -14,9 +16,14 @@ pub(crate) fn text<const N: usize>(headings: [&str; N], rows: Vec<[String; N]>) 
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// Indented JSON.
+/// Indented JSON; what is in it does not steer a terminal.
 pub(crate) fn json(value: &Value) -> String {
-    format!("{value:#}")
+    printable::json(&format!("{value:#}"))
+}
+
+/// The same on one line.
+pub(crate) fn json_line(value: &Value) -> String {
+    printable::json(&value.to_string())
 }
 
 #[cfg(test)]

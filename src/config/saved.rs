@@ -46,6 +46,12 @@ impl SavedConfig {
         self.fields.get("full_control_enabled").and_then(Value::as_bool).unwrap_or(false)
     }
 
+    /// The machine's provisioning has named it a managed guest.
+    pub fn is_guest(&self) -> bool {
+        let guest = self.value("vmGuest").and_then(|guest| guest.get("vmId"));
+        guest.and_then(Value::as_str).is_some_and(|id| !id.is_empty())
+    }
+
     /// Sets a field.
     pub fn set(&mut self, name: &str, value: impl Into<Value>) {
         self.fields.insert(name.to_owned(), value.into());

@@ -37,6 +37,11 @@ impl<'a> Progress<'a> {
         self.record.lock().await.subagent = Some(SubagentWork { subagent_id, run_id, end: None });
     }
 
+    /// The run that the job is for, once it is known.
+    pub(super) async fn subagent(&self) -> Option<SubagentWork> {
+        self.record.lock().await.subagent.clone()
+    }
+
     /// The run is over, and this is its end: kept before the backend is told. An error means that
     /// it is in memory only.
     pub(super) async fn run_ended(&self, end: &RunEnd) -> Result<(), JournalError> {

@@ -79,6 +79,11 @@ impl Subagents {
         Met::Nothing
     }
 
+    /// Whether a run of this subagent is in hand.
+    pub(crate) fn holds(&self, subagent: &str) -> bool {
+        self.lock().runs.keys().any(|(id, _)| id.as_str() == subagent)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         // Whoever panicked with it had written each of its fields whole.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)

@@ -44,7 +44,7 @@ pub fn object(text: &str) -> Option<Map<String, Value>> {
 }
 
 /// What stands between the first fence and the next one.
-fn fenced(text: &str) -> Option<&str> {
+pub fn fenced(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("```")?;
     let (_language, rest) = rest.split_once('\n')?;
     let (block, _) = rest.split_once("```")?;

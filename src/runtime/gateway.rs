@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use secrecy::ExposeSecret;
-use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -268,6 +267,7 @@ impl Gateway {
             caller_umask: self.options.caller_umask,
             providers: Arc::clone(&self.shared.providers),
             subagents: Subagents::default(),
+            live_events: settings.live_events.value,
         });
         Ok(Identity {
             shared: Arc::clone(&self.shared),
@@ -278,7 +278,7 @@ impl Gateway {
                 .environment
                 .get("PANORAMA_VM_IMAGE_REFERENCE")
                 .map(str::to_owned),
-            is_guest: is_guest(&saved),
+            is_guest: saved.is_guest(),
             occasion,
         })
     }
@@ -447,15 +447,6 @@ fn claim_instance(config: &ConfigStore) -> Result<FileLock, StartError> {
         Err(LockError::Held) => Err(StartError::AlreadyRunning { pid }),
         Err(LockError::Fs(error)) => Err(ConfigError::from(error).into()),
     }
-}
-
-/// The machine's provisioning has named it a guest.
-fn is_guest(saved: &SavedConfig) -> bool {
-    let guest = saved.value("vmGuest");
-    guest
-        .and_then(|guest| guest.get("vmId"))
-        .and_then(Value::as_str)
-        .is_some_and(|id| !id.is_empty())
 }
 
 /// A flag, else what the pairing in force was made with.

@@ -1,5 +1,7 @@
 //! The admin API from the other side: what the `sandbox` commands call.
 
+mod subagents;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,6 +16,8 @@ use super::secrets::{Secrets, SecretsError};
 use super::server::ServerRecord;
 use crate::fs::{self, FsError};
 use crate::model::JobStatus;
+
+pub use subagents::{NewRun, NewSubagent, StartedRun};
 
 const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(2);
 /// Longer than the longest long poll.

@@ -22,6 +22,7 @@ const COMMANDS: &[&str] = &[
     "sandbox submit",
     "sandbox submit shell-exec",
     "sandbox submit model-run",
+    "sandbox submit subagent",
     "sandbox submit diagnostic",
     "sandbox jobs",
     "sandbox job",

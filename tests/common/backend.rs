@@ -34,6 +34,25 @@ pub(crate) enum Fault {
     LostRequest,
     /// Forwarded, and the answer is changed: query, JSON.
     Changed(fn(&str, &mut serde_json::Value)),
+    /// Forwarded, after this was done.
+    After(Hook),
+}
+
+/// Something that a test does while a request is on its way.
+#[derive(Clone)]
+pub(crate) struct Hook(pub(crate) Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+impl Fault {
+    /// See [`Self::After`].
+    pub(crate) fn after(act: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::After(Hook(Arc::new(act)))
+    }
 }
 
 #[derive(Clone)]
@@ -193,6 +212,10 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
         None => forward(&shared, &parts, body).await,
         Some(Fault::Slow(pause)) => {
             tokio::time::sleep(pause).await;
+            forward(&shared, &parts, body).await
+        }
+        Some(Fault::After(hook)) => {
+            (hook.0)();
             forward(&shared, &parts, body).await
         }
         Some(Fault::Answer(status, content_type, text)) => {

@@ -17,4 +17,5 @@ mod realtime;
 mod refusals;
 mod storage;
 mod strangers;
+mod subagents;
 mod tables;

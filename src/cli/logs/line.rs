@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::cli::args::Level;
+use crate::cli::printable;
 use crate::model::time;
 
 /// Which lines are shown.
@@ -67,7 +68,7 @@ fn level(word: &str) -> Option<Level> {
 
 /// `2026-01-01T00:00:00.000Z INFO job{id=…}: message key=value`.
 pub(super) fn render(line: &str) -> String {
-    let Some(mut event) = Event::parse(line) else { return printable(line) };
+    let Some(mut event) = Event::parse(line) else { return printable::line(line) };
     let mut shown = String::new();
     if let Some(at) = event.at {
         event.fields.shift_remove("timestamp");
@@ -89,7 +90,8 @@ pub(super) fn render(line: &str) -> String {
     for field in &event.fields {
         let _infallible = write!(shown, " {}", pair(field));
     }
-    printable(&shown)
+    // A log may hold what a job or a backend said.
+    printable::line(&shown)
 }
 
 fn pair((name, value): (&String, &Value)) -> String {
@@ -99,17 +101,6 @@ fn pair((name, value): (&String, &Value)) -> String {
         }
         Some(_) | None => format!("{name}={value}"),
     }
-}
-
-/// A log may hold what a job or a backend said: it must not steer the reader's terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let escaped = c.is_control() && c != '\t';
-            let plain = (!escaped).then_some(c);
-            plain.into_iter().chain(c.escape_default().take(if escaped { 16 } else { 0 }))
-        })
-        .collect()
 }
 
 #[cfg(test)]

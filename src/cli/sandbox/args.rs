@@ -23,7 +23,7 @@ pub(crate) enum SandboxCommand {
     Jobs(JobsArgs),
     /// Show a job
     Job(JobArgs),
-    /// Call a job off
+    /// Call a job or a subagent's run off
     Cancel(CancelArgs),
     /// List gateways
     Gateways(GatewaysArgs),
@@ -85,6 +85,8 @@ pub(crate) enum SubmitCommand {
     ShellExec(ShellExecArgs),
     /// One answer of a model, by an agent CLI on the gateway's machine
     ModelRun(ModelRunArgs),
+    /// A coding agent on the gateway's machine: a new one, or another prompt for one
+    Subagent(SubagentArgs),
     /// A check of the gateway
     Diagnostic(DiagnosticArgs),
 }
@@ -150,6 +152,44 @@ pub(crate) struct ModelRunArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct SubagentArgs {
+    #[command(flatten)]
+    pub submit: SubmitCommon,
+    /// Show the conversation as it happens; exit 0, 1 (failed) or 130 (cancelled)
+    #[arg(long, conflicts_with = "wait")]
+    pub follow: bool,
+    /// Which agent: claude, codex or gemini [default: claude]
+    #[arg(long = "type", value_name = "AGENT", value_parser = provider)]
+    pub kind: Option<ProviderId>,
+    /// Go on with this subagent; options that are left out stay as they were
+    #[arg(long = "continue", value_name = "SUBAGENT_ID", conflicts_with_all = ["kind", "gateway"])]
+    pub continued: Option<String>,
+    /// The model [default: the agent's own]
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Ask for machine control; host and team must allow it
+    #[arg(long)]
+    pub full_control: bool,
+    /// The form of the answer: text, json or stream-json
+    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json", "stream-json"],
+          hide_possible_values = true)]
+    pub output_format: Option<String>,
+    /// The tools that it may use, e.g. Read,WebSearch
+    #[arg(long, value_name = "TOOLS", value_delimiter = ',')]
+    pub allowed_tools: Vec<String>,
+    /// A system text
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// The time limit in milliseconds [default: 30 minutes]
+    #[arg(long = "timeout", visible_alias = "timeout-ms", value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout_ms: Option<u64>,
+    /// The prompt; without one, or with `-`, it is read from stdin
+    #[arg(value_name = "PROMPT")]
+    pub prompt: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DiagnosticArgs {
     #[command(flatten)]
     pub submit: SubmitCommon,
@@ -174,7 +214,7 @@ pub(crate) struct JobArgs {
     pub common: Common,
     /// The job
     pub id: String,
-    /// Wait for its end
+    /// Wait for its end; of a subagent's run show the conversation
     #[arg(long)]
     pub follow: bool,
 }
@@ -183,7 +223,7 @@ pub(crate) struct JobArgs {
 pub(crate) struct CancelArgs {
     #[command(flatten)]
     pub common: Common,
-    /// The job
+    /// The job, or the subagent
     pub id: String,
 }
 

@@ -1,13 +1,13 @@
-//! `sandbox jobs`, `job`, `cancel`.
+//! `sandbox jobs`, `job`.
 
 use serde_json::Value;
 
-use super::args::{CancelArgs, JobArgs, JobsArgs};
-use super::client;
+use super::args::{JobArgs, JobsArgs};
 use super::outcome::{self, text};
+use super::{client, follow};
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Outcome};
-use crate::cli::table;
+use crate::cli::{printable, table};
 
 /// `jobs`.
 pub(super) async fn list(context: &Context, args: &JobsArgs) -> Outcome {
@@ -26,9 +26,9 @@ pub(super) async fn list(context: &Context, args: &JobsArgs) -> Outcome {
 
 fn row(job: &Value) -> [String; 5] {
     let error: String = text(job, "error").split_whitespace().collect::<Vec<_>>().join(" ");
-    let error = error.chars().take(60).collect();
-    let field = |name| text(job, name).to_owned();
-    [field("id"), field("job_type"), field("status"), field("created_at"), error]
+    let error = error.chars().take(60).collect::<String>();
+    let field = |name| printable::line(text(job, name));
+    [field("id"), field("job_type"), field("status"), field("created_at"), printable::line(&error)]
 }
 
 /// `job`.
@@ -36,21 +36,13 @@ pub(super) async fn show(context: &Context, args: &JobArgs) -> Outcome {
     let client = client(context, &args.common).await?;
     let mut job = client.job(&args.id).await?;
     if args.follow {
+        if let Some((_, run_id)) = follow::run_of(&job) {
+            let run_id = run_id.to_owned();
+            return follow::conversation(context, &client, job, &run_id, &args.common).await;
+        }
         job = outcome::follow(&client, &context.ui, job).await?;
     }
     // A row has too many fields for anything but JSON.
     context.ui.out(&table::json(&job))?;
-    Ok(Exit::Done)
-}
-
-/// `cancel`.
-pub(super) async fn cancel(context: &Context, args: &CancelArgs) -> Outcome {
-    let client = client(context, &args.common).await?;
-    let job = client.cancel_job(&args.id).await?;
-    if args.common.json {
-        context.ui.out(&table::json(&job))?;
-    } else {
-        context.ui.out(&format!("Job {} is {}.", args.id, text(&job, "status")))?;
-    }
     Ok(Exit::Done)
 }

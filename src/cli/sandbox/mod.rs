@@ -1,11 +1,15 @@
 //! `sandbox …`: the embedded control plane and its admin calls.
 
 pub(crate) mod args;
+mod cancel;
 mod code;
+mod conversation;
+mod follow;
 mod jobs;
 mod model_run;
 mod outcome;
 mod serve;
+mod subagent;
 mod submit;
 mod team;
 mod up;
@@ -23,6 +27,8 @@ use crate::sandbox::{AdminClient, AdminClientError, Server, ServerError};
 
 /// Where a sandbox listens unless told otherwise.
 pub(crate) const LISTEN: &str = "127.0.0.1:54321";
+/// The exit status of what Ctrl-C ended, or an operator.
+const INTERRUPTED: u8 = 130;
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, command: &SandboxCommand) -> Outcome {
@@ -36,12 +42,15 @@ pub(crate) fn run(context: &Context, command: &SandboxCommand) -> Outcome {
         SandboxCommand::Submit(SubmitCommand::ModelRun(args)) => {
             asynchronous::short(model_run::submit(context, args))?
         }
+        SandboxCommand::Submit(SubmitCommand::Subagent(args)) => {
+            asynchronous::short(subagent::submit(context, args))?
+        }
         SandboxCommand::Submit(SubmitCommand::Diagnostic(args)) => {
             asynchronous::short(submit::diagnostic(context, args))?
         }
         SandboxCommand::Jobs(args) => asynchronous::short(jobs::list(context, args))?,
         SandboxCommand::Job(args) => asynchronous::short(jobs::show(context, args))?,
-        SandboxCommand::Cancel(args) => asynchronous::short(jobs::cancel(context, args))?,
+        SandboxCommand::Cancel(args) => asynchronous::short(cancel::run(context, args))?,
         SandboxCommand::Gateways(args) => asynchronous::short(team::gateways(context, args))?,
         SandboxCommand::FullControl(args) => {
             asynchronous::short(team::full_control(context, args))?
@@ -102,7 +111,13 @@ impl From<AdminClientError> for Failure {
                 "gateway_not_found" => {
                     failure.hint("`panorama-gateway sandbox gateways` lists them")
                 }
-                "job_is_over" => {
+                "subagent_not_found" => {
+                    failure.hint("`panorama-gateway sandbox job` shows which a job is about")
+                }
+                "subagent_is_running" => {
+                    failure.hint("wait for it, or `panorama-gateway sandbox cancel` it")
+                }
+                "job_is_over" | "run_not_running" => {
                     failure.hint("there is nothing to call off: `panorama-gateway sandbox jobs`")
                 }
                 _ => failure.hint("correct the request; the sandbox's log says more"),
@@ -126,7 +141,16 @@ mod tests {
 
     #[test]
     fn every_refusal_says_what_to_do() {
-        for code in ["no_gateway", "gateway_not_found", "job_not_found", "job_is_over", "other"] {
+        for code in [
+            "no_gateway",
+            "gateway_not_found",
+            "job_not_found",
+            "job_is_over",
+            "subagent_not_found",
+            "subagent_is_running",
+            "run_not_running",
+            "other",
+        ] {
             let failure = Failure::from(AdminClientError::Refused {
                 status: 400,
                 code: code.to_owned(),

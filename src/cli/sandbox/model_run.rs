@@ -18,7 +18,7 @@ const LONGEST_INPUT: u64 = 16 << 20;
 
 /// Submits the job, and waits for the answer when asked to.
 pub(super) async fn submit(context: &Context, args: &ModelRunArgs) -> Outcome {
-    let prompt = prompt(args)?;
+    let prompt = prompt(args.prompt.as_deref())?;
     let schema = args.schema.as_deref().map(schema).transpose()?;
     let client = client(context, &args.submit.common).await?;
     let job = NewJob {
@@ -59,8 +59,9 @@ fn payload(args: &ModelRunArgs, prompt: &str, schema: Option<Value>) -> Map<Stri
     payload
 }
 
-fn prompt(args: &ModelRunArgs) -> Result<String, Failure> {
-    let prompt = match args.prompt.as_deref() {
+/// The prompt that was given, else what comes on stdin.
+pub(super) fn prompt(given: Option<&str>) -> Result<String, Failure> {
+    let prompt = match given {
         Some("-") | None => {
             let mut text = String::new();
             std::io::stdin().lock().take(LONGEST_INPUT).read_to_string(&mut text).map_err(
@@ -131,7 +132,7 @@ mod tests {
     fn payload_of(words: &[&str]) -> Value {
         let line = Line::parse_from([&["x"], words].concat());
         let schema = line.args.schema.as_deref().map(|given| schema(given).unwrap());
-        Value::Object(payload(&line.args, &prompt(&line.args).unwrap(), schema))
+        Value::Object(payload(&line.args, &prompt(line.args.prompt.as_deref()).unwrap(), schema))
     }
 
     #[test]

@@ -6,15 +6,15 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::cli::failure::{Exit, Failure, Outcome};
-use crate::cli::table;
 use crate::cli::ui::Ui;
+use crate::cli::{printable, table};
 use crate::model::JobStatus;
 use crate::sandbox::AdminClient;
 
 /// The exit status of a command that ran into its time limit, as `timeout` has it.
 const TIMED_OUT: u8 = 124;
 /// The longest that the server lets a call wait.
-const LONG_POLL: std::time::Duration = std::time::Duration::from_secs(25);
+pub(super) const LONG_POLL: std::time::Duration = std::time::Duration::from_secs(25);
 
 /// Waits for a job's end; says each change of its status on stderr.
 pub(super) async fn follow(
@@ -105,7 +105,7 @@ fn reason(job: &Value) -> String {
     let error = text(job, "error");
     let reason = if error.is_empty() { text(&job["result"], "message") } else { error };
     let reason = if reason.is_empty() { "it does not say why" } else { reason };
-    reason.split_whitespace().collect::<Vec<_>>().join(" ")
+    printable::line(&reason.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// A text field, or nothing.

@@ -7,7 +7,7 @@ use super::client;
 use super::outcome::text;
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure, Outcome};
-use crate::cli::table;
+use crate::cli::{printable, table};
 use crate::sandbox::AdminClient;
 use crate::sandbox::client::NewResource;
 
@@ -28,7 +28,7 @@ pub(super) async fn gateways(context: &Context, args: &GatewaysArgs) -> Outcome 
 }
 
 fn row(gateway: &Value) -> [String; 5] {
-    let field = |name| text(gateway, name).to_owned();
+    let field = |name| printable::line(text(gateway, name));
     let toggle = if gateway["full_control_enabled"] == true { "on" } else { "off" };
     let seen =
         if gateway["last_seen_at"].is_null() { "never".to_owned() } else { field("last_seen_at") };

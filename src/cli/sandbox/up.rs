@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::args::UpArgs;
 use super::outcome::{self, text};
 use super::serve::StopSignals;
-use super::{LISTEN, client_of, data_dir, log_filter, show_path, submit, team};
+use super::{INTERRUPTED, LISTEN, client_of, data_dir, log_filter, show_path, submit, team};
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::identity::{self, NewIdentity};
@@ -30,8 +30,6 @@ const TOGGLE_PATIENCE: Duration = Duration::from_secs(40);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A server that starts on the same data dir needs so long until it answers.
 const JOIN_PATIENCE: Duration = Duration::from_secs(5);
-/// The exit status of what Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
 
 /// Runs the command.
 pub(super) fn run(context: &Context, args: &UpArgs) -> Outcome {

@@ -4,6 +4,7 @@
 mod diagnostic;
 mod model_run;
 mod shell_exec;
+mod subagent_run;
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::progress::Progress;
 use super::stop::JobStop;
 use super::subagents::Subagents;
 use crate::backend::Api;
-use crate::config::{ConfigStore, Environment};
+use crate::config::{ConfigStore, Environment, SavedConfig};
 use crate::model::{Job, JobStatus};
 use crate::observe::Redactor;
 use crate::providers::{ModelCheck, Roster};
@@ -44,6 +45,8 @@ pub struct Host {
     pub providers: Arc<Roster>,
     /// The runs of subagents that are in hand.
     pub(crate) subagents: Subagents,
+    /// Events of a subagent's run are told while it goes on.
+    pub live_events: bool,
 }
 
 impl Host {
@@ -51,6 +54,16 @@ impl Host {
     /// read. A pairing from another process is known here no later than its result is made.
     pub(crate) async fn learn_secrets(&self) {
         self.config.tell_secrets(&self.redactor).await;
+    }
+
+    /// `gateway.json` as it is now; the error is for people.
+    async fn saved_config(&self) -> Result<SavedConfig, String> {
+        let config = self.config.clone();
+        match tokio::task::spawn_blocking(move || config.load()).await {
+            Ok(Ok(saved)) => Ok(saved),
+            Ok(Err(error)) => Err(format!("The host toggle could not be read: {error}")),
+            Err(_) => Err("The host toggle could not be read".to_owned()),
+        }
     }
 
     /// What has a provider answer, on this host.
@@ -123,6 +136,7 @@ pub(super) async fn run(
     match job.job_type.as_str() {
         "shell_exec" => shell_exec::run(host, job, stop, progress).await,
         "model_run" => Box::pin(model_run::run(host, job, stop, progress)).await,
+        "subagent_run" => Box::pin(subagent_run::run(host, job, stop, progress)).await,
         "diagnostic" => Box::pin(diagnostic::run(host, job, stop, progress)).await,
         other => Finished::failed(json!({
             "message": format!("This gateway does not know the job type {other:?}"),

@@ -96,7 +96,8 @@ async fn check(host: &Host, job: &Job) -> Result<Checked, Finished> {
     let row = read(host, || host.api.control_state())
         .await
         .map_err(|error| unread("this gateway's row", error))?;
-    let toggle = host_toggle(host).await.map_err(|message| refuse(resource_id, &message))?;
+    let saved = host.saved_config().await.map_err(|message| refuse(resource_id, &message))?;
+    let toggle = saved.full_control();
     machine_control(row.as_ref(), toggle)
         .map_err(|reason| refuse(resource_id, &format!("Machine control is off: {reason}")))?;
 
@@ -139,16 +140,6 @@ async fn check_resource(
     let vm_id = row.and_then(|row| row.vm_id.as_deref());
     remote_shell_resource(resource.as_ref(), &job.team_id, &job.gateway_id, vm_id)
         .map_err(|reason| refuse(Some(id), &format!("The resource cannot be used: {reason}")))
-}
-
-/// The host toggle as `gateway.json` has it now.
-async fn host_toggle(host: &Host) -> Result<bool, String> {
-    let config = host.config.clone();
-    match tokio::task::spawn_blocking(move || config.load()).await {
-        Ok(Ok(saved)) => Ok(saved.full_control()),
-        Ok(Err(error)) => Err(format!("The host toggle could not be read: {error}")),
-        Err(_) => Err("The host toggle could not be read".to_owned()),
-    }
 }
 
 /// Placeholders for secrets exist in managed guests only.

@@ -1,14 +1,20 @@
 //! A subagent's run by an agent CLI: what is asked, what it tells while it goes on, what it comes
 //! to. Data, and what all three CLIs have in common.
 
+pub mod content;
 mod event;
 mod lines;
+mod names;
 mod outcome;
 mod request;
 mod run;
+pub mod shapes;
+#[cfg(test)]
+pub mod testing;
 
 pub use event::{AgentEvent, EventKind};
 pub use lines::{LINE_LIMIT, Stream};
+pub use names::ToolNames;
 pub use outcome::{AgentOutcome, ContentType, Envelope};
 pub use request::{Access, AgentFormat, AgentRequest, means_web_search};
 pub use run::{AgentRun, run_agent};

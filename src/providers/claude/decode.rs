@@ -3,37 +3,49 @@
 //! Its exit code and the `subtype` of its result mislead; `is_error` and what the result holds do
 //! not.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::failure;
 use crate::backend::json::parse_json;
 use crate::process::{Ended, Exit};
-use crate::providers::{Answer, ErrorCode, Format, Left, ModelRequest, Outcome, Plan, json};
+use crate::providers::{
+    Answer, ErrorCode, Failure, Format, Left, ModelRequest, Outcome, Plan, json,
+};
 
 /// Where versions put an object that was asked for, before the text of `result`.
 const OBJECTS: [&str; 5] =
     ["structured_output", "structuredOutput", "output", "tool_call", "toolCall"];
 
 pub(super) fn decode(request: &ModelRequest, plan: &Plan, left: &Left) -> Outcome {
-    match left.ended {
-        Ended::TimeLimit => {
-            let message = format!("no answer within {} s", plan.time_limit.as_secs_f64());
-            return failed(ErrorCode::ProviderTimeout, &message, left);
-        }
-        Ended::Cancelled => return failed(ErrorCode::ProviderFailed, "cancelled", left),
-        Ended::ByItself => {}
+    if let Some(failure) = stopped(plan.time_limit, left) {
+        return Outcome::Failure(failure);
     }
     if !prints_json(plan) {
         return text_mode(request, left);
     }
     match result(&left.stdout) {
         Some(result) => of_result(request, result, left),
-        None => without_result(left),
+        None => unprinted(left),
     }
 }
 
+/// Why there is no answer when it was stopped from here.
+pub(super) fn stopped(time_limit: Duration, left: &Left) -> Option<Failure> {
+    let (code, message) = match left.ended {
+        Ended::TimeLimit => {
+            let message = format!("no answer within {} s", time_limit.as_secs_f64());
+            (ErrorCode::ProviderTimeout, message)
+        }
+        Ended::Cancelled => (ErrorCode::ProviderFailed, "cancelled".to_owned()),
+        Ended::ByItself => return None,
+    };
+    Some(failure::failure(code, &message, &left.stderr))
+}
+
 /// Whether the plan asked for JSON: `--output-format json` or `stream-json`.
-fn prints_json(plan: &Plan) -> bool {
+pub(super) fn prints_json(plan: &Plan) -> bool {
     let flag = plan.args.iter().position(|arg| arg == "--output-format");
     flag.and_then(|flag| plan.args.get(flag + 1)).is_some_and(|format| format != "text")
 }
@@ -41,7 +53,7 @@ fn prints_json(plan: &Plan) -> bool {
 /// The run's verdict: the last line that is a result (others may follow it), else an object of no
 /// type, on one line or several, else the last result in a list of messages, which a verbose CLI
 /// prints.
-fn result(stdout: &str) -> Option<Map<String, Value>> {
+pub(super) fn result(stdout: &str) -> Option<Map<String, Value>> {
     let of_type = |object: &Map<String, Value>| object.get("type").map(|kind| kind == "result");
     json::objects(stdout)
         .filter(|object| of_type(object) == Some(true))
@@ -75,8 +87,7 @@ fn of_result(request: &ModelRequest, result: Map<String, Value>, left: &Left) ->
         return Outcome::Failure(failure::of_result(&result, &left.stderr));
     }
     let said = result.get("result").and_then(Value::as_str).unwrap_or_default();
-    if result.get("num_turns").and_then(Value::as_u64) == Some(0) {
-        let message = format!("no model was asked: {said}");
+    if let Some(message) = not_asked(&result) {
         return failed(ErrorCode::ProviderOutputInvalid, &message, left);
     }
     let output = match &request.format {
@@ -96,6 +107,13 @@ fn of_result(request: &ModelRequest, result: Map<String, Value>, left: &Left) ->
             failed(ErrorCode::ProviderOutputInvalid, &message, left)
         }
     }
+}
+
+/// What the CLI said itself when it asked no model: the prompt was a command to it.
+pub(super) fn not_asked(result: &Map<String, Value>) -> Option<String> {
+    let said = result.get("result").and_then(Value::as_str).unwrap_or_default();
+    let asked = result.get("num_turns").and_then(Value::as_u64) != Some(0);
+    (!asked).then(|| format!("no model was asked: {said}"))
 }
 
 /// The object that was asked for, wherever this version puts it.
@@ -138,7 +156,7 @@ fn main_model(by_model: &Map<String, Value>) -> Option<String> {
 /// Text mode: stdout is the answer, or the error.
 fn text_mode(request: &ModelRequest, left: &Left) -> Outcome {
     if left.exit != Exit::Code(0) {
-        return without_result(left);
+        return unprinted(left);
     }
     let text = left.stdout.strip_suffix('\n').unwrap_or(&left.stdout);
     let output = match &request.format {
@@ -150,28 +168,33 @@ fn text_mode(request: &ModelRequest, left: &Left) -> Outcome {
             let raw = output.clone();
             Outcome::Answer(Box::new(Answer { output, raw, ..Answer::default() }))
         }
-        None => without_result(left),
+        None => unprinted(left),
     }
 }
 
-fn without_result(left: &Left) -> Outcome {
+fn unprinted(left: &Left) -> Outcome {
+    Outcome::Failure(without_result(left, !left.stdout.trim().is_empty()))
+}
+
+/// Why there is no result; `printed`: there was something on stdout.
+pub(super) fn without_result(left: &Left, printed: bool) -> Failure {
     let ended = match left.exit {
         Exit::Code(0) => {
             let message = if left.stdout_truncated {
                 "the output is longer than its bound"
-            } else if left.stdout.trim().is_empty() {
-                "nothing was printed"
-            } else {
+            } else if printed {
                 "the output holds no answer"
+            } else {
+                "nothing was printed"
             };
-            return failed(ErrorCode::ProviderOutputInvalid, message, left);
+            return failure::failure(ErrorCode::ProviderOutputInvalid, message, &left.stderr);
         }
         Exit::Code(code) => format!("exit code {code}"),
         Exit::Signal(signal) => format!("signal {signal}"),
     };
     // Words on stdout are the error, events that led nowhere are not.
     let said = if json::objects(&left.stdout).next().is_some() { "" } else { &left.stdout };
-    Outcome::Failure(failure::of_words(said, &ended, &left.stderr))
+    failure::of_words(said, &ended, &left.stderr)
 }
 
 fn failed(code: ErrorCode, message: &str, left: &Left) -> Outcome {

@@ -1,6 +1,7 @@
 //! Claude Code: its flags, how it is called, and what it prints.
 
 mod agent;
+mod call;
 mod decode;
 mod failure;
 mod flags;

@@ -1,5 +1,7 @@
 //! What a run of Codex came to.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::super::json::find_object;
@@ -26,21 +28,28 @@ pub(super) fn decode(request: &ModelRequest, plan: &Plan, left: &Left) -> Outcom
 /// By the events' verdict alone: exit codes and `error` events mislead.
 fn of_events(request: &ModelRequest, plan: &Plan, left: &Left) -> Result<Answer, Box<Failure>> {
     let events = Events::read(&left.stdout);
-    match &events.verdict {
-        Some(Verdict::Completed) => {}
-        Some(Verdict::Failed(message)) => return Err(trouble::failure(message).into()),
-        // The verdict was past the bound of what is kept, but the file is whole.
-        None if left.stdout_truncated && ended_well(left) && written(plan, left).is_some() => {}
-        None => return Err(without_verdict(plan, left, &events).into()),
+    // The verdict may be past the bound of what is kept, while the file is whole.
+    let beyond = events.verdict.is_none() && left.stdout_truncated && ended_well(left);
+    if !(beyond && written(plan, left).is_some()) {
+        judge(&events, plan.time_limit, left)?;
     }
     let text = written(plan, left).or(events.message.as_deref());
     let answer = answer(request, plan, text)?;
     Ok(Answer { usage: events.usage, session_id: events.thread, ..answer })
 }
 
-fn without_verdict(plan: &Plan, left: &Left, events: &Events) -> Failure {
+/// Whether a run with these events came to a good end.
+pub(super) fn judge(events: &Events, limit: Duration, left: &Left) -> Result<(), Box<Failure>> {
+    match &events.verdict {
+        Some(Verdict::Completed) => Ok(()),
+        Some(Verdict::Failed(message)) => Err(trouble::failure(message).into()),
+        None => Err(without_verdict(limit, left, events).into()),
+    }
+}
+
+fn without_verdict(limit: Duration, left: &Left, events: &Events) -> Failure {
     let warning = events.warning.as_deref();
-    if let Some(failure) = ended_by_us(plan, left, warning) {
+    if let Some(failure) = ended_by_us(limit, left, warning) {
         return failure;
     }
     match (left.exit, warning) {
@@ -54,17 +63,23 @@ fn without_verdict(plan: &Plan, left: &Left, events: &Events) -> Failure {
     }
 }
 
-/// Without events Codex prints its last message on stdout and all else on stderr.
 fn of_text(request: &ModelRequest, plan: &Plan, left: &Left) -> Result<Answer, Box<Failure>> {
-    let complaint = trouble::last_complaint(&left.stderr, &plan.stdin);
-    if let Some(failure) = ended_by_us(plan, left, complaint) {
+    let message = last_message(&plan.stdin, plan.time_limit, left)?;
+    answer(request, plan, written(plan, left).or(Some(message)))
+}
+
+/// Without events Codex prints its last message on stdout and all else on stderr, the prompt too.
+pub(super) fn last_message<'a>(
+    prompt: &str,
+    limit: Duration,
+    left: &'a Left,
+) -> Result<&'a str, Box<Failure>> {
+    let complaint = trouble::last_complaint(&left.stderr, prompt);
+    if let Some(failure) = ended_by_us(limit, left, complaint) {
         return Err(failure.into());
     }
     match (left.exit, complaint) {
-        (Exit::Code(0), _) => {
-            let message = left.stdout.strip_suffix('\n').unwrap_or(&left.stdout);
-            answer(request, plan, written(plan, left).or(Some(message)))
-        }
+        (Exit::Code(0), _) => Ok(left.stdout.strip_suffix('\n').unwrap_or(&left.stdout)),
         (Exit::Signal(signal), _) => Err(by_signal(signal).into()),
         (Exit::Code(_), Some(complaint)) if !trouble::is_retry(complaint) => {
             Err(trouble::failure(complaint).into())
@@ -77,14 +92,14 @@ fn of_text(request: &ModelRequest, plan: &Plan, left: &Left) -> Result<Answer, B
 }
 
 /// When the gateway stopped it: for what it was retrying then, if that says anything.
-fn ended_by_us(plan: &Plan, left: &Left, warning: Option<&str>) -> Option<Failure> {
+fn ended_by_us(limit: Duration, left: &Left, warning: Option<&str>) -> Option<Failure> {
     match left.ended {
         Ended::ByItself => None,
         Ended::Cancelled => {
             Some(trouble::silent(ErrorCode::ProviderFailed, "stopped: the run was cancelled"))
         }
         Ended::TimeLimit => {
-            let limit = plan.time_limit.as_secs_f64();
+            let limit = limit.as_secs_f64();
             let known = warning.map(trouble::failure);
             Some(match known.filter(|known| known.code != ErrorCode::ProviderFailed) {
                 Some(known) => {
@@ -127,17 +142,26 @@ fn written<'a>(plan: &Plan, left: &'a Left) -> Option<&'a str> {
     }
 }
 
+/// The text of an answer, which there has to be.
+pub(super) fn said(text: Option<&str>) -> Result<&str, Box<Failure>> {
+    text.filter(|text| !text.is_empty())
+        .ok_or_else(|| invalid("Codex ended without an answer").into())
+}
+
+fn invalid(message: &str) -> Failure {
+    trouble::silent(ErrorCode::ProviderOutputInvalid, message)
+}
+
 fn answer(request: &ModelRequest, plan: &Plan, text: Option<&str>) -> Result<Answer, Box<Failure>> {
-    let invalid = |message| trouble::silent(ErrorCode::ProviderOutputInvalid, message);
-    let text =
-        text.filter(|text| !text.is_empty()).ok_or(invalid("Codex ended without an answer"))?;
+    let text = said(text)?;
     match &request.format {
         Format::Text => {
             let output = json!({ "text": text });
             Ok(Answer { raw: output.clone(), output, ..Answer::default() })
         }
         Format::Json { schema } => {
-            let object = find_object(text).ok_or(invalid("the answer holds no JSON object"))?;
+            let object =
+                find_object(text).ok_or_else(|| invalid("the answer holds no JSON object"))?;
             let raw = Value::Object(object);
             let output = if plan::has_schema(plan) {
                 schema::restored(&Value::Object(schema.clone()), raw.clone())

@@ -39,7 +39,8 @@ impl Events {
         events
     }
 
-    fn take(&mut self, event: &Map<String, Value>) {
+    /// The next one.
+    pub(super) fn take(&mut self, event: &Map<String, Value>) {
         let Some(kind) = text(event, "type") else { return };
         match kind {
             "thread.started" => self.thread = text(event, "thread_id").map(String::from),
@@ -70,6 +71,7 @@ impl Events {
     }
 }
 
-fn text<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+/// A text of an event.
+pub(super) fn text<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     object.get(name)?.as_str()
 }

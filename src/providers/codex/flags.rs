@@ -11,8 +11,7 @@ pub(super) const SANDBOX: &str = "sandboxFlag";
 pub(super) const SKIP_GIT: &str = "skipGitRepoCheckFlag";
 pub(super) const CONFIG: &str = "configFlag";
 pub(super) const EPHEMERAL: &str = "ephemeralFlag";
-
-const BYPASS: &str = "dangerouslyBypassApprovalsAndSandboxFlag";
+pub(super) const BYPASS: &str = "dangerouslyBypassApprovalsAndSandboxFlag";
 
 /// Names of capabilities and the flags that they stand for.
 const FLAGS: [(&str, &str); 9] = [

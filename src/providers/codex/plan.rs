@@ -15,6 +15,17 @@ const ANSWER_FILE: &str = "output.json";
 /// From this minor version on, 0.x knows the top-level key `web_search`.
 const WEB_SEARCH_KEY_SINCE: u64 = 92;
 
+/// The sandbox, for a Codex without a flag for it.
+pub(super) const READ_ONLY: &str = "sandbox_mode=\"read-only\"";
+/// Nothing but the API is asked, and that not for ever.
+pub(super) const QUIET: [&str; 4] = [
+    "features.plugins=false",
+    "check_for_update_on_startup=false",
+    "analytics.enabled=false",
+    // Without it a run that finds no network waits for one until it is stopped.
+    "features.unbounded_connection_retries=false",
+];
+
 /// The command line, the files and the prompt of a request.
 pub(super) fn plan(request: &ModelRequest, installed: &Installed) -> Result<Plan, PlanError> {
     let schema = match &request.format {
@@ -39,7 +50,11 @@ pub(super) fn plan(request: &ModelRequest, installed: &Installed) -> Result<Plan
                 append(&mut prompt, note);
             }
         }
-        Some(_) => append(&mut prompt, &order(&request.format)),
+        Some(_) => {
+            if let Format::Json { schema } = &request.format {
+                append(&mut prompt, &order(schema));
+            }
+        }
         None => {}
     }
     args.push("-".into());
@@ -65,7 +80,8 @@ pub(super) fn has_schema(plan: &Plan) -> bool {
     plan.files.iter().any(|file| file.path == SCHEMA_FILE)
 }
 
-fn stdout_mode(installed: &Installed) -> OutputMode {
+/// What stdout holds when events are asked for.
+pub(super) fn stdout_mode(installed: &Installed) -> OutputMode {
     if installed.has(flags::JSON) { OutputMode::Stream } else { OutputMode::Stdout }
 }
 
@@ -86,26 +102,40 @@ fn first_args(request: &ModelRequest, installed: &Installed) -> Result<Vec<Strin
     if installed.has(flags::SANDBOX) {
         args.extend(["--sandbox", "read-only"].map(String::from));
     }
-    if installed.has(flags::SKIP_GIT) {
-        args.push("--skip-git-repo-check".into());
-    }
-    if installed.has(flags::EPHEMERAL) {
-        args.push("--ephemeral".into());
-    }
-    if let Some(model) = request.model.as_ref().filter(|_| installed.has(flags::MODEL)) {
-        if model.starts_with('-') {
-            return Err(PlanError("the model's name begins with a dash".into()));
-        }
-        args.extend(["--model".into(), model.clone()]);
-    }
+    args.extend(session_args(installed));
+    args.extend(model_args(request.model.as_deref(), installed)?);
     if installed.has(flags::CONFIG) {
-        let keys = config(request, installed);
-        args.extend(keys.into_iter().flat_map(|key| ["-c".to_owned(), key]));
+        args.extend(config_args(config(request, installed)));
     }
     if installed.has(flags::JSON) {
         args.push("--json".into());
     }
     Ok(args)
+}
+
+/// It runs in any folder, and leaves no session.
+pub(super) fn session_args(installed: &Installed) -> impl Iterator<Item = String> {
+    let flags = [(flags::SKIP_GIT, "--skip-git-repo-check"), (flags::EPHEMERAL, "--ephemeral")];
+    flags.into_iter().filter(|(key, _)| installed.has(key)).map(|(_, flag)| flag.to_owned())
+}
+
+/// The model by its flag, when both are there.
+pub(super) fn model_args(
+    model: Option<&str>,
+    installed: &Installed,
+) -> Result<Vec<String>, PlanError> {
+    match model.filter(|_| installed.has(flags::MODEL)) {
+        Some(model) if model.starts_with('-') => {
+            Err(PlanError("the model's name begins with a dash".into()))
+        }
+        Some(model) => Ok(vec!["--model".into(), model.into()]),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Each key behind its flag.
+pub(super) fn config_args(keys: Vec<String>) -> impl Iterator<Item = String> {
+    keys.into_iter().flat_map(|key| ["-c".to_owned(), key])
 }
 
 /// Settings of this run. An unknown key is warned about by Codex and has no effect.
@@ -115,24 +145,25 @@ fn config(request: &ModelRequest, installed: &Installed) -> Vec<String> {
         keys.push(format!("model_reasoning_effort=\"{}\"", effort.as_str()));
     }
     if !installed.has(flags::SANDBOX) {
-        keys.push("sandbox_mode=\"read-only\"".into());
+        keys.push(READ_ONLY.into());
     }
-    keys.push("features.shell_tool=false".into());
-    keys.push(web_search_off(installed).into());
-    keys.push("features.plugins=false".into());
-    keys.push("check_for_update_on_startup=false".into());
-    keys.push("analytics.enabled=false".into());
-    // Without it a run that finds no network waits for one until it is stopped.
-    keys.push("features.unbounded_connection_retries=false".into());
+    keys.extend(tools(false, false, installed).map(String::from));
+    keys.extend(QUIET.map(String::from));
     keys
 }
 
-/// Each key is of no effect in versions that want the other.
-fn web_search_off(installed: &Installed) -> &'static str {
-    match minor_of_zero(installed.version.as_deref()) {
-        Some(minor) if minor < WEB_SEARCH_KEY_SINCE => "features.web_search_request=false",
-        Some(_) | None => "web_search=\"disabled\"",
-    }
+/// Whether it has a shell and web search. Each key of the latter is of no effect in versions that
+/// want the other.
+pub(super) fn tools(shell: bool, web_search: bool, installed: &Installed) -> [&'static str; 2] {
+    let old = minor_of_zero(installed.version.as_deref())
+        .is_some_and(|minor| minor < WEB_SEARCH_KEY_SINCE);
+    let web_search = match (old, web_search) {
+        (true, true) => "features.web_search_request=true",
+        (true, false) => "features.web_search_request=false",
+        (false, true) => "web_search=\"live\"",
+        (false, false) => "web_search=\"disabled\"",
+    };
+    [if shell { "features.shell_tool=true" } else { "features.shell_tool=false" }, web_search]
 }
 
 /// 169 of `codex-cli 0.169.0`; `None` of what is no 0.x.
@@ -142,19 +173,17 @@ fn minor_of_zero(version: Option<&str>) -> Option<u64> {
     minor.parse().ok()
 }
 
-/// What to answer, for a Codex that takes no schema.
-fn order(format: &Format) -> String {
-    match format {
-        Format::Text => String::new(),
-        Format::Json { schema } => format!(
-            "Answer with one JSON object and nothing else: no prose, no code fence. \
-             It must be valid under this JSON Schema:\n{}",
-            Value::Object(schema.clone())
-        ),
-    }
+/// What to answer, where no schema is given to Codex itself.
+pub(super) fn order(schema: &Map<String, Value>) -> String {
+    format!(
+        "Answer with one JSON object and nothing else: no prose, no code fence. \
+         It must be valid under this JSON Schema:\n{}",
+        Value::Object(schema.clone())
+    )
 }
 
-fn append(prompt: &mut String, text: &str) {
+/// A further part of a prompt.
+pub(super) fn append(prompt: &mut String, text: &str) {
     prompt.push_str("\n\n");
     prompt.push_str(text);
 }

@@ -2,7 +2,7 @@
 
 mod plans;
 mod property;
-mod recorded;
+pub(super) mod recorded;
 
 use std::path::PathBuf;
 use std::time::Duration;

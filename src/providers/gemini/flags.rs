@@ -10,11 +10,16 @@ pub(super) const MODEL: &str = "modelFlag";
 /// `supported_flags` key of `--extensions`, which every version has.
 pub(super) const EXTENSIONS: &str = "extensionsFlag";
 
+/// `supported_flags` key of `--approval-mode`.
+pub(super) const APPROVAL_MODE: &str = "approvalModeFlag";
+/// `supported_flags` key of `--yolo`.
+pub(super) const YOLO: &str = "yoloFlag";
+
 const FLAGS: [(&str, &str); 5] = [
     (OUTPUT_FORMAT, "--output-format"),
     (MODEL, "--model"),
-    ("approvalModeFlag", "--approval-mode"),
-    ("yoloFlag", "--yolo"),
+    (APPROVAL_MODE, "--approval-mode"),
+    (YOLO, "--yolo"),
     ("sandboxFlag", "--sandbox"),
 ];
 

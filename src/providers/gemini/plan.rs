@@ -13,11 +13,14 @@ pub(super) const OUTPUT_FORMAT: &str = "--output-format";
 /// Without it there are two node processes, of which the outer one is deaf to SIGTERM.
 pub(super) const NO_RELAUNCH: (&str, &str) = ("GEMINI_CLI_NO_RELAUNCH", "true");
 
-const SYSTEM: &str = "system.md";
+/// It stands in place of the CLI's own system prompt.
+pub(super) const SYSTEM: &str = "system.md";
 /// `@name` in a prompt puts the file of that name into it, unless it is ignored. All are: the
 /// plan's own files are the only ones, and a prompt must reach the model as it is.
-const IGNORE: (&str, &str) = (".geminiignore", "*\n");
-const SETTINGS: &str = ".gemini/settings.json";
+const IGNORE: (&str, &str) = (IGNORED, "*\n");
+/// Patterns of files that the CLI leaves out.
+pub(super) const IGNORED: &str = ".geminiignore";
+pub(super) const SETTINGS: &str = ".gemini/settings.json";
 
 /// In place of the CLI's own system prompt, which is about tools and a repository.
 const PLAIN: &str = "Answer the request. You have no tools and no files.";
@@ -32,17 +35,15 @@ const ROUTER: Duration = Duration::from_secs(85);
 
 /// How to get one answer.
 pub(super) fn plan(request: &ModelRequest, installed: &Installed) -> Result<Plan, PlanError> {
-    if request.model.as_ref().is_some_and(|model| model.starts_with('-')) {
-        return Err(PlanError("a model's name does not start with a dash".into()));
-    }
-    let file = |path: &str, contents: String| PlanFile { path: path.into(), contents };
+    let model = request.model.as_deref();
+    check_model(model)?;
     Ok(Plan {
         program: installed.command.clone(),
         args: args(request, installed),
-        env: env(),
+        env: env(true),
         files: vec![
             file(SYSTEM, system(request)),
-            file(SETTINGS, settings(request).to_string()),
+            file(SETTINGS, settings(model, request.time_limit).to_string()),
             file(IGNORE.0, IGNORE.1.into()),
         ],
         stdin: request.prompt.clone(),
@@ -50,6 +51,17 @@ pub(super) fn plan(request: &ModelRequest, installed: &Installed) -> Result<Plan
         time_limit: request.time_limit,
         stop: FirstSignal::TerminateGroup,
     })
+}
+
+pub(super) fn file(path: &str, contents: String) -> PlanFile {
+    PlanFile { path: path.into(), contents }
+}
+
+pub(super) fn check_model(model: Option<&str>) -> Result<(), PlanError> {
+    if model.is_some_and(|model| model.starts_with('-')) {
+        return Err(PlanError("a model's name does not start with a dash".into()));
+    }
+    Ok(())
 }
 
 fn args(request: &ModelRequest, installed: &Installed) -> Vec<String> {
@@ -67,11 +79,12 @@ fn args(request: &ModelRequest, installed: &Installed) -> Vec<String> {
     passed.filter_map(|(_, flag, value)| Some([flag.into(), value?.into()])).flatten().collect()
 }
 
+/// With a system prompt of ours, or the CLI's own.
+///
 /// `PATH` is not among them: whoever runs a plan puts the program's own directory first in it, so
 /// that its `node` is found.
-fn env() -> Vec<(String, String)> {
+pub(super) fn env(system: bool) -> Vec<(String, String)> {
     let variables = [
-        ("GEMINI_SYSTEM_MD", SYSTEM),
         // A folder that is not trusted ends the run with exit code 55.
         ("GEMINI_CLI_TRUST_WORKSPACE", "true"),
         NO_RELAUNCH,
@@ -79,7 +92,9 @@ fn env() -> Vec<(String, String)> {
         ("TERM", "xterm-256color"),
         ("COLORTERM", "truecolor"),
     ];
-    variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    let system = system.then_some(("GEMINI_SYSTEM_MD", SYSTEM));
+    let all = system.into_iter().chain(variables);
+    all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// The caller's system text and, for JSON, the order to answer by the schema.
@@ -92,7 +107,7 @@ fn system(request: &ModelRequest) -> String {
     if parts.is_empty() { PLAIN.into() } else { parts.join("\n\n") }
 }
 
-fn json_order(schema: &Map<String, Value>) -> String {
+pub(super) fn json_order(schema: &Map<String, Value>) -> String {
     let schema = Value::Object(schema.clone());
     format!(
         "Answer with one strict JSON object that is valid under this JSON schema, and with nothing \
@@ -102,14 +117,10 @@ fn json_order(schema: &Map<String, Value>) -> String {
 
 /// `.gemini/settings.json`, which wins over the user's own. How to log in is not in it: that is the
 /// user's choice, whether made in their settings or by a variable.
-fn settings(request: &ModelRequest) -> Value {
+fn settings(model: Option<&str>, time_limit: Duration) -> Value {
     json!({
-        "general": {
-            "enableAutoUpdate": false,
-            "enableAutoUpdateNotification": false,
-            "maxAttempts": max_attempts(request),
-        },
-        "privacy": { "usageStatisticsEnabled": false },
+        "general": general(model, time_limit),
+        "privacy": privacy(),
         "tools": { "core": [] },
         // The user's servers would be started first, and one that is silent is waited for.
         "mcp": { "allowed": ["none"] },
@@ -121,11 +132,25 @@ fn settings(request: &ModelRequest) -> Value {
     })
 }
 
+/// Settings of every run: no updates, and attempts that end in time.
+pub(super) fn general(model: Option<&str>, time_limit: Duration) -> Value {
+    json!({
+        "enableAutoUpdate": false,
+        "enableAutoUpdateNotification": false,
+        "maxAttempts": max_attempts(model, time_limit),
+    })
+}
+
+/// Settings of every run: nothing is told to anyone else.
+pub(super) fn privacy() -> Value {
+    json!({ "usageStatisticsEnabled": false })
+}
+
 /// As many attempts as leave at least half of the time to the attempts themselves, so that the CLI
 /// gives up, and says why, before it is stopped.
-fn max_attempts(request: &ModelRequest) -> u32 {
-    let routing = if request.model.is_none() { ROUTER } else { Duration::ZERO };
-    let time = request.time_limit.saturating_sub(routing) / 2;
+fn max_attempts(model: Option<&str>, time_limit: Duration) -> u32 {
+    let routing = if model.is_none() { ROUTER } else { Duration::ZERO };
+    let time = time_limit.saturating_sub(routing) / 2;
     (2..=MOST_ATTEMPTS).take_while(|attempts| longest_pauses(*attempts) <= time).last().unwrap_or(1)
 }
 
@@ -141,16 +166,7 @@ mod tests {
 
     #[test]
     fn attempts_are_bounded_by_the_time_limit() {
-        let attempts = |model: Option<&str>, seconds| {
-            max_attempts(&ModelRequest {
-                prompt: "p".into(),
-                model: model.map(str::to_owned),
-                format: Format::Text,
-                system: None,
-                effort: None,
-                time_limit: Duration::from_secs(seconds),
-            })
-        };
+        let attempts = |model, seconds| max_attempts(model, Duration::from_secs(seconds));
         let named = [1, 12, 13, 30, 39, 110, 3600].map(|seconds| attempts(Some("m"), seconds));
         assert_eq!(named, [1, 1, 2, 2, 3, 4, 10]);
         let routed = [30, 85, 110, 3600].map(|seconds| attempts(None, seconds));

@@ -42,10 +42,10 @@ impl Printed {
     fn of_object(object: Map<String, Value>) -> Self {
         Self {
             finished: object.contains_key("response") || object.contains_key("error"),
-            text: text(&object, "response").unwrap_or_default(),
+            text: text(&object, "response").unwrap_or_default().to_owned(),
             error: error(&object),
             stats: object.get("stats").cloned().unwrap_or_default(),
-            session_id: text(&object, "session_id"),
+            session_id: text(&object, "session_id").map(str::to_owned),
             model: None,
             whole: Some(Value::Object(object)),
         }
@@ -59,14 +59,15 @@ impl Printed {
         printed
     }
 
-    fn add(&mut self, event: Map<String, Value>) {
+    /// The next event.
+    pub(super) fn add(&mut self, event: Map<String, Value>) {
         match event.get("type").and_then(Value::as_str) {
             Some("init") => {
-                self.session_id = text(&event, "session_id");
-                self.model = text(&event, "model");
+                self.session_id = text(&event, "session_id").map(str::to_owned);
+                self.model = text(&event, "model").map(str::to_owned);
             }
             Some("message") if event.get("role").is_some_and(|role| role == "assistant") => {
-                self.text.push_str(event.get("content").and_then(Value::as_str).unwrap_or(""));
+                self.text.push_str(text(&event, "content").unwrap_or_default());
             }
             Some("result") => {
                 self.finished = true;
@@ -95,8 +96,9 @@ impl Printed {
     }
 }
 
-fn text(object: &Map<String, Value>, key: &str) -> Option<String> {
-    object.get(key).and_then(Value::as_str).map(str::to_owned)
+/// A text of an event.
+pub(super) fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    object.get(key).and_then(Value::as_str)
 }
 
 /// The object's error; one that is no object counts as its message.

@@ -1,4 +1,4 @@
 //! Every recorded run against what it should come to, and the plans as a whole.
 
-mod recorded;
+pub(super) mod recorded;
 mod written;

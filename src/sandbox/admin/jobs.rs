@@ -1,26 +1,21 @@
 //! Jobs: submit, list, watch, cancel.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use rusqlite::{Connection, params};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tokio::sync::broadcast::error::RecvError;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::error::AdminError;
-use super::{Answer, Created, Id, Input, Params, gateways, row_limit};
+use super::{Answer, Created, Id, Input, Params, gateways, row_limit, watch};
 use crate::model::{JobStatus, TeamId, time};
 use crate::sandbox::app::{App, Shared, now_micros};
 use crate::sandbox::rows;
 use crate::sandbox::store::Store;
 
 const TABLE: &str = "gateway_jobs";
-const MAX_WAIT: Duration = Duration::from_secs(25);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,25 +40,48 @@ pub(super) async fn submit(State(app): State<Shared>, Input(job): Input<NewJob>)
     app.store
         .write(move |write| {
             let gateway = gateways::choose(write.tx, &team, job.gateway_id.as_deref())?;
-            let id = Uuid::now_v7().to_string();
-            write.tx.execute(
-                "INSERT INTO gateway_jobs (id, team_id, gateway_id, job_type, payload, attempt,
-                     idempotency_key, requested_via, created_at, updated_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'sandbox', ?8, ?8)",
-                params![
-                    id,
-                    team.as_str(),
-                    gateway,
-                    job.job_type,
-                    Value::Object(job.payload).to_string(),
-                    attempt,
-                    job.idempotency_key,
-                    now_micros()
-                ],
-            )?;
-            Ok((StatusCode::CREATED, Json(rows::inserted(write.tx, TABLE, &id)?)))
+            let queued = Queued {
+                gateway_id: &gateway,
+                job_type: &job.job_type,
+                payload: &Value::Object(job.payload),
+                attempt,
+                idempotency_key: job.idempotency_key.as_deref(),
+            };
+            Ok((StatusCode::CREATED, Json(queued.insert(write.tx, &team)?)))
         })
         .await
+}
+
+/// A job on its way into a gateway's queue.
+pub(super) struct Queued<'a> {
+    pub(super) gateway_id: &'a str,
+    pub(super) job_type: &'a str,
+    pub(super) payload: &'a Value,
+    pub(super) attempt: i32,
+    pub(super) idempotency_key: Option<&'a str>,
+}
+
+impl Queued<'_> {
+    /// Its row.
+    pub(super) fn insert(&self, tx: &Connection, team: &TeamId) -> rusqlite::Result<Value> {
+        let id = Uuid::now_v7().to_string();
+        tx.execute(
+            "INSERT INTO gateway_jobs (id, team_id, gateway_id, job_type, payload, attempt,
+                 idempotency_key, requested_via, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'sandbox', ?8, ?8)",
+            params![
+                id,
+                team.as_str(),
+                self.gateway_id,
+                self.job_type,
+                self.payload.to_string(),
+                self.attempt,
+                self.idempotency_key,
+                now_micros()
+            ],
+        )?;
+        rows::inserted(tx, TABLE, &id)
+    }
 }
 
 #[derive(Deserialize)]
@@ -105,31 +123,19 @@ pub(super) struct Watch {
 pub(super) async fn show(
     State(app): State<Shared>,
     Id(id): Id,
-    Params(watch): Params<Watch>,
+    Params(query): Params<Watch>,
 ) -> Answer {
-    let wait = Duration::from_millis(watch.wait_ms.unwrap_or(0)).min(MAX_WAIT);
-    let deadline = Instant::now() + wait;
+    let deadline = watch::deadline(query.wait_ms);
     // Before the first look: a change between look and wait must not be missed.
     let mut feed = app.store.changes();
     loop {
         let job = find(&app, &id).await?;
-        if !is_unchanged(&job, watch.after.as_deref()) {
+        if !is_unchanged(&job, query.after.as_deref()) {
             return Ok(Json(job));
         }
-        let changed = async {
-            loop {
-                match feed.recv().await {
-                    Ok(change) if change.table == TABLE && change.row["id"] == id.as_str() => break,
-                    Ok(_) => {}
-                    // Whether ours was among the lost ones, the next look tells.
-                    Err(RecvError::Lagged(_)) => break,
-                    Err(RecvError::Closed) => std::future::pending().await,
-                }
-            }
-        };
         // Cancel safe: the next look reads the row itself.
         tokio::select! {
-            () = changed => {}
+            () = watch::changed(&mut feed, TABLE, "id", &id) => {}
             () = tokio::time::sleep_until(deadline) => return find(&app, &id).await.map(Json),
             () = app.stop.cancelled() => return Ok(Json(job)),
         }

@@ -6,7 +6,9 @@
 mod error;
 mod gateways;
 mod jobs;
+mod subagents;
 mod team;
+mod watch;
 
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{StatusCode, header};
@@ -36,6 +38,14 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/jobs", jobs::submit),
         Route::get("/jobs/{id}", jobs::show),
         Route::post("/jobs/{id}/cancel", jobs::cancel),
+        Route::get("/subagents", subagents::list),
+        Route::post("/subagents", subagents::create),
+        Route::get("/subagents/{id}", subagents::show),
+        Route::get("/subagents/{id}/runs", subagents::list_runs),
+        Route::post("/subagents/{id}/runs", subagents::go_on),
+        Route::post("/subagents/{id}/cancel", subagents::cancel),
+        Route::get("/subagent-runs/{id}", subagents::show_run),
+        Route::get("/subagent-runs/{id}/events", subagents::events),
         Route::get("/resources", team::list_resources),
         Route::post("/resources", team::make_resource),
         Route::get("/events", team::list_events),

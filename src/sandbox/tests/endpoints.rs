@@ -240,22 +240,38 @@ fn finalize(variation: &str) -> (Value, Expect) {
 
 fn admin(row: &str) -> Option<Probe> {
     let (method, path) = row.split_once(' ')?;
-    let job = row_in("gateway_jobs", "running");
-    let path = path.replace("{id}", &job);
+    let id = match path {
+        // One that may go on.
+        "/admin/v1/subagents/{id}/runs" => row_in("subagents", "idle"),
+        _ if path.contains("/subagents/") => SUBAGENT.to_owned(),
+        _ if path.contains("/subagent-runs/") => RUN.to_owned(),
+        _ => row_in("gateway_jobs", "running"),
+    };
+    let path = path.replace("{id}", &id);
     if method == "GET" {
         return Some(Probe::get(path, Expect::Answer));
     }
-    let (body, table) = match row.strip_prefix("POST /admin/v1/")? {
-        "pairing-codes" => (json!({}), "pairing_codes"),
-        "full-control" => (json!({"gateway_id": OWNER, "enabled": true}), "team_gateways"),
-        "jobs" => (json!({"gateway_id": OWNER, "job_type": "diagnostic"}), "gateway_jobs"),
-        "jobs/{id}/cancel" => (json!({}), "gateway_jobs"),
+    let (body, tables): (_, &[&str]) = match row.strip_prefix("POST /admin/v1/")? {
+        "pairing-codes" => (json!({}), &["pairing_codes"]),
+        "full-control" => (json!({"gateway_id": OWNER, "enabled": true}), &["team_gateways"]),
+        "jobs" => (json!({"gateway_id": OWNER, "job_type": "diagnostic"}), &["gateway_jobs"]),
+        "jobs/{id}/cancel" => (json!({}), &["gateway_jobs"]),
+        "subagents" => {
+            let body = json!({"gateway_id": OWNER, "subagent_type": "codex_gateway",
+                              "prompt": "do it"});
+            (body, &["gateway_jobs", "subagent_runs", "subagents"])
+        }
+        "subagents/{id}/runs" => {
+            (json!({"prompt": "go on"}), &["gateway_jobs", "subagent_runs", "subagents"])
+        }
+        "subagents/{id}/cancel" => (json!({}), &["gateway_jobs", "subagent_runs"]),
         "resources" => {
             let body = json!({"gateway_id": OWNER, "resource_type": "remote_shell",
                               "max_access_level": "execute"});
-            (body, "team_resources")
+            (body, &["team_resources"])
         }
         _ => return None,
     };
-    Some(Probe::post(path, body, Expect::Writes(vec![wrote(table)])))
+    let rows = tables.iter().map(|table| wrote(table)).collect();
+    Some(Probe::post(path, body, Expect::Writes(rows)))
 }

@@ -1,16 +1,12 @@
 //! Subagents by this CLI: how they are called, what they tell, what they come to.
 
-use crate::providers::agent::{AgentReader, AgentRequest};
-use crate::providers::{Installed, Plan, PlanError};
+mod events;
+mod held;
+mod outcome;
+mod plan;
+mod reader;
+#[cfg(test)]
+mod tests;
 
-pub(super) fn full_control(_: &Installed, _: bool, _: bool) -> Result<(), String> {
-    Err("not built yet".to_owned())
-}
-
-pub(super) fn plan(_: &AgentRequest, _: &Installed) -> Result<Plan, PlanError> {
-    Err(PlanError("not built yet".to_owned()))
-}
-
-pub(super) fn reader(_: &AgentRequest, _: &Plan) -> Box<dyn AgentReader> {
-    todo!()
-}
+pub(super) use plan::{full_control, plan};
+pub(super) use reader::reader;

@@ -1,8 +1,8 @@
 //! Calls and answers of Claude Code, against recorded runs of it.
 
 mod decoding;
-mod planning;
-mod recorded;
+pub(super) mod planning;
+pub(super) mod recorded;
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::providers::{
     FirstSignal, Format, Installed, Left, ModelRequest, Outcome, OutputMode, Plan, Provider,
 };
 
-const LIMIT: Duration = Duration::from_secs(110);
+pub(super) const LIMIT: Duration = Duration::from_secs(110);
 
-fn object(value: Value) -> Map<String, Value> {
+pub(super) fn object(value: Value) -> Map<String, Value> {
     let Value::Object(object) = value else { panic!("{value} is no object") };
     object
 }
@@ -38,7 +38,7 @@ fn request(wants: &str) -> ModelRequest {
 }
 
 /// A call by which the CLI prints in this format.
-fn call(mode: &str) -> Plan {
+pub(super) fn call(mode: &str) -> Plan {
     Plan {
         program: "/claude".into(),
         args: ["--print", "--output-format", mode].map(str::to_owned).to_vec(),
@@ -51,7 +51,7 @@ fn call(mode: &str) -> Plan {
     }
 }
 
-fn left(stdout: &str, stderr: &str, exit: Exit) -> Left {
+pub(super) fn left(stdout: &str, stderr: &str, exit: Exit) -> Left {
     Left {
         stdout: stdout.to_owned(),
         stdout_truncated: false,
@@ -67,7 +67,7 @@ fn decode(mode: &str, wants: &str, left: &Left) -> Outcome {
 }
 
 /// With these flags, and the version of the recordings.
-fn installed(has: impl Fn(&str) -> bool) -> Installed {
+pub(super) fn installed(has: impl Fn(&str) -> bool) -> Installed {
     let mut flags = ClaudeCode.flags(None);
     for (name, there) in &mut flags {
         *there = has(name);

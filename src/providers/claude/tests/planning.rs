@@ -9,9 +9,10 @@ use super::{LIMIT, installed, object, request};
 use crate::providers::claude::ClaudeCode;
 use crate::providers::{FirstSignal, Format, Installed, ModelRequest, OutputMode, Plan, Provider};
 
-const HELP: &str = include_str!("../../../../tests/fixtures/providers/claude/help.txt");
+pub(in crate::providers::claude) const HELP: &str =
+    include_str!("../../../../tests/fixtures/providers/claude/help.txt");
 
-fn current() -> Installed {
+pub(in crate::providers::claude) fn current() -> Installed {
     Installed { flags: ClaudeCode.flags(Some(HELP)), ..installed(|_| true) }
 }
 
@@ -38,7 +39,7 @@ fn refused(request: &ModelRequest, installed: &Installed) -> String {
 }
 
 /// A word or a flag with its value a line.
-fn shown(plan: &Plan) -> String {
+pub(in crate::providers::claude) fn shown(plan: &Plan) -> String {
     let mut text = format!("{}", plan.program.display());
     for arg in &plan.args {
         let arg = if arg.is_empty() { "\"\"" } else { arg };

@@ -15,23 +15,23 @@ fn folder() -> PathBuf {
 }
 
 #[derive(Debug, Clone)]
-struct Case {
-    name: String,
-    mode: String,
-    wants: String,
-    outcome: String,
-    holds: String,
+pub(in crate::providers::claude) struct Case {
+    pub(in crate::providers::claude) name: String,
+    pub(in crate::providers::claude) mode: String,
+    pub(in crate::providers::claude) wants: String,
+    pub(in crate::providers::claude) outcome: String,
+    pub(in crate::providers::claude) holds: String,
     model: String,
-    left: Left,
+    pub(in crate::providers::claude) left: Left,
 }
 
-fn rows(file: &str) -> Vec<Vec<String>> {
+pub(in crate::providers::claude) fn rows(file: &str) -> Vec<Vec<String>> {
     let text = read_to_string(folder().join(file)).unwrap();
     text.lines().skip(1).map(|row| row.split('\t').map(str::to_owned).collect()).collect()
 }
 
 /// The recorded runs; what is no run is left out.
-fn cases() -> Vec<Case> {
+pub(in crate::providers::claude) fn cases() -> Vec<Case> {
     let (expected, ends) = (rows("expected.tsv"), rows("index.tsv"));
     assert_eq!((expected.len(), ends.len()), (146, 146));
     let cases = expected.into_iter().zip(ends).filter_map(|(row, end)| {

@@ -5,15 +5,15 @@ use std::path::Path;
 use super::*;
 
 /// One line of the table.
-struct Row<'a> {
-    case: &'a str,
-    mode: &'a str,
-    outcome: &'a str,
-    tokens: &'a str,
-    expected: &'a str,
+pub(in crate::providers::codex) struct Row<'a> {
+    pub(in crate::providers::codex) case: &'a str,
+    pub(in crate::providers::codex) mode: &'a str,
+    pub(in crate::providers::codex) outcome: &'a str,
+    pub(in crate::providers::codex) tokens: &'a str,
+    pub(in crate::providers::codex) expected: &'a str,
 }
 
-fn rows(table: &str) -> Vec<Row<'_>> {
+pub(in crate::providers::codex) fn rows(table: &str) -> Vec<Row<'_>> {
     table
         .lines()
         .skip(1)
@@ -27,7 +27,7 @@ fn rows(table: &str) -> Vec<Row<'_>> {
         .collect()
 }
 
-fn recorded(dir: &Path) -> Left {
+pub(in crate::providers::codex) fn recorded(dir: &Path) -> Left {
     let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
     let end = read("end.txt");
     let (how, limit) = end.trim().split_once(", ").unwrap_or((end.trim(), ""));

@@ -13,19 +13,19 @@ use crate::providers::{
 };
 
 /// A row of the table.
-struct Row {
-    case: String,
-    run: String,
-    outcome: String,
-    expected: String,
+pub(in crate::providers::gemini) struct Row {
+    pub(in crate::providers::gemini) case: String,
+    pub(in crate::providers::gemini) run: String,
+    pub(in crate::providers::gemini) outcome: String,
+    pub(in crate::providers::gemini) expected: String,
     model: String,
 }
 
-fn dir() -> PathBuf {
+pub(in crate::providers::gemini) fn dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/providers/gemini")
 }
 
-fn rows() -> Vec<Row> {
+pub(in crate::providers::gemini) fn rows() -> Vec<Row> {
     let table = std::fs::read_to_string(dir().join("expected.tsv")).unwrap();
     let lines = table.lines().filter(|line| !line.starts_with('#')).skip(1);
     lines
@@ -40,7 +40,7 @@ fn rows() -> Vec<Row> {
 }
 
 /// What a recorded run left; `None`: there was no process.
-pub(super) fn left(case: &str) -> Option<Left> {
+pub(in crate::providers::gemini) fn left(case: &str) -> Option<Left> {
     let read = |name: &str| std::fs::read_to_string(dir().join(case).join(name)).unwrap();
     let ended: Map<String, Value> = serde_json::from_str(&read("exit.json")).unwrap();
     let number =
