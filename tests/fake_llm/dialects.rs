@@ -182,7 +182,8 @@ fn gemini_turn(body: &Value) -> Turn {
                 None => {
                     let answer = &part["functionResponse"]["response"];
                     if answer.is_object() {
-                        turn.tool_answered(answer.to_string());
+                        let said = answer["output"].as_str().or(answer["error"].as_str());
+                        turn.tool_answered(said.map_or(answer.to_string(), str::to_owned));
                     }
                 }
             }

@@ -10,7 +10,7 @@ use crate::common::{fields, wait_until};
 use crate::scene::{Scene, Site};
 
 /// What the metadata of run and subagent hold once a run has ended.
-const METADATA: [&str; 39] = [
+const METADATA: [&str; 34] = [
     "schema_version",
     "runner",
     "adapter_id",
@@ -44,13 +44,18 @@ const METADATA: [&str; 39] = [
     "execution_substrate",
     "trust_zone",
     "delegate_kind",
-    "session_id",
-    "total_cost_usd",
-    "usage",
-    "model_usage",
-    "permission_denials",
     "current_run_id",
 ];
+
+/// What an adapter adds.
+fn adapters(cli: ProviderId) -> &'static [&'static str] {
+    match cli {
+        ProviderId::ClaudeCode => {
+            &["session_id", "total_cost_usd", "usage", "model_usage", "permission_denials"]
+        }
+        ProviderId::Codex | ProviderId::Gemini => &["usage"],
+    }
+}
 
 /// A run that was queued.
 pub(crate) struct Begun<'a> {
@@ -200,6 +205,11 @@ impl End {
             (&json!(1), &json!("markdown"))
         );
         self.told_all();
+        let metadata = &self.run["metadata"];
+        let cli = ProviderId::parse(metadata["adapter_id"].as_str().unwrap()).unwrap();
+        for name in adapters(cli) {
+            assert!(!metadata[name].is_null(), "no {name} in {metadata:#}");
+        }
         output["content"].as_str().unwrap()
     }
 

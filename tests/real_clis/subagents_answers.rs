@@ -125,17 +125,9 @@ pub(crate) async fn restricted(scene: &Scene, cli: ProviderId) {
     assert!(end.completed().starts_with("tool said: "), "{end:#?}");
     assert!(!file.exists(), "the command was executed: {end:#?}");
     assert_eq!(scene.fake.asked(&marker).len(), 2);
-    let is_refusal = |event: &&Value| event["payload"]["is_error"] == true;
-    let refusals = end.events.iter().filter(is_refusal).count();
-    match cli {
-        ProviderId::ClaudeCode => {
-            let denials = end.run["metadata"]["permission_denials"].as_array().unwrap();
-            assert_eq!((refusals, denials.len()), (1, 1), "{end:#?}");
-        }
-        ProviderId::Gemini => assert_eq!(refusals, 1, "{end:#?}"),
-        // It prints nothing of it.
-        ProviderId::Codex => {}
-    }
+    let refused = end.events.iter().filter(|event| event["payload"]["is_error"] == true).count();
+    // Codex prints nothing of it.
+    assert_eq!(refused, usize::from(cli != ProviderId::Codex), "{end:#?}");
 }
 
 /// Claude Code refuses full control to root: the run fails before anything is started.
@@ -185,10 +177,13 @@ pub(crate) async fn resumes(scene: &Scene, cli: ProviderId) {
 /// An API that does not know us: the run tells so, and what to do.
 pub(crate) async fn unauthorized(scene: &Scene, cli: ProviderId) {
     let prompt = format!("unauthorized subagent of {} [[error 401]]", cli.as_str());
-    let end = begin(scene, &scene.own, cli, &prompt, json!({})).await.end().await;
+    // Claude Code asks again and again, as long as it has time.
+    let config = json!({"timeout_ms": 20_000});
+    let end = begin(scene, &scene.own, cli, &prompt, config).await.end().await;
     let error = end.failed();
     assert!(error.contains("401") && error.contains("panorama-gateway doctor"), "{error}");
     end.told_all();
+    assert_eq!(end.run["metadata"]["timed_out"], false, "our limit ended it: {end:#?}");
     assert!(end.last()["reason"].is_string() && end.last()["duration_ms"].is_u64(), "{end:#?}");
 }
 
