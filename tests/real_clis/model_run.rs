@@ -250,7 +250,7 @@ pub(crate) async fn tool_refused(scene: &Scene, cli: ProviderId) {
     let refusal = match cli {
         ProviderId::ClaudeCode => "No such tool available: Bash",
         ProviderId::Codex => "unsupported call: exec_command",
-        ProviderId::Gemini => r#"\"run_shell_command\" not found"#,
+        ProviderId::Gemini => "\"run_shell_command\" not found",
     };
     assert!(text.contains(refusal), "{row}");
     assert_eq!(scene.fake.asked(&marker).len(), 2);
