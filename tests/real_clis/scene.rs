@@ -37,7 +37,7 @@ pub(crate) struct Site {
     pub(crate) gateway: Mutex<Gateway>,
     pub(crate) gateway_id: String,
     /// Holds the CLIs where they are not those of all.
-    bin: Option<TempDir>,
+    _bin: Option<TempDir>,
 }
 
 impl Scene {
@@ -65,7 +65,7 @@ impl Scene {
             }
             let clis = Clis { bin: bin.path().to_owned() };
             let machine = furnished(&clis, &self.fake).used_by(NOBODY);
-            Site { bin: Some(bin), ..Site::open(machine, &self.control).await }
+            Site { _bin: Some(bin), ..Site::open(machine, &self.control).await }
         };
         self.other.get_or_init(open).await
     }
@@ -118,7 +118,7 @@ impl Site {
         control.admin.set_full_control(Some(&gateway_id), true).await.unwrap();
         let gateway = Mutex::new(spawn(&machine));
         machine.is_up().await;
-        Self { machine, gateway, gateway_id, bin: None }
+        Self { machine, gateway, gateway_id, _bin: None }
     }
 
     /// Another gateway in the place of one that was killed.

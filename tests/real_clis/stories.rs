@@ -44,16 +44,21 @@ pub(crate) enum Story {
     SubagentTool,
     SubagentRoot,
     SubagentRestricted,
+    SubagentStructured,
+    SubagentPrompt,
     SubagentResumed,
     SubagentUnauthorized,
     SubagentLimited,
     SubagentCut,
+    SubagentLeftover,
+    SubagentTimeLimit,
     SubagentCancel,
+    SubagentGatewayStopped,
     SubagentGatewayKilled,
 }
 
 impl Story {
-    pub(crate) const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::Direct,
         Self::DirectAtFile,
         Self::DirectTool,
@@ -79,11 +84,16 @@ impl Story {
         Self::SubagentTool,
         Self::SubagentRoot,
         Self::SubagentRestricted,
+        Self::SubagentStructured,
+        Self::SubagentPrompt,
         Self::SubagentResumed,
         Self::SubagentUnauthorized,
         Self::SubagentLimited,
         Self::SubagentCut,
+        Self::SubagentLeftover,
+        Self::SubagentTimeLimit,
         Self::SubagentCancel,
+        Self::SubagentGatewayStopped,
         Self::SubagentGatewayKilled,
     ];
 
@@ -114,11 +124,16 @@ impl Story {
             Self::SubagentTool => "subagent-tool",
             Self::SubagentRoot => "subagent-root",
             Self::SubagentRestricted => "subagent-restricted",
+            Self::SubagentStructured => "subagent-structured",
+            Self::SubagentPrompt => "subagent-prompt",
             Self::SubagentResumed => "subagent-resume",
             Self::SubagentUnauthorized => "subagent-401",
             Self::SubagentLimited => "subagent-429-once",
             Self::SubagentCut => "subagent-cut",
+            Self::SubagentLeftover => "subagent-leftover",
+            Self::SubagentTimeLimit => "subagent-time-limit",
             Self::SubagentCancel => "subagent-cancel",
+            Self::SubagentGatewayStopped => "subagent-gateway-stopped",
             Self::SubagentGatewayKilled => "subagent-gateway-killed",
         }
     }
@@ -134,8 +149,14 @@ impl Story {
     }
 
     fn is_hard_end(self) -> bool {
-        let of_models = matches!(self, Self::Cancel | Self::GatewayKilled);
-        of_models || matches!(self, Self::SubagentCancel | Self::SubagentGatewayKilled)
+        const HARD: [Story; 5] = [
+            Story::Cancel,
+            Story::GatewayKilled,
+            Story::SubagentCancel,
+            Story::SubagentGatewayStopped,
+            Story::SubagentGatewayKilled,
+        ];
+        HARD.contains(&self)
     }
 
     pub(crate) async fn tell(self, scene: &Scene, cli: ProviderId) {
@@ -150,13 +171,13 @@ impl Story {
             Self::Recovers => model_run::recovers(scene, cli).await,
             Self::AnswerCut => model_run::answer_cut(scene, cli).await,
             Self::Unauthorized => {
-                model_run::fails(scene, cli, "[[error 401]]", "provider_auth").await
+                model_run::fails(scene, cli, "[[error 401]]", "provider_auth").await;
             }
             Self::RateLimited => {
-                model_run::fails(scene, cli, "[[error 429]]", "provider_rate_limited").await
+                model_run::fails(scene, cli, "[[error 429]]", "provider_rate_limited").await;
             }
             Self::ServerError => {
-                model_run::fails(scene, cli, "[[error 500]]", "provider_unavailable").await
+                model_run::fails(scene, cli, "[[error 500]]", "provider_unavailable").await;
             }
             Self::Refused => model_run::fails(scene, cli, "refused", "provider_unavailable").await,
             Self::TimeLimit => model_run::time_limit(scene, cli).await,
@@ -171,11 +192,16 @@ impl Story {
             Self::SubagentTool => subagents_answers::tool(scene, cli).await,
             Self::SubagentRoot => subagents_answers::denied_to_root(scene, cli).await,
             Self::SubagentRestricted => subagents_answers::restricted(scene, cli).await,
+            Self::SubagentStructured => subagents_answers::structured(scene, cli).await,
+            Self::SubagentPrompt => subagents_answers::prompt_is_data(scene, cli).await,
             Self::SubagentResumed => subagents_answers::resumes(scene, cli).await,
             Self::SubagentUnauthorized => subagents_answers::unauthorized(scene, cli).await,
             Self::SubagentLimited => subagents_answers::limited_once(scene, cli).await,
             Self::SubagentCut => subagents_answers::cut(scene, cli).await,
+            Self::SubagentLeftover => subagents_ends::leftover(scene, cli).await,
+            Self::SubagentTimeLimit => subagents_ends::time_limit(scene, cli).await,
             Self::SubagentCancel => subagents_ends::cancel(scene, cli).await,
+            Self::SubagentGatewayStopped => subagents_ends::gateway_stopped(scene, cli).await,
             Self::SubagentGatewayKilled => subagents_ends::gateway_killed(scene, cli).await,
         }
     }

@@ -183,8 +183,13 @@ impl End {
         &self.events.last().unwrap()["payload"]
     }
 
-    /// It succeeded; its answer.
+    /// It succeeded with prose; its answer.
     pub(crate) fn completed(&self) -> &str {
+        self.completed_as("markdown").as_str().unwrap()
+    }
+
+    /// It succeeded; its answer, of this content type.
+    pub(crate) fn completed_as(&self, content_type: &str) -> &Value {
         for row in [&self.job, &self.run, &self.subagent] {
             assert_eq!(
                 (&row["status"], &row["error"]),
@@ -202,7 +207,7 @@ impl End {
         assert!(names.all(|name| known.contains(&name.as_str())), "{output}");
         assert_eq!(
             (&output["schema_version"], &output["content_type"]),
-            (&json!(1), &json!("markdown"))
+            (&json!(1), &json!(content_type))
         );
         self.told_all();
         let metadata = &self.run["metadata"];
@@ -210,7 +215,7 @@ impl End {
         for name in adapters(cli) {
             assert!(!metadata[name].is_null(), "no {name} in {metadata:#}");
         }
-        output["content"].as_str().unwrap()
+        &output["content"]
     }
 
     /// It failed, told by every row; why.

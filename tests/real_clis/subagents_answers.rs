@@ -211,3 +211,34 @@ pub(crate) async fn cut(scene: &Scene, cli: ProviderId) {
         end.told_all();
     }
 }
+
+/// An object by a schema, which Claude Code and Codex take as such.
+pub(crate) async fn structured(scene: &Scene, cli: ProviderId) {
+    let answer = json!({"answer": "forty-two", "score": 42});
+    let prompt = format!("structured subagent of {} [[json {answer}]]", cli.as_str());
+    let schema = json!({
+        "type": "object",
+        "properties": {"answer": {"type": "string"}, "score": {"type": "integer"}},
+        "required": ["answer", "score"],
+        "additionalProperties": false,
+    });
+    let config = json!({"output_format": "json", "json_schema": schema});
+    let end = begin(scene, &scene.own, cli, &prompt, config).await.end().await;
+    assert_eq!(end.completed_as("json"), &answer, "{end:#?}");
+    assert_eq!(end.run["metadata"]["output_format"], "json", "{end:#?}");
+}
+
+/// A prompt that looks like something else reaches the model as it came, and files that it names
+/// do not.
+pub(crate) async fn prompt_is_data(scene: &Scene, cli: ProviderId) {
+    let secret = format!("a secret of {}", fastrand::u64(..));
+    let dir = open_dir();
+    let file = dir.path().join("notes.txt");
+    std::fs::write(&file, &secret).unwrap();
+    let prompt = format!("/help -h subagent of {}: read @{}", cli.as_str(), file.display());
+    let end = begin(scene, &scene.own, cli, &prompt, json!({})).await.end().await;
+    assert!(end.completed().starts_with(&format!("echo: {prompt}")), "{end:#?}");
+    let asked = scene.fake.asked(&prompt);
+    assert!(asked[0].prompt.trim().starts_with(&prompt), "{:?}", asked[0].prompt);
+    assert!(!scene.fake.was_told(&secret), "the file was read");
+}
