@@ -181,12 +181,19 @@ pub fn read_unrepaired(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FsErr
 /// Opens a private file for appending, made 0600 when absent (missing parents 0700), checked when
 /// present.
 pub fn append_private(path: &Path) -> Result<File, FsError> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    let mut opened = open_private(path, &options)?;
+    open_or_create(path, OpenOptions::new().append(true).create(true))
+}
+
+/// The same for reading and writing anywhere in it.
+pub fn edit_private(path: &Path) -> Result<File, FsError> {
+    open_or_create(path, OpenOptions::new().read(true).write(true).create(true))
+}
+
+fn open_or_create(path: &Path, options: &OpenOptions) -> Result<File, FsError> {
+    let mut opened = open_private(path, options)?;
     if opened.is_none() {
         create_dirs(parent_of(path))?;
-        opened = open_private(path, &options)?;
+        opened = open_private(path, options)?;
     }
     match opened {
         Some((file, _)) => Ok(file),

@@ -15,6 +15,7 @@ mod patience;
 mod progress;
 mod queue;
 mod report;
+mod run_events;
 mod stop;
 mod subagents;
 

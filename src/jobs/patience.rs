@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::handlers::Host;
@@ -28,8 +29,17 @@ where
 
 /// Waits `delay`, or until the backend is seen to be well again before that.
 pub(super) async fn pause(host: &Host, refused: &BackendError, delay: Duration) {
+    pause_unless_polled(&host.polled, refused, delay).await;
+}
+
+/// The same for who knows only when the backend last answered a poll.
+pub(super) async fn pause_unless_polled(
+    polled: &watch::Receiver<Option<Instant>>,
+    refused: &BackendError,
+    delay: Duration,
+) {
     let failed_at = Instant::now();
-    let mut polled = host.polled.clone();
+    let mut polled = polled.clone();
     let well_again = polled.wait_for(|at| at.is_some_and(|at| at > failed_at));
     tokio::select! {
         // Cancel safe, each arm: a timer and a watch.

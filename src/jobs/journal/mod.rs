@@ -33,6 +33,8 @@ const MAX_RECORD: u64 = 128 * 1024 * 1024;
 const KEEP_REJECTED: Duration = Duration::from_hours(24 * 7);
 /// Where they are kept, below the journal.
 const REJECTED: &str = "rejected";
+/// Where the events of runs wait for the backend, below the journal.
+const EVENTS: &str = "events";
 
 /// Why a record could not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -214,6 +216,11 @@ impl Journal {
         Ok(path)
     }
 
+    /// Where the events of subagents' runs wait for the backend.
+    pub(super) fn events_dir(&self) -> PathBuf {
+        self.shared.dir.join(EVENTS)
+    }
+
     fn path(&self, id: &JobId) -> PathBuf {
         self.shared.dir.join(file_name(id))
     }
@@ -256,15 +263,19 @@ fn report(error: &JournalError) -> String {
     text
 }
 
-/// `<id>.json`; an id that is no plain word becomes its hash, so that no id leads elsewhere.
+/// `<id>.json`; see [`file_stem`].
 fn file_name(id: &JobId) -> String {
-    let text = id.as_str();
+    format!("{}.json", file_stem(id.as_str()))
+}
+
+/// The id itself; one that is no plain word becomes its hash, so that no id leads elsewhere.
+pub(super) fn file_stem(text: &str) -> String {
     let plain = (1..=128).contains(&text.len())
         && !text.starts_with('.')
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-    if plain { format!("{text}.json") } else { format!("{:x}.sha256.json", Sha256::digest(text)) }
+    if plain { text.to_owned() } else { format!("{:x}.sha256", Sha256::digest(text)) }
 }
 
 /// The `*.json` files of a directory, in the order of their names.

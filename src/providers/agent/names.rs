@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 /// Calls that are remembered; the oldest is forgotten for one more.
-const CALLS: usize = 256;
+const CALLS: usize = 1024;
 /// Bytes of an id or a name; a longer one is not remembered.
 const LENGTH: usize = 1024;
 

@@ -118,7 +118,7 @@ pub fn content_text(content: &Value) -> Option<String> {
 
 /// What a tool's input is about, in a line: its query, else its text.
 fn summary(input: &Value) -> Option<String> {
-    let text = |key: &str| input.get(key).and_then(Value::as_str);
+    let text = |key: &str| input.get(key)?.as_str().filter(|text| !text.is_empty());
     let query = text("query").map(|query| format!("Query: {query}"));
     query.or_else(|| text("text").map(str::to_owned))
 }

@@ -4,28 +4,22 @@
 //! are neither answer nor deed, lines of the CLI about itself, and parts of messages
 //! (`stream_event`), since the whole message follows.
 
-use std::collections::VecDeque;
-
 use serde_json::{Map, Value};
 
 use super::held::{Held, Text};
-use crate::providers::agent::{AgentEvent, EventKind};
-
-/// Calls whose tool is remembered until their result comes, and bytes of one.
-const CALLS: usize = 1024;
-const CALL_BYTES: usize = 1024;
+use crate::providers::agent::shapes::{ToolCall, ToolResult};
+use crate::providers::agent::{AgentEvent, ToolNames};
 
 /// What it takes to tell of a run.
 #[derive(Debug)]
 pub(super) struct Telling {
     held: Held,
-    /// Ids of calls and the names of their tools, the oldest first.
-    calls: VecDeque<(String, String)>,
+    tools: ToolNames,
 }
 
 impl Telling {
     pub(super) fn new(live: bool) -> Self {
-        Self { held: Held::new(live), calls: VecDeque::new() }
+        Self { held: Held::new(live), tools: ToolNames::default() }
     }
 
     /// A line of type `assistant`.
@@ -99,41 +93,30 @@ impl Telling {
     }
 
     fn call(&mut self, message: &Map<String, Value>, block: &Map<String, Value>) -> AgentEvent {
-        let (id, name) = (block.get("id"), block.get("name"));
-        if let (Some(Value::String(id)), Some(Value::String(name))) = (id, name)
-            && id.len() + name.len() <= CALL_BYTES
-        {
-            if self.calls.len() == CALLS {
-                self.calls.pop_front();
-            }
-            self.calls.push_back((id.clone(), name.clone()));
+        let (id, name) = (said(block, "id"), said(block, "name"));
+        if let (Some(id), Some(name)) = (id, name) {
+            self.tools.remember(id, name);
         }
-        let input = block.get("input");
-        let payload = [
-            ("tool_name", string(name)),
-            ("tool_use_id", string(id)),
-            ("tool_input", input.cloned().unwrap_or_default()),
-            ("summary", input.and_then(summary).map_or(Value::Null, Value::String)),
-            ("message_id", string(message.get("id"))),
-        ];
-        event(EventKind::ToolCall, payload)
+        let call = ToolCall {
+            tool_name: name,
+            tool_use_id: id,
+            tool_input: block.get("input").unwrap_or(&Value::Null),
+            message_id: said(message, "id"),
+        };
+        call.event()
     }
 
-    fn result(&self, message: &Map<String, Value>, block: &Map<String, Value>) -> AgentEvent {
-        let id = string(block.get("tool_use_id"));
-        let mut calls = self.calls.iter().rev();
-        let call = calls.find(|(call, _)| Some(call.as_str()) == id.as_str());
-        let payload = [
-            ("tool_name", call.map_or(Value::Null, |(_, name)| name.as_str().into())),
-            ("tool_use_id", id),
-            ("is_error", (block.get("is_error") == Some(&Value::Bool(true))).into()),
-            ("message_id", string(message.get("id"))),
-        ];
-        let mut event = event(EventKind::ToolResult, payload);
-        if let Some(content) = block.get("content").and_then(content) {
-            event.payload.insert("content".to_owned(), content.into());
-        }
-        event
+    fn result(&mut self, message: &Map<String, Value>, block: &Map<String, Value>) -> AgentEvent {
+        let id = said(block, "tool_use_id");
+        let tool_name = id.and_then(|id| self.tools.take(id));
+        let result = ToolResult {
+            tool_use_id: id,
+            tool_name: tool_name.as_deref(),
+            content: block.get("content").unwrap_or(&Value::Null),
+            is_error: block.get("is_error") == Some(&Value::Bool(true)),
+            message_id: said(message, "id"),
+        };
+        result.event()
     }
 }
 
@@ -141,29 +124,7 @@ fn kind(block: &Map<String, Value>) -> &str {
     block.get("type").and_then(Value::as_str).unwrap_or_default()
 }
 
-fn event<const N: usize>(kind: EventKind, payload: [(&str, Value); N]) -> AgentEvent {
-    let payload = payload.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    AgentEvent { kind, payload }
-}
-
-/// A string that says something, else null.
-fn string(value: Option<&Value>) -> Value {
-    value.filter(|value| value.as_str().is_some_and(|text| !text.is_empty())).cloned().into()
-}
-
-/// A call in one line for people.
-fn summary(input: &Value) -> Option<String> {
-    let text = |name: &str| input.get(name)?.as_str().filter(|text| !text.is_empty());
-    text("query").map(|query| format!("Query: {query}")).or_else(|| text("text").map(str::to_owned))
-}
-
-/// What a tool gave, as text; `None` when that is nothing.
-fn content(content: &Value) -> Option<String> {
-    if let Some(text) = content.as_str() {
-        return (!text.is_empty()).then(|| text.to_owned());
-    }
-    let empty = content.is_null()
-        || content.as_array().is_some_and(Vec::is_empty)
-        || content.as_object().is_some_and(Map::is_empty);
-    if empty { None } else { serde_json::to_string_pretty(content).ok() }
+/// A field that says something.
+fn said<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    object.get(name)?.as_str().filter(|text| !text.is_empty())
 }
