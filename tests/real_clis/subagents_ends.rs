@@ -24,18 +24,17 @@ pub(crate) async fn leftover(scene: &Scene, cli: ProviderId) {
     let sleep = a_minute();
     let prompt = format!(
         "leftover of subagent {} [[tool bash setsid {sleep} < /dev/null > /dev/null 2>&1 & \
-         echo $! > {path}/pid]] [[slow 10]]",
+         until [ -e {path}/seen ]; do sleep 0.1; done]]",
         cli.as_str()
     );
     let begun = begin(scene, site, cli, &prompt, json!({"full_control": true})).await;
     let left = wait_until("what the agent leaves", || async {
-        let runs = site.processes().into_iter();
-        runs.into_iter().find(|process| process.command.starts_with(&sleep))
+        site.processes().into_iter().find(|process| process.command.starts_with(&sleep))
     })
     .await;
+    std::fs::write(dir.path().join("seen"), "").unwrap();
     let end = begun.end().await;
     end.completed();
-    assert!(dir.path().join("pid").exists());
     assert!(!left.name.is_alive(), "{left:?} outlives its run: {end:#?}");
 }
 
