@@ -17,7 +17,8 @@ use super::life;
 use super::machine_control::HEARTBEAT_FRESH;
 use super::queue::{Entry, Gate, Offered, Queue, Slots, Work};
 use super::stop::{JobStop, StopReason};
-use crate::model::{Job, JobId, JobStatus};
+use super::{run_events, subagent_dirs};
+use crate::model::{Job, JobId, JobStatus, RunId};
 use crate::providers::Standings;
 use crate::task::{Ending, Group};
 
@@ -165,6 +166,8 @@ impl Controller {
         if !found.is_empty() {
             tracing::info!(records = found.len(), "finishing what an earlier gateway left");
         }
+        let runs = found.iter().filter_map(|record| Some(record.subagent.as_ref()?.run_id.clone()));
+        self.send_left_events(runs.collect()).await;
         for record in found {
             let id = record.id.clone();
             self.queue.adopt(id.clone());
@@ -173,6 +176,22 @@ impl Controller {
             self.replays.spawn(id.as_str(), move |_| {
                 async move { replay(&host, record).await }.instrument(span)
             });
+        }
+        let host = Arc::clone(&self.host);
+        self.replays.spawn("kept folders", move |_| async move {
+            subagent_dirs::bound(&host).await;
+        });
+    }
+
+    /// Events of runs whose records are gone; the others' are sent with these.
+    async fn send_left_events(&mut self, recorded: Vec<RunId>) {
+        for left in run_events::left(&self.host, recorded.clone()).await {
+            if !recorded.contains(&left.run_id) {
+                let host = Arc::clone(&self.host);
+                self.replays.spawn(format!("events of {}", left.run_id), move |stop| async move {
+                    run_events::finish(&host, &left, stop).await;
+                });
+            }
         }
     }
 

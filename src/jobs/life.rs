@@ -12,6 +12,7 @@ use super::progress::Progress;
 use super::queue::{Entry, Work};
 use super::report::report;
 use super::stop::{JobStop, StopReason};
+use super::subagent_failure;
 use crate::backend::retry::Backoff;
 use crate::backend::{BackendError, Claim, Completion};
 use crate::model::{Job, JobId, JobStatus, time};
@@ -82,6 +83,7 @@ pub(super) async fn live(
         error: finished.error,
         completed_at: time::now_wire(),
     });
+    subagent_failure::settle(&host, &record, &job.payload).await;
     report(&host, record).await;
 }
 

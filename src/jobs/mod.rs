@@ -15,8 +15,12 @@ mod patience;
 mod progress;
 mod queue;
 mod report;
+mod run_end;
+mod run_event;
 mod run_events;
 mod stop;
+mod subagent_dirs;
+mod subagent_failure;
 mod subagents;
 
 pub use controller::{ActiveJob, Activity, Controller, Level, News, Offer};

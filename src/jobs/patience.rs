@@ -27,6 +27,23 @@ where
     }
 }
 
+/// [`read`], but given up at this time: the error is then that of a time limit. For writes too that
+/// may be repeated.
+pub(super) async fn read_until<T, F>(
+    host: &Host,
+    until: Instant,
+    call: impl FnMut() -> F,
+) -> Result<T, BackendError>
+where
+    F: Future<Output = Result<T, BackendError>>,
+{
+    let began = Instant::now();
+    match tokio::time::timeout_at(until, read(host, call)).await {
+        Ok(done) => done,
+        Err(_) => Err(BackendError::TimedOut(began.elapsed())),
+    }
+}
+
 /// Waits `delay`, or until the backend is seen to be well again before that.
 pub(super) async fn pause(host: &Host, refused: &BackendError, delay: Duration) {
     pause_unless_polled(&host.polled, refused, delay).await;

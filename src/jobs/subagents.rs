@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{RunId, SubagentId};
@@ -33,6 +34,8 @@ struct Shared {
     runs: HashMap<Key, Run>,
     /// Oldest first.
     remembered: VecDeque<(Key, String)>,
+    /// How many events of cancels are on their way.
+    announcing: HashMap<Key, watch::Sender<usize>>,
 }
 
 type Key = (SubagentId, RunId);
@@ -79,6 +82,15 @@ impl Subagents {
         Met::Nothing
     }
 
+    /// The event of a cancel is on its way: the run, in hand now or soon, waits with its last event
+    /// until this is dropped.
+    pub(crate) fn announce(&self, subagent: &SubagentId, run: &RunId) -> Announcing {
+        let key = (subagent.clone(), run.clone());
+        let mut shared = self.lock();
+        shared.announcing.entry(key.clone()).or_default().send_modify(|count| *count += 1);
+        Announcing { all: self.clone(), key }
+    }
+
     /// Whether a run of this subagent is in hand.
     pub(crate) fn holds(&self, subagent: &str) -> bool {
         self.lock().runs.keys().any(|(id, _)| id.as_str() == subagent)
@@ -87,6 +99,24 @@ impl Subagents {
     fn lock(&self) -> MutexGuard<'_, Shared> {
         // Whoever panicked with it had written each of its fields whole.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A cancel whose event is on its way, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Announcing {
+    all: Subagents,
+    key: Key,
+}
+
+impl Drop for Announcing {
+    fn drop(&mut self) {
+        let mut shared = self.all.lock();
+        let Some(announcing) = shared.announcing.get(&self.key) else { return };
+        announcing.send_modify(|count| *count = count.saturating_sub(1));
+        if *announcing.borrow() == 0 {
+            shared.announcing.remove(&self.key);
+        }
     }
 }
 
@@ -107,6 +137,16 @@ impl ActiveRun {
     /// Why the run is to be cancelled, when it is.
     pub(crate) fn reason(&self) -> Option<String> {
         self.all.lock().runs.get(&self.key).and_then(|run| run.reason.clone())
+    }
+
+    /// Returns once no event of a cancel is on its way (any more). To be waited for before the run's
+    /// last events, which come after it. Cancel safe.
+    pub(crate) async fn announced(&self) {
+        let announcing = self.all.lock().announcing.get(&self.key).map(watch::Sender::subscribe);
+        if let Some(mut announcing) = announcing {
+            // It fails when the last one is gone.
+            let _ = announcing.wait_for(|count| *count == 0).await;
+        }
     }
 
     /// Whether it has a process now.
@@ -152,6 +192,28 @@ mod tests {
         assert_eq!(all.cancel(&subagent, &run, "later"), Met::InHand);
         assert_eq!(active.reason().as_deref(), Some("now"));
         assert!(active.token().is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runs_last_event_waits_for_those_of_cancels() {
+        let all = Subagents::default();
+        let (subagent, run) = ids("r");
+        assert!(!all.holds("s"));
+        // Before the run is in hand, and then.
+        let first = all.announce(&subagent, &run);
+        let active = all.enter(&subagent, &run);
+        assert!(all.holds("s") && !all.holds("r"));
+        let second = all.announce(&subagent, &run);
+        drop(all.announce(&subagent, &ids("other").1));
+        let mut announced = Box::pin(active.announced());
+        for announcing in [first, second] {
+            assert!(futures_util::poll!(announced.as_mut()).is_pending());
+            drop(announcing);
+        }
+        announced.as_mut().await;
+        drop(announced);
+        drop(active);
+        assert!(!all.holds("s"));
     }
 
     #[test]

@@ -32,6 +32,12 @@ impl ProviderId {
         Self::ALL.into_iter().find(|id| id.as_str() == name)
     }
 
+    /// The one that runs subagents of this type: `claude_code_gateway`, `codex_gateway`,
+    /// `gemini_gateway`.
+    pub fn of_subagent_type(subagent_type: &str) -> Option<Self> {
+        subagent_type.strip_suffix("_gateway").and_then(Self::parse)
+    }
+
     /// The provider of a job that names none: by what its model is called.
     pub fn of_model(model: &str) -> Self {
         if model.starts_with("openai/") || model.starts_with("gpt-") || model.contains("codex") {

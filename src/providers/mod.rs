@@ -42,7 +42,9 @@ pub use plan::{
 };
 pub use roster::{Ran, Roster, Standing, Standings, Worsened};
 pub use run::{OUTPUT_LIMIT, Place, PlanRun, PlanRunError, RefusedFile, output_path, run_plan};
-pub use work_dir::{KeptBounds, WorkDir, WorkDirError, bound_kept_dirs, sweep_work_dirs};
+pub use work_dir::{
+    KeptBounds, WorkDir, WorkDirError, bound_kept_dirs, remove_work_dir, sweep_work_dirs,
+};
 
 use crate::model::ProviderSupports;
 use agent::{AgentReader, AgentRequest};

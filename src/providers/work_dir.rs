@@ -11,6 +11,8 @@ use crate::fs::{FsError, ensure_private_dir};
 
 /// Name of the directory for temporary files inside a work dir.
 const TMP: &str = ".tmp";
+/// How folders are named that are being removed.
+const GOING: &str = ".going.";
 /// Somebody else's removal may take an empty parent away so often while a work dir is made.
 const TRIES: u32 = 10;
 
@@ -142,21 +144,53 @@ pub fn bound_kept_dirs(work: &Path, bounds: KeptBounds, in_use: &dyn Fn(&str) ->
     let mut kept = Vec::new();
     for entry in std::fs::read_dir(work).into_iter().flatten().flatten() {
         let path = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(GOING.as_bytes()) {
+            remove(&path);
+            continue;
+        }
         let used = entry.metadata().and_then(|meta| meta.modified()).ok();
-        let busy = entry.file_name().to_str().is_some_and(in_use);
         if let Some(used) = used.filter(|_| is_usable(&path)) {
-            kept.push((used, size_of(&path), busy, path));
+            kept.push((used, size_of(&path), path));
         }
     }
     kept.sort_unstable();
-    let mut bytes: u64 = kept.iter().map(|(_, size, ..)| size).sum();
-    for (used, size, busy, path) in kept {
+    let mut bytes: u64 = kept.iter().map(|(_, size, _)| size).sum();
+    for (used, size, path) in kept {
         let too_old = used.elapsed().is_ok_and(|age| age > bounds.age);
+        let busy = path.file_name().and_then(|name| name.to_str()).is_some_and(in_use);
         if !busy && (too_old || bytes > bounds.bytes) {
             tracing::info!(path = %path.display(), size, "removing a subagent's folder");
-            remove(&path);
+            remove_at_once(&path);
             bytes = bytes.saturating_sub(size);
         }
+    }
+}
+
+/// A run that begins meanwhile finds the folder whole or gone: removing it takes its time.
+fn remove_at_once(path: &Path) {
+    let Some(name) = path.file_name() else { return };
+    let mut going = std::ffi::OsString::from(GOING);
+    going.push(name);
+    let going = path.with_file_name(going);
+    match std::fs::rename(path, &going) {
+        Ok(()) => remove(&going),
+        Err(error) => tracing::warn!(path = %path.display(), %error, "a folder cannot be removed"),
+    }
+}
+
+/// Removes the work dir of these names below each other, and its parents as far as they are empty
+/// then. Nobody may work in there. Blocks.
+pub fn remove_work_dir(work: &Path, names: &[&str]) {
+    let mut path = work.to_owned();
+    for name in names {
+        // A link to elsewhere is not ours to empty.
+        if !is_name(name) || !is_usable(&path) {
+            return;
+        }
+        path.push(name);
+    }
+    if is_usable(&path) {
+        remove(&path);
     }
 }
 

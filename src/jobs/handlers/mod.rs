@@ -4,6 +4,7 @@
 mod diagnostic;
 mod model_run;
 mod shell_exec;
+mod subagent_cancel;
 mod subagent_run;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::observe::Redactor;
 use crate::providers::{ModelCheck, Roster};
 
 pub(crate) use model_run::WORK as MODEL_WORK;
+pub(super) use subagent_run::{context as run_context, finished as run_finished};
 
 /// What handlers need of the host they run on.
 #[derive(Debug)]
@@ -138,6 +140,7 @@ pub(super) async fn run(
         "model_run" => Box::pin(model_run::run(host, job, stop, progress)).await,
         "subagent_run" => Box::pin(subagent_run::run(host, job, stop, progress)).await,
         "diagnostic" => Box::pin(diagnostic::run(host, job, stop, progress)).await,
+        "subagent_cancel" => Box::pin(subagent_cancel::run(host, job, stop)).await,
         other => Finished::failed(json!({
             "message": format!("This gateway does not know the job type {other:?}"),
             "job_type": other,

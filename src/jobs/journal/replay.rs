@@ -1,52 +1,90 @@
 //! What becomes of a record that an earlier gateway left.
 
-use serde_json::json;
+use std::sync::Arc;
 
-use super::Record;
+use serde_json::{Map, Value, json};
+
+use super::{Record, SubagentWork};
 use crate::backend::retry::Backoff;
 use crate::backend::{Claim, Completion};
-use crate::jobs::handlers::Host;
+use crate::jobs::handlers::{Finished, Host};
 use crate::jobs::report::report;
+use crate::jobs::{run_end, subagent_dirs, subagent_failure};
 use crate::model::{JobStatus, time};
 use crate::process::{shim_lives, sweep};
 
 /// Brings a record to its end, however long the backend is away: a result is reported; a claim
 /// whose gateway died over it is failed, once its processes are gone; an intent that never became a
-/// claim is dropped. The future may be dropped at any time: the record stays for the next gateway.
-pub(in crate::jobs) async fn replay(host: &Host, mut record: Record) {
+/// claim is dropped. A subagent's run that had ended is finalised as it ended, and one that had not
+/// fails with its job. The future may be dropped at any time: the record stays for the next gateway.
+pub(in crate::jobs) async fn replay(host: &Arc<Host>, mut record: Record) {
     if record.gateway_id != *host.api.gateway() {
         give_up(host, &record).await;
         return;
     }
-    if record.completion.is_none() {
-        if !is_still_ours(host, &record).await {
-            host.journal.remove(&record.id).await;
-            return;
-        }
-        // A shim outlives its gateway only to end the run, or to hold work that was left on
-        // purpose. One that was killed itself could do neither.
-        if let Some(run) = record.run.clone().filter(|run| !shim_lives(run))
-            && !sweep(run).await
-        {
-            tracing::warn!("processes of a job whose gateway died may be left");
-        }
-        record.completion = Some(restarted(&record));
+    let is_subagents = record.job_type == subagent_failure::JOB_TYPE;
+    if record.completion.is_some() && !is_subagents {
+        return report(host, record).await;
     }
+    let row = claimed_row(host, &record).await;
+    if row.is_none() && record.completion.is_none() && record.subagent.is_none() {
+        return host.journal.remove(&record.id).await;
+    }
+    if record.completion.is_none() {
+        record.completion = Some(finish(host, &record).await);
+    }
+    if let Some(work) = &record.subagent {
+        subagent_dirs::remove(host, work).await;
+    }
+    let payload = row.as_ref().and_then(|row| row.get("payload")).and_then(Value::as_object);
+    subagent_failure::settle(host, &record, payload.unwrap_or(&Map::new())).await;
     report(host, record).await;
 }
 
-/// Whether the row runs under this very claim; asked until there is an answer.
-async fn is_still_ours(host: &Host, record: &Record) -> bool {
+/// The row, when it runs under this very claim; asked until there is an answer.
+async fn claimed_row(host: &Host, record: &Record) -> Option<Value> {
     let mut backoff = Backoff::new();
     loop {
         match host.api.resolve_claim(&record.id, &record.started_at).await {
-            Ok(Some(Claim::Won(_))) => return true,
-            Ok(Some(Claim::Lost) | None) => return false,
+            Ok(Some(Claim::Won(row))) => return Some(row),
+            Ok(Some(Claim::Lost) | None) => return None,
             Err(error) => {
                 tracing::debug!(%error, "a job of an earlier gateway waits for the backend");
                 tokio::time::sleep(backoff.after(&error)).await;
             }
         }
+    }
+}
+
+/// How a job ends whose gateway died over it.
+async fn finish(host: &Host, record: &Record) -> Completion {
+    // A shim outlives its gateway only to end the run, or to hold work that was left on
+    // purpose. One that was killed itself could do neither.
+    if let Some(run) = record.run.clone().filter(|run| !shim_lives(run))
+        && !sweep(run).await
+    {
+        tracing::warn!("processes of a job whose gateway died may be left");
+    }
+    let ended = match &record.subagent {
+        Some(work) => finish_run(host, work).await,
+        None => None,
+    };
+    let Some(finished) = ended else { return restarted(record) };
+    let finished = finished.redacted(&host.redactor);
+    Completion {
+        status: finished.status,
+        result: finished.result,
+        error: finished.error,
+        completed_at: time::now_wire(),
+    }
+}
+
+/// The events that wait come first; then the run's end, if it had one.
+async fn finish_run(host: &Host, work: &SubagentWork) -> Option<Finished> {
+    run_end::send_events(host, &work.subagent_id, &work.run_id).await;
+    match &work.end {
+        Some(end) => Some(run_end::bring(host, end).await),
+        None => None,
     }
 }
 

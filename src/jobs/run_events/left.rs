@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
-use super::spool::{self, Owner};
+use super::spool;
 use super::{Ended, open};
 use crate::jobs::handlers::Host;
 use crate::model::{GatewayId, RunId, SubagentId};
@@ -90,6 +90,7 @@ fn is_old(path: &Path) -> bool {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use super::super::spool::Owner;
     use super::*;
 
     fn owner(gateway: &str, run: &str) -> Owner {

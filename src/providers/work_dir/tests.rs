@@ -140,3 +140,27 @@ fn kept_dirs_go_by_age_and_by_size_the_oldest_first() {
     assert_eq!(left(10), ["busy"]);
     assert!(outside.exists());
 }
+
+#[test]
+fn a_dead_runs_dir_goes_with_its_empty_parents_and_no_other_does() {
+    let root = tempfile::tempdir().unwrap();
+    let work = root.path().join("work/subagents");
+    let outside = root.path().join("outside");
+    std::fs::create_dir_all(outside.join("run")).unwrap();
+    for dir in ["one/run/.tmp", "two/run", "two/made"] {
+        std::fs::create_dir_all(work.join(dir)).unwrap();
+    }
+    std::os::unix::fs::symlink(&outside, work.join("link")).unwrap();
+    for names in [["one", ".."], ["..", "run"], ["one", ""], ["one", "other"], ["link", "run"]] {
+        remove_work_dir(&work, &names);
+        assert!(work.join("one/run/.tmp").exists() && outside.join("run").exists(), "{names:?}");
+    }
+    remove_work_dir(&work, &["one", "run"]);
+    assert!(!work.join("one").exists());
+    remove_work_dir(&work, &["two", "run"]);
+    assert!(!work.join("two/run").exists() && work.join("two/made").exists());
+    // One that was being removed when the gateway was killed.
+    std::fs::create_dir_all(work.join(".going.three")).unwrap();
+    bound_kept_dirs(&work, KeptBounds::USUAL, &|_| true);
+    assert!(!work.join(".going.three").exists() && work.join("two/made").exists());
+}

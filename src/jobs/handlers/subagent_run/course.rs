@@ -7,24 +7,24 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::Prepared;
 use super::finalise::{self, Event, Ran, Verdict};
 use super::metadata::About;
 use super::request::{self, Surroundings};
 use super::shutdown;
 use super::target::{CANCELLED, refuse};
-use super::{Prepared, WORK};
 use crate::backend::{BackendError, Finalization, Finalized};
 use crate::jobs::handlers::{Finished, Host};
 use crate::jobs::patience::read;
 use crate::jobs::progress::Progress;
 use crate::jobs::run_events::RunEvents;
 use crate::jobs::stop::{JobStop, StopReason};
+use crate::jobs::subagent_dirs;
 use crate::model::{Job, JobStatus, time};
 use crate::process::RunIds;
 use crate::providers::agent::{AgentEvent, AgentFormat, AgentRequest, AgentRun, run_agent};
 use crate::providers::{
-    self, ErrorCode, Failure, KeptBounds, Place, Plan, PlanRunError, Provider, Ran as Told,
-    WorkDir, bound_kept_dirs,
+    self, ErrorCode, Failure, Place, Plan, PlanRunError, Provider, Ran as Told, WorkDir,
 };
 
 /// Boxed, so that it is known to be `Send` here: the compiler cannot find that out further up.
@@ -199,7 +199,7 @@ impl Course<'_> {
     /// The CLI's run in its work dir, with what it tells on the way.
     async fn carry_out(&self, call: &Call) -> Result<AgentRun, PlanRunError> {
         let target = &self.prepared.target;
-        let work = self.host.config.paths().work(WORK);
+        let work = self.host.config.paths().work(subagent_dirs::WORK);
         let subagent = target.subagent_id.as_str();
         let dir = if call.provider.continues_sessions() {
             WorkDir::keep(&work, subagent, &call.plan.files).await?
@@ -325,10 +325,14 @@ impl Course<'_> {
     /// Tells the backend of the end, however long it is away, and then of the last events.
     async fn finalise(&self, end: Finalization, events: Vec<Event>) -> Finished {
         self.keep(&end, &events).await;
-        let (finalised, ()) =
-            tokio::join!(read(self.host, || self.host.api.finalize_run(&end)), self.tidy());
+        let (finalised, ()) = tokio::join!(
+            read(self.host, || self.host.api.finalize_run(&end)),
+            subagent_dirs::bound(self.host),
+        );
         match finalised {
             Ok(Finalized::Written(stored)) => {
+                // The event of a cancel comes before them.
+                self.prepared.active.announced().await;
                 for event in events {
                     self.tell(event).await;
                 }
@@ -346,16 +350,6 @@ impl Course<'_> {
         let names = json!({"subagent_id": target.subagent_id, "run_id": target.run_id});
         let message = format!("The run's end was not accepted: {why}");
         refuse(JobStatus::Failed, &message, names)
-    }
-
-    /// Removes folders of subagents that are gone.
-    async fn tidy(&self) {
-        let (work, subagents) = (self.host.config.paths().work(WORK), self.host.subagents.clone());
-        let bound = move || {
-            bound_kept_dirs(&work, KeptBounds::USUAL, &|subagent| subagents.holds(subagent));
-        };
-        // It fails only when the runtime is going down.
-        tokio::task::spawn_blocking(bound).await.ok();
     }
 
     /// The gateway goes and does not wait any longer.

@@ -214,7 +214,7 @@ pub(super) fn kept(end: &Finalization, events: &[Event]) -> RunEnd {
 }
 
 /// The job's end, once the run's is written. `stored` is the output as the backend has it.
-pub(super) fn finished(end: Finalization, stored: Option<Value>) -> Finished {
+pub(in crate::jobs) fn finished(end: Finalization, stored: Option<Value>) -> Finished {
     let (status, output) = match end.final_status {
         JobStatus::Failed => (JobStatus::Failed, None),
         _ => (JobStatus::Completed, stored.or(end.output).or(end.failure_output)),

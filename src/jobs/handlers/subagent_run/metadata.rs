@@ -7,7 +7,7 @@ use super::policy::FullControl;
 use super::target::Target;
 
 /// Where the run takes place: the same for all.
-fn context() -> Value {
+pub(in crate::jobs) fn context() -> Value {
     json!({
         "execution_lane": "cloud",
         "execution_bridge": "gateway",

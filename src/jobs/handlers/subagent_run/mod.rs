@@ -28,12 +28,11 @@ use crate::jobs::subagents::ActiveRun;
 use crate::model::{Job, JobStatus};
 use crate::providers;
 use course::{Course, shut_down};
+pub(in crate::jobs) use finalise::finished;
+pub(in crate::jobs) use metadata::context;
 use policy::FullControl;
 use request::Config;
 use target::{Asked, Target, asked, refuse};
-
-/// The kind of work dirs.
-const WORK: &str = "subagents";
 
 /// A run that was accepted.
 struct Prepared {
@@ -80,7 +79,9 @@ pub(super) async fn run(
 
 /// The last event is in the table before the job ends.
 async fn settle(events: run_events::RunEvents) {
-    if events.settled().await {
+    let is_told = events.settled().await;
+    tracing::debug!(figures = ?events.figures(), is_told, "the run's events");
+    if is_told {
         events.remove().await;
     }
 }

@@ -173,14 +173,9 @@ pub(super) const CANCELLED: &str = "Cancelled";
 
 fn provider_of(row: &Value) -> Result<(ProviderId, String), Finished> {
     let named = row.get("subagent_type").and_then(Value::as_str).unwrap_or_default();
-    let provider = match named {
-        "claude_code_gateway" => ProviderId::ClaudeCode,
-        "codex_gateway" => ProviderId::Codex,
-        "gemini_gateway" => ProviderId::Gemini,
-        _ => {
-            let message = format!("This gateway does not know the subagent type {named:?}");
-            return Err(refuse(JobStatus::Failed, &message, json!({"subagent_type": named})));
-        }
+    let Some(provider) = ProviderId::of_subagent_type(named) else {
+        let message = format!("This gateway does not know the subagent type {named:?}");
+        return Err(refuse(JobStatus::Failed, &message, json!({"subagent_type": named})));
     };
     Ok((provider, named.to_owned()))
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Api, Endpoint, Http, Session, TokenStore, Tokens, exchange_pairing_code};
 use crate::config::{ConfigStore, Environment, Paths};
+use crate::jobs::Subagents;
 use crate::jobs::handlers::Host;
 use crate::jobs::journal::Journal;
 use crate::jobs::run_events::{Ended, Left, RunEvents, RunEventsDriver, finish, left, open};
@@ -75,6 +76,8 @@ impl World {
             polled: watch::Sender::new(None).subscribe(),
             journal: Journal::open(&dir.path().join("jobs")).unwrap(),
             providers: Arc::new(Roster::new(redactor)),
+            subagents: Subagents::default(),
+            live_events: true,
         };
         Self { _server: server, host, dir }
     }

@@ -1,0 +1,131 @@
+//! Brings the end of a subagent's run, which its own gateway only noted, to the backend.
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::handlers::{Finished, Host, run_finished};
+use super::journal::RunEnd;
+use super::patience::read;
+use super::run_event;
+use super::run_events::{self, Left};
+use crate::backend::{BackendError, Finalized};
+use crate::model::{RunId, SubagentId};
+
+/// Sends what a run told and nobody sent, however long the backend is away.
+pub(super) async fn send_events(host: &Host, subagent: &SubagentId, run: &RunId) {
+    let left = Left { subagent_id: subagent.clone(), run_id: run.clone() };
+    let ended = run_events::finish(host, &left, CancellationToken::new()).await;
+    if ended != run_events::Ended::Settled {
+        tracing::warn!(run_id = %run, "events of a subagent's run are left");
+    }
+}
+
+/// Finalises the run as it ended, appends the events that follow, and gives how the job ends:
+/// however long the backend is away. Done again after a crash, it does what is missing.
+pub(super) async fn bring(host: &Host, end: &RunEnd) -> Finished {
+    let finalization = &end.finalization;
+    let output = match read(host, || host.api.finalize_run(finalization)).await {
+        Ok(Finalized::Written(output)) => output,
+        Ok(Finalized::Otherwise(status)) => {
+            return refused(end, &format!("the run is {status} already"));
+        }
+        Err(error) => return refused(end, &format!("{:#}", anyhow::Error::new(error))),
+    };
+    if let Err(error) = append_events(host, end).await {
+        tracing::error!(%error, run_id = %finalization.run_id, "a run's last events are lost");
+    }
+    finished(end, output)
+}
+
+async fn append_events(host: &Host, end: &RunEnd) -> Result<(), BackendError> {
+    let (subagent, run) = (&end.finalization.subagent_id, &end.finalization.run_id);
+    for (event_type, payload) in &end.events {
+        // A run has one of each of them, and may have got it before the crash.
+        let payload = Value::Object(payload.clone());
+        if !run_event::is_among_last(host, run, event_type, &payload).await? {
+            run_event::append(host, subagent, run, event_type, payload).await?;
+        }
+    }
+    Ok(())
+}
+
+fn refused(end: &RunEnd, why: &str) -> Finished {
+    if is_shutdown(end) {
+        return Finished::stopped();
+    }
+    Finished::failed(json!({
+        "message": format!("The run's end was not accepted: {why}"),
+        "subagent_id": end.finalization.subagent_id,
+        "run_id": end.finalization.run_id,
+    }))
+}
+
+/// A shutdown cancelled the run, and its job with it.
+fn is_shutdown(end: &RunEnd) -> bool {
+    end.events.iter().any(|(_, payload)| {
+        payload.get("source").and_then(Value::as_str) == Some("gateway_shutdown")
+    })
+}
+
+/// The end of the job; `stored` is the output that the backend has.
+fn finished(end: &RunEnd, stored: Option<Value>) -> Finished {
+    if is_shutdown(end) {
+        Finished::stopped()
+    } else {
+        run_finished(end.finalization.clone(), stored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Finalization;
+    use crate::model::JobStatus;
+
+    fn end(final_status: JobStatus, error: Option<&str>) -> RunEnd {
+        let envelope = || Some(json!({"content": "ours"}));
+        RunEnd {
+            finalization: Finalization {
+                subagent_id: SubagentId::new("s"),
+                run_id: RunId::new("r"),
+                final_status,
+                output: error.map_or_else(envelope, |_| None),
+                failure_output: error.and_then(|_| envelope()),
+                final_error: error.map(str::to_owned),
+                completed_at: "now".into(),
+                stderr: None,
+                metadata_patch: serde_json::Map::new(),
+            },
+            events: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn jobs_end_as_their_runs_did() {
+        let stored = || Some(json!({"content": "stored"}));
+        let completed = finished(&end(JobStatus::Completed, None), stored());
+        assert_eq!((completed.status, completed.error), (JobStatus::Completed, None));
+        let wanted = json!({
+            "subagent_id": "s", "status": "completed", "output": {"content": "stored"},
+            "error": null,
+        });
+        assert_eq!(completed.result, wanted);
+        let ours = finished(&end(JobStatus::Completed, None), None);
+        assert_eq!(ours.result["output"]["content"], "ours");
+        let cancelled = finished(&end(JobStatus::Cancelled, Some("why")), None);
+        assert_eq!((cancelled.status, cancelled.error), (JobStatus::Completed, None));
+        assert_eq!(cancelled.result["status"], "cancelled");
+        assert_eq!(cancelled.result["error"], "why");
+        let mut shut_down = end(JobStatus::Cancelled, Some("gone"));
+        let source = serde_json::from_value(json!({"source": "gateway_shutdown"})).unwrap();
+        shut_down.events.push(("run_cancelled".into(), source));
+        assert_eq!(finished(&shut_down, stored()), Finished::stopped());
+        assert_eq!(refused(&shut_down, "over"), Finished::stopped());
+        let failed = finished(&end(JobStatus::Failed, Some("no")), stored());
+        assert_eq!((failed.status, failed.error.as_deref()), (JobStatus::Failed, Some("no")));
+        assert_eq!(
+            (&failed.result["output"], &failed.result["error"]),
+            (&Value::Null, &json!("no"))
+        );
+    }
+}
