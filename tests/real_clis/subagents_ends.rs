@@ -154,6 +154,8 @@ pub(crate) async fn cancel(scene: &Scene, cli: ProviderId) {
     );
     assert_eq!(metadata["cancel_state"], "acknowledged", "{end:#?}");
     end.told_all();
+    let again = begun.go_on("after the cancel [[say alive]]").await.end().await;
+    assert_eq!(again.completed(), "alive", "{again:#?}");
 }
 
 /// The gateway dies by SIGKILL; the next one tells what became of the run, and works.
