@@ -6,7 +6,7 @@ use crate::common::backend::Fault;
 use crate::scene::{Scene, Subject, uuid};
 
 /// A refusal's result without its message.
-fn refusal(subject: &Subject, fields: Value) -> Value {
+fn refusal(subject: &Subject, fields: &Value) -> Value {
     let mut wanted = json!({
         "subagent_id": subject.subagent, "run_id": null, "active_run_id": null,
         "cancelled_active_run": false, "reason": "Not needed", "cancel_state": "none",
@@ -44,7 +44,7 @@ async fn refusals_change_nothing() {
         let before = scene.rows(&subject);
         let result = scene.cancel_run(&subject).await;
         fields["status"] = json!(status);
-        assert_eq!(without_message(result), refusal(&subject, fields), "{subagent_type} {status}");
+        assert_eq!(without_message(result), refusal(&subject, &fields), "{subagent_type} {status}");
         assert_eq!(scene.rows(&subject), before, "{subagent_type} {status}");
     }
 }
@@ -62,7 +62,7 @@ async fn a_run_that_is_not_the_running_one_is_left_alone() {
     scene.add_run(&second, 2, "running");
     let before = (scene.rows(&first), scene.rows(&second));
     let result = scene.cancel_run(&first).await;
-    let mut wanted = refusal(&first, fields.clone());
+    let mut wanted = refusal(&first, &fields);
     wanted["active_run_id"] = json!(second.run);
     assert_eq!(without_message(result), wanted);
     assert_eq!((scene.rows(&first), scene.rows(&second)), before);
@@ -72,7 +72,7 @@ async fn a_run_that_is_not_the_running_one_is_left_alone() {
     scene.database().execute(sql, [&stale.run]).unwrap();
     let before = scene.rows(&stale);
     let result = scene.cancel_run(&stale).await;
-    assert_eq!(without_message(result), refusal(&stale, fields));
+    assert_eq!(without_message(result), refusal(&stale, &fields));
     assert_eq!(scene.rows(&stale), before);
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::common::agents::Agent;
 use crate::common::backend::Fault;
 use crate::scene::{Rows, Scene, Subject};
 
@@ -94,4 +95,19 @@ async fn a_backend_that_is_away_while_a_job_fails_gets_all_of_it_later() {
         (&json!("failed"), &json!("failed"))
     );
     assert_eq!(rows.event_types(), ["run_failed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_finalisation_fails_run_and_subagent() {
+    let scene = Scene::with_act(&Agent::structured("codex")).await;
+    let subject = scene.add("codex_gateway", "running");
+    let text = json!({"error": "not like this"}).to_string();
+    let refused = Fault::Answer(422, "application/json", text);
+    scene.fault("/finalize-gateway-subagent-run", refused);
+    let row = scene.control.ended(&scene.start(&subject).await).await;
+    assert_eq!(row["status"], "failed", "{row}");
+    assert!(row["error"].as_str().unwrap().contains("not like this"), "{row}");
+    let rows = scene.rows(&subject);
+    assert_failed(&rows, &subject, &row["error"]);
+    assert!(!rows.event_types().contains(&"run_completed"), "{rows:?}");
 }

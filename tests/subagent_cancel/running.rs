@@ -179,3 +179,23 @@ async fn a_cancel_while_the_run_is_finalised_comes_too_late() {
     rows.last_event("run_completed");
     assert_eq!(requested(&rows).len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_events_of_a_run_come_after_that_of_its_cancel() {
+    let machine = Machine::new();
+    let tree = Tree::new(machine.home(), &["child"]);
+    let scene = Scene::with_act_on(machine, &grows(&tree)).await;
+    let subject = scene.add("codex_gateway", "running");
+    let job = scene.start(&subject).await;
+    tree.grown().await;
+    wait_until("the first events", || async {
+        (scene.rows(&subject).event_types() == ["run_started", "run_progress"]).then_some(())
+    })
+    .await;
+    // The cancel has to ask for its event's number; who writes the run's events knows it.
+    scene.fault("GET /subagent_run_events", Fault::Slow(Duration::from_secs(3)));
+    scene.cancel_run(&subject).await;
+    scene.control.ended(&job).await;
+    let types = ["cancellation_requested", "cancellation_acknowledged", "run_cancelled"];
+    assert_eq!(scene.rows(&subject).event_types()[2..], types);
+}

@@ -76,8 +76,7 @@ async fn an_end_that_is_refused_fails_the_job() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_before_the_run_waits_for_the_backend_and_is_told_once() {
     let scene = Scene::new().await;
-    let config = json!({"config": {"full_control": true}});
-    let one = scene.subagent(&config).await;
+    let one = scene.subagent(&json!({"config": {"full_control": true}})).await;
     scene.control.admin.set_full_control(Some(&scene.paired.gateway_id), false).await.unwrap();
     scene.meanwhile("PATCH /subagents", String::new());
     let job = scene.submit(&one).await;

@@ -8,14 +8,14 @@ use crate::scene::{Scene, Subagent, context, merged, without};
 
 const FLAGS: [&str; 2] = ["--dangerously-skip-permissions", "bypassPermissions"];
 
-fn wanting(value: Value) -> Value {
+fn wanting(value: &Value) -> Value {
     json!({"config": {"full_control": value}})
 }
 
 /// The run fails before it is tried, with this word as the reason.
 async fn denied(scene: &Scene, word: &str) -> Subagent {
     let calls = scene.agent.calls().len();
-    let one = scene.subagent(&wanting(json!(true))).await;
+    let one = scene.subagent(&wanting(&json!(true))).await;
     let job = scene.job(&one).await;
     let error = job["error"].as_str().unwrap();
     assert!(error.contains(word), "{word}: {job}");
@@ -78,11 +78,11 @@ async fn both_toggles_must_be_on_and_it_must_be_asked_for() {
     let scene = Scene::in_guest().await;
     let gateway = Some(scene.paired.gateway_id.as_str());
     for value in [json!(true), json!("yes"), json!("1")] {
-        assert!(had_full_control(&scene, &wanting(value.clone())).await, "{value}");
+        assert!(had_full_control(&scene, &wanting(&value)).await, "{value}");
     }
     assert!(had_full_control(&scene, &json!({"config": {"fullControl": "on"}})).await);
     for value in [json!(false), json!("no"), Value::Null] {
-        assert!(!had_full_control(&scene, &wanting(value.clone())).await, "{value}");
+        assert!(!had_full_control(&scene, &wanting(&value)).await, "{value}");
     }
 
     scene.control.admin.set_full_control(gateway, false).await.unwrap();
@@ -93,7 +93,7 @@ async fn both_toggles_must_be_on_and_it_must_be_asked_for() {
     denied(&scene, "turned off on this host").await;
     assert!(!had_full_control(&scene, &json!({})).await, "it is not asked for");
     host_toggle(&scene, "enable").await;
-    assert!(had_full_control(&scene, &wanting(json!(true))).await, "as it was before");
+    assert!(had_full_control(&scene, &wanting(&json!(true))).await, "as it was before");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,7 +116,7 @@ async fn root_has_no_full_control_outside_guests() {
     if geteuid().is_root() {
         denied(&scene, "root").await;
     } else {
-        assert!(had_full_control(&scene, &wanting(json!(true))).await);
+        assert!(had_full_control(&scene, &wanting(&json!(true))).await);
     }
 }
 

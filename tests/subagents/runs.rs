@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::common::wait_until;
+use crate::common::agents::Agent;
+use crate::common::{Machine, wait_until};
 use crate::scene::{
     PROMPT, SESSION, Scene, Subagent, context, conversation, merged, stream, without,
 };
@@ -128,6 +129,33 @@ async fn the_next_run_goes_on_with_the_session_in_the_same_folder() {
     let rows = scene.rows(&next);
     assert_eq!(rows.subagent["metadata"]["current_run_sequence"], 2);
     assert_eq!(rows.run["metadata"]["run_sequence"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cli_that_begins_anew_each_time_has_a_folder_for_each_run() {
+    let told = [
+        json!({"type": "thread.started", "thread_id": SESSION}),
+        json!({"type": "turn.started"}),
+        json!({"type": "item.completed", "item": {
+            "id": "item_0", "type": "agent_message", "text": "It is so.",
+        }}),
+        json!({"type": "turn.completed", "usage": {"input_tokens": 1, "output_tokens": 7}}),
+    ];
+    let act = format!("pwd >> \"$here/folders\"\n{}", stream(&told));
+    let (machine, codex) = Agent::install(Machine::new(), "codex", &act);
+    let scene = Scene::on(machine, |_| (), "").await;
+    let one = scene.subagent(&json!({"subagent_type": "codex_gateway"})).await;
+    let job = scene.job(&one).await;
+    assert_eq!(job["status"], "completed", "{job}");
+    assert_eq!(job["result"]["output"]["content"], "It is so.", "{job}");
+    let rows = scene.rows(&one);
+    assert_eq!(rows.types(), ["run_started", "run_progress", "message", "run_completed"]);
+    assert_eq!(rows.run["metadata"]["adapter_id"], "codex");
+    assert_eq!(rows.run["metadata"]["subagent_type"], "codex_gateway");
+    let folders = std::fs::read_to_string(codex.path("folders")).unwrap();
+    let last = folders.lines().last().unwrap();
+    assert!(last.ends_with(&format!("work/subagents/{}/{}", one.id, one.run_id)), "{folders}");
+    assert!(!scene.paired.machine.dir().join("work/subagents").join(&one.id).exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

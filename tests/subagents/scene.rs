@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 use serde_json::{Map, Value, json};
 
@@ -55,7 +56,7 @@ impl Scene {
     /// `change` is done to the paired machine before its gateway starts; flags with one of the
     /// words of `without` are not in the CLI's help.
     pub(crate) async fn on(machine: Machine, change: impl Fn(&Machine), without: &str) -> Self {
-        let (machine, agent) = Agent::install(machine, "claude", &Agent::structured("claude"));
+        let (machine, agent) = Agent::install(machine, "claude", &lines(&[checked()]));
         if !without.is_empty() {
             let help = std::fs::read_to_string(agent.path("help")).unwrap();
             let left = without.split(' ').fold(help, |help, flag| help.replace(flag, "--x-y"));
@@ -171,10 +172,10 @@ impl Scene {
         let events = connection
             .prepare(
                 "SELECT sequence, event_type, payload FROM subagent_run_events \
-                 WHERE subagent_id = ? ORDER BY sequence",
+                 WHERE run_id = ? ORDER BY sequence",
             )
             .unwrap()
-            .query_map([&of.id], |row| {
+            .query_map([&of.run_id], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
             })
             .unwrap()
@@ -251,7 +252,7 @@ impl Rows {
     /// The payload of the one event of this type.
     pub(crate) fn payload(&self, event_type: &str) -> &Value {
         let mut found = self.events.iter().filter(|(named, _)| named == event_type);
-        let (_, payload) = found.next().unwrap_or_else(|| panic!("no {event_type}: {self:?}"));
+        let (_, payload) = found.next().expect(event_type);
         assert!(found.next().is_none(), "more than one {event_type}");
         payload
     }
@@ -281,17 +282,17 @@ fn execute(database: &std::path::Path, sql: &str) {
 fn row(connection: &Connection, table: &str, id: &str) -> Value {
     let sql = format!("SELECT * FROM {table} WHERE id = ?");
     let mut query = connection.prepare(&sql).unwrap();
-    let names: Vec<String> = query.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = query.column_names().map(str::to_owned).collect();
     let mut rows = query.query([id]).unwrap();
     let Some(row) = rows.next().unwrap() else { return Value::Null };
     let value = |index: usize, name: &str| match row.get_ref(index).unwrap() {
-        rusqlite::types::ValueRef::Integer(number) => json!(number),
-        rusqlite::types::ValueRef::Text(text) => {
+        ValueRef::Integer(number) => json!(number),
+        ValueRef::Text(text) => {
             let text = std::str::from_utf8(text).unwrap();
             let json = ["config", "input", "output", "metadata"].contains(&name);
             if json { serde_json::from_str(text).unwrap() } else { json!(text) }
         }
-        _ => Value::Null,
+        ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => Value::Null,
     };
     let fields: Map<String, Value> =
         names.iter().enumerate().map(|(at, name)| (name.clone(), value(at, name))).collect();
@@ -324,6 +325,15 @@ pub(crate) fn conversation() -> Vec<Value> {
             "permission_denials": [],
         }),
     ]
+}
+
+/// What the CLI says when it is asked whether it works.
+fn checked() -> Value {
+    json!({
+        "type": "result", "subtype": "success", "is_error": false, "num_turns": 1, "result": "",
+        "structured_output": {"message": "hi"}, "session_id": SESSION,
+        "modelUsage": {"claude-x": {}},
+    })
 }
 
 /// Shell commands that print these lines.

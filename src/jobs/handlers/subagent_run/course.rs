@@ -97,6 +97,14 @@ impl Course<'_> {
         self.events.tell(event_type, payload).await;
     }
 
+    /// The last events; that of a cancel comes before them.
+    async fn tell_last(&self, events: Vec<Event>) {
+        self.prepared.active.announced().await;
+        for event in events {
+            self.tell(event).await;
+        }
+    }
+
     /// Why the run is not even to be started.
     fn cancelled_before(&self) -> Option<String> {
         self.prepared.target.pending_cancel().or_else(|| self.cancel_reason())
@@ -189,7 +197,7 @@ impl Course<'_> {
         let (of_run, of_subagent) = (body(about.run()), body(about.over_own()));
         let written = shutdown::end_rows(self.host, target, &of_run, &of_subagent).await;
         match written {
-            Ok(true) => self.tell(finalise::failed_before(&error)).await,
+            Ok(true) => self.tell_last(vec![finalise::failed_before(&error)]).await,
             Ok(false) => tracing::info!("the run ended otherwise before it was tried"),
             Err(error) => tracing::error!(%error, "the run's failure is not written"),
         }
@@ -260,7 +268,7 @@ impl Course<'_> {
             Err(error) => {
                 let failure = not_run(error);
                 tracing::warn!(why = failure.message, "the agent CLI could not be run");
-                (ran, Err(failure), false)
+                (ran, Err(Box::new(failure)), false)
             }
         };
         if let Some(reason) = self.cancel_reason() {
@@ -275,7 +283,7 @@ impl Course<'_> {
             job_id: self.job.id.to_string(),
             run_id: Some(self.prepared.target.run_id.to_string()),
         };
-        self.host.providers.ran(told, outcome.as_ref().map(|_| ()));
+        self.host.providers.ran(told, outcome.as_ref().map(|_| ()).map_err(AsRef::as_ref));
         let verdict = match outcome {
             Ok(envelope) => Verdict::Completed(envelope),
             Err(failure) => {
@@ -295,13 +303,24 @@ impl Course<'_> {
         let (end, events) = end_of(&verdict);
         // Before anything is asked: what the run came to must not be lost while the backend is away.
         self.keep(&end, &events).await;
+        if matches!(verdict, Verdict::Cancelled(_)) {
+            return self.finalise(end, events).await;
+        }
         match self.cancelled_meanwhile().await {
-            Ok(Some(reason)) if !matches!(verdict, Verdict::Cancelled(_)) => {
+            Ok(Some(reason)) => {
                 let (end, events) = end_of(&Verdict::Cancelled(reason));
+                return self.finalise(end, events).await;
+            }
+            Ok(None) => {}
+            Err(error) => return self.not_finalised(&error.report()),
+        }
+        match self.bring(&end, &events).await {
+            // Between our look and our word.
+            Ok(Finalized::Otherwise(status)) if status == JobStatus::Cancelled.as_str() => {
+                let (end, events) = end_of(&Verdict::Cancelled(CANCELLED.to_owned()));
                 self.finalise(end, events).await
             }
-            Ok(_) => self.finalise(end, events).await,
-            Err(error) => self.not_finalised(&error.report()),
+            told => self.conclude(told, end, events).await,
         }
     }
 
@@ -322,20 +341,29 @@ impl Course<'_> {
         }
     }
 
-    /// Tells the backend of the end, however long it is away, and then of the last events.
+    /// Tells the backend of the end, and then of the last events.
     async fn finalise(&self, end: Finalization, events: Vec<Event>) -> Finished {
-        self.keep(&end, &events).await;
-        let (finalised, ()) = tokio::join!(
-            read(self.host, || self.host.api.finalize_run(&end)),
-            subagent_dirs::bound(self.host),
-        );
-        match finalised {
+        let told = self.bring(&end, &events).await;
+        self.conclude(told, end, events).await
+    }
+
+    /// Tells the backend of the end, however long it is away.
+    async fn bring(&self, end: &Finalization, events: &[Event]) -> Result<Finalized, BackendError> {
+        self.keep(end, events).await;
+        let told = read(self.host, || self.host.api.finalize_run(end));
+        let (told, ()) = tokio::join!(told, subagent_dirs::bound(self.host));
+        told
+    }
+
+    async fn conclude(
+        &self,
+        told: Result<Finalized, BackendError>,
+        end: Finalization,
+        events: Vec<Event>,
+    ) -> Finished {
+        match told {
             Ok(Finalized::Written(stored)) => {
-                // The event of a cancel comes before them.
-                self.prepared.active.announced().await;
-                for event in events {
-                    self.tell(event).await;
-                }
+                self.tell_last(events).await;
                 finalise::finished(end, stored)
             }
             Ok(Finalized::Otherwise(status)) => {
@@ -355,9 +383,7 @@ impl Course<'_> {
     /// The gateway goes and does not wait any longer.
     async fn called_off(&self) -> Finished {
         let called_off = shutdown::call_off(self.host, self.progress, &self.prepared.asked).await;
-        for event in called_off.events {
-            self.tell(event).await;
-        }
+        self.tell_last(called_off.events).await;
         called_off.finished
     }
 }

@@ -71,7 +71,7 @@ impl Ran {
 }
 
 /// What became of a run that nobody cancelled; the error is for the provider's health.
-pub(super) fn judge(run: &AgentRun) -> Result<Envelope, Failure> {
+pub(super) fn judge(run: &AgentRun) -> Result<Envelope, Box<Failure>> {
     let failure = match &run.outcome.result {
         Ok(envelope) if run.ended != Ended::TimeLimit => return Ok(envelope.clone()),
         Ok(_) => timeout(run),
@@ -82,7 +82,8 @@ pub(super) fn judge(run: &AgentRun) -> Result<Envelope, Failure> {
         failure.code,
         ErrorCode::ProviderAuth | ErrorCode::ProviderRateLimited | ErrorCode::ProviderUnavailable
     );
-    Err(if run.ended == Ended::TimeLimit && !told { timeout(run) } else { failure })
+    let failure = if run.ended == Ended::TimeLimit && !told { timeout(run) } else { failure };
+    Err(Box::new(failure))
 }
 
 fn timeout(run: &AgentRun) -> Failure {
@@ -217,7 +218,9 @@ pub(super) fn kept(end: &Finalization, events: &[Event]) -> RunEnd {
 pub(in crate::jobs) fn finished(end: Finalization, stored: Option<Value>) -> Finished {
     let (status, output) = match end.final_status {
         JobStatus::Failed => (JobStatus::Failed, None),
-        _ => (JobStatus::Completed, stored.or(end.output).or(end.failure_output)),
+        JobStatus::Queued | JobStatus::Running | JobStatus::Completed | JobStatus::Cancelled => {
+            (JobStatus::Completed, stored.or(end.output).or(end.failure_output))
+        }
     };
     let result = json!({
         "subagent_id": end.subagent_id,

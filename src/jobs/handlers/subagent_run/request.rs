@@ -92,7 +92,7 @@ impl Config<'_> {
         let words: Vec<String> = match self.get(name)? {
             Value::String(text) => text.split(',').map(|word| word.trim().to_owned()).collect(),
             Value::Array(items) => items.iter().filter_map(text_of).collect(),
-            _ => return None,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return None,
         };
         Some(words.into_iter().filter(|word| !word.is_empty()).collect())
     }
@@ -102,7 +102,7 @@ impl Config<'_> {
         match self.get(name)? {
             Value::Object(fields) => Some(fields.clone()),
             Value::String(text) => serde_json::from_str(text).ok(),
-            _ => None,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
         }
     }
 
@@ -111,7 +111,7 @@ impl Config<'_> {
         let text = match self.get(name)? {
             Value::Number(number) => number.to_string(),
             Value::String(text) => text.trim().to_owned(),
-            _ => return None,
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
         };
         let number: f64 = text.parse().ok()?;
         (number.is_finite() && number >= 0.0).then_some(text)

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::jobs::handlers::Finished;
 use crate::model::{GatewayId, JobStatus, RunId, SubagentId};
-use crate::providers::{self, ProviderId};
+use crate::providers::{self, Provider, ProviderId};
 
 /// What the payload names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Asked {
         let failed = |message: &str| refuse(JobStatus::Failed, message, json!({}));
         let prompt = prompt.ok_or_else(|| failed("The subagent's input has no prompt"))?;
         let session = metadata.get("session_id").and_then(text_of);
-        let continues = providers::by_id(provider).is_some_and(|one| one.continues_sessions());
+        let continues = providers::by_id(provider).is_some_and(Provider::continues_sessions);
         if session.is_some() && !continues {
             let title = provider.title();
             return Err(failed(&format!("{title} cannot go on with an earlier session")));
@@ -188,10 +188,7 @@ pub(super) fn text_of(value: &Value) -> Option<String> {
 
 /// A number or a numeric text.
 fn whole_number(value: &Value) -> Option<i64> {
-    match value {
-        Value::String(text) => text.trim().parse().ok(),
-        other => other.as_i64(),
-    }
+    value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
 fn object(value: Option<&Value>) -> Map<String, Value> {

@@ -265,7 +265,7 @@ fn a_run_that_the_limit_ended_is_a_timeout_unless_the_cli_told_more() {
         assert!(Ran::default().of(&Redactor::default(), &run).timed_out);
     }
     let found = judge(&agent_run(Err(failure(ErrorCode::ProviderFailed)))).unwrap_err();
-    assert_eq!(found, failure(ErrorCode::ProviderFailed));
+    assert_eq!(*found, failure(ErrorCode::ProviderFailed));
 }
 
 #[test]
