@@ -10,6 +10,8 @@ use crate::{direct, hard_ends, model_run, subagents_answers, subagents_ends};
 pub(crate) enum Company {
     /// Others may run beside it.
     Any,
+    /// The same, but with CLIs that are all well: where none is, no subagent may run.
+    Well,
     /// Only stories without an API to reach.
     WithoutApi,
     /// None.
@@ -139,24 +141,23 @@ impl Story {
     }
 
     pub(crate) fn company(self) -> Company {
-        if self == Self::Refused {
-            Company::WithoutApi
-        } else if self.is_hard_end() {
-            Company::Alone
-        } else {
-            Company::Any
-        }
-    }
-
-    fn is_hard_end(self) -> bool {
-        const HARD: [Story; 5] = [
+        const ALONE: [Story; 6] = [
             Story::Cancel,
             Story::GatewayKilled,
+            Story::SubagentUnauthorized,
             Story::SubagentCancel,
             Story::SubagentGatewayStopped,
             Story::SubagentGatewayKilled,
         ];
-        HARD.contains(&self)
+        if self == Self::Refused {
+            Company::WithoutApi
+        } else if ALONE.contains(&self) {
+            Company::Alone
+        } else if self.name().starts_with("subagent-") {
+            Company::Well
+        } else {
+            Company::Any
+        }
     }
 
     pub(crate) async fn tell(self, scene: &Scene, cli: ProviderId) {

@@ -174,17 +174,21 @@ pub(crate) async fn resumes(scene: &Scene, cli: ProviderId) {
     assert_eq!(second.run["run_sequence"], 2);
 }
 
-/// An API that does not know us: the run tells so, and what to do.
+/// An API that does not know us: the run tells so, and what to do. The next run shows that the CLI
+/// is well.
 pub(crate) async fn unauthorized(scene: &Scene, cli: ProviderId) {
     let prompt = format!("unauthorized subagent of {} [[error 401]]", cli.as_str());
     // Claude Code asks again and again, as long as it has time.
-    let config = json!({"timeout_ms": 20_000});
-    let end = begin(scene, &scene.own, cli, &prompt, config).await.end().await;
+    let config = json!({"timeout_ms": 12_000});
+    let begun = begin(scene, &scene.own, cli, &prompt, config).await;
+    let end = begun.end().await;
     let error = end.failed();
     assert!(error.contains("401") && error.contains("panorama-gateway doctor"), "{error}");
     end.told_all();
     assert_eq!(end.run["metadata"]["timed_out"], false, "our limit ended it: {end:#?}");
     assert!(end.last()["reason"].is_string() && end.last()["duration_ms"].is_u64(), "{end:#?}");
+    let again = begun.go_on("known again [[say hello]]").await.end().await;
+    assert_eq!(again.completed(), "hello", "{again:#?}");
 }
 
 /// An API that asks for patience once.
