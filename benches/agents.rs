@@ -8,6 +8,7 @@
     clippy::cast_precision_loss,
     clippy::disallowed_methods,
     clippy::unwrap_used,
+    clippy::expect_used,
     reason = "prints figures, measures real time, and has nobody to return errors to"
 )]
 
@@ -229,7 +230,7 @@ async fn model_run() {
             let row = control.ended(&id).await;
             assert_eq!(row["status"], "completed", "{row}");
         }
-        let each = (cpu(paired.gateway.pid()) - before) / RUNS;
+        let each = cpu(paired.gateway.pid()).saturating_sub(before) / RUNS;
         row(&format!("own CPU of a model run, {provider}"), &millis(each), "< 15 ms");
     }
 }
@@ -248,7 +249,7 @@ async fn heartbeat() {
         let (now, used) = (seen().await, cpu(paired.gateway.pid()));
         if now != last {
             tokio::time::sleep(Duration::from_millis(250)).await;
-            ticks.push(cpu(paired.gateway.pid()) - before);
+            ticks.push(cpu(paired.gateway.pid()).saturating_sub(before));
             last = now;
         }
         before = used;

@@ -1,6 +1,6 @@
 //! Brings the end of a subagent's run, which its own gateway only noted, to the backend.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::handlers::{Finished, Host, run_finished};
@@ -9,7 +9,8 @@ use super::patience::read;
 use super::run_event;
 use super::run_events::{self, Left};
 use crate::backend::{BackendError, Finalized};
-use crate::model::{RunId, SubagentId};
+use crate::model::{JobStatus, RunId, SubagentId};
+use crate::providers::agent::Envelope;
 
 /// Sends what a run told and nobody sent, however long the backend is away.
 pub(super) async fn send_events(host: &Host, subagent: &SubagentId, run: &RunId) {
@@ -24,7 +25,19 @@ pub(super) async fn send_events(host: &Host, subagent: &SubagentId, run: &RunId)
 /// however long the backend is away. Done again after a crash, it does what is missing.
 pub(super) async fn bring(host: &Host, end: &RunEnd) -> Finished {
     let finalization = &end.finalization;
-    let output = match read(host, || host.api.finalize_run(finalization)).await {
+    match read(host, || host.api.finalize_run(finalization)).await {
+        // Its row was cancelled meanwhile: so was the run.
+        Ok(Finalized::Otherwise(status)) if status == JobStatus::Cancelled.as_str() => {
+            let end = cancelled(end);
+            let told = read(host, || host.api.finalize_run(&end.finalization)).await;
+            conclude(host, &end, told).await
+        }
+        told => conclude(host, end, told).await,
+    }
+}
+
+async fn conclude(host: &Host, end: &RunEnd, told: Result<Finalized, BackendError>) -> Finished {
+    let output = match told {
         Ok(Finalized::Written(output)) => output,
         Ok(Finalized::Otherwise(status)) => {
             return refused(end, &format!("the run is {status} already"));
@@ -32,9 +45,35 @@ pub(super) async fn bring(host: &Host, end: &RunEnd) -> Finished {
         Err(error) => return refused(end, &format!("{:#}", anyhow::Error::new(error))),
     };
     if let Err(error) = append_events(host, end).await {
-        tracing::error!(%error, run_id = %finalization.run_id, "a run's last events are lost");
+        tracing::error!(%error, run_id = %end.finalization.run_id, "a run's last events are lost");
     }
     finished(end, output)
+}
+
+/// The same end as that of a run that was cancelled.
+fn cancelled(end: &RunEnd) -> RunEnd {
+    const REASON: &str = "Cancelled";
+    let mut finalization = end.finalization.clone();
+    finalization.final_status = JobStatus::Cancelled;
+    finalization.output = None;
+    finalization.failure_output = Some(Envelope::error(REASON).to_value());
+    finalization.final_error = Some(REASON.to_owned());
+    let payload = Map::from_iter([
+        ("reason".to_owned(), json!(REASON)),
+        ("source".to_owned(), json!("gateway")),
+        ("cancellation_scope".to_owned(), json!("gateway")),
+    ]);
+    let mut last = payload.clone();
+    if let Some(duration) = finalization.metadata_patch.get("duration_ms") {
+        last.insert("duration_ms".to_owned(), duration.clone());
+    }
+    let patch = &mut finalization.metadata_patch;
+    patch.insert("cancelled".to_owned(), json!(true));
+    patch.insert("cancel_state".to_owned(), json!("acknowledged"));
+    patch.insert("cancel_reason".to_owned(), json!(REASON));
+    let events =
+        vec![("cancellation_acknowledged".to_owned(), payload), ("run_cancelled".to_owned(), last)];
+    RunEnd { finalization, events }
 }
 
 async fn append_events(host: &Host, end: &RunEnd) -> Result<(), BackendError> {
@@ -80,7 +119,6 @@ fn finished(end: &RunEnd, stored: Option<Value>) -> Finished {
 mod tests {
     use super::*;
     use crate::backend::Finalization;
-    use crate::model::JobStatus;
 
     fn end(final_status: JobStatus, error: Option<&str>) -> RunEnd {
         let envelope = || Some(json!({"content": "ours"}));

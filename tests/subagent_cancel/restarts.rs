@@ -83,6 +83,27 @@ async fn a_run_that_had_ended_is_finalised_as_it_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_row_was_cancelled_meanwhile_counts_as_cancelled() {
+    let mut scene = Scene::with_act(&Agent::structured("codex")).await;
+    let subject = scene.add("codex_gateway", "running");
+    let away = Fault::Answer(503, "application/json", "{}".to_owned());
+    scene.fault("/finalize-gateway-subagent-run", away);
+    scene.middle.forget();
+    let job = scene.start(&subject).await;
+    scene.sent("POST", "/finalize-gateway-subagent-run").await;
+    scene.paired.gateway.kill().await;
+    let sql = "UPDATE subagent_runs SET status = 'cancelled' WHERE id = ?1";
+    scene.database().execute(sql, [&subject.run]).unwrap();
+    scene.middle.heal();
+    let _again = scene.paired.machine.start().await;
+    let row = scene.control.ended(&job).await;
+    assert_eq!((&row["status"], &row["error"]), (&json!("completed"), &json!(null)), "{row}");
+    assert_eq!(row["result"]["status"], "cancelled", "{row}");
+    let rows = scene.rows(&subject);
+    assert_eq!(rows.last_event("run_cancelled")["source"], "gateway");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_that_waited_when_the_gateway_was_killed_come_once_and_the_last_one_last() {
     let mut scene = Scene::with_act(&Agent::structured("codex")).await;
     let subject = scene.add("codex_gateway", "running");

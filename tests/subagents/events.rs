@@ -19,9 +19,9 @@ async fn events_are_told_while_the_run_goes_on() {
     let scene = Scene::new().await;
     let go = scene.acts_until("go");
     let (one, job) = running(&scene, &json!({})).await;
-    // Text is held until a block of another kind comes; what was said before is there already.
-    wait_until("the start", || async {
-        (scene.rows(&one).types() == ["run_started", "run_progress"]).then_some(())
+    let so_far = ["run_started", "run_progress", "message", "tool_call", "tool_result"];
+    wait_until("what was said so far", || async {
+        (scene.rows(&one).types() == so_far).then_some(())
     })
     .await;
     std::fs::write(go, "").unwrap();
@@ -50,6 +50,9 @@ async fn without_live_events_only_a_stream_tells_any_and_only_after_the_run() {
         (scene.rows(&one).types() == ["run_started", "run_progress"]).then_some(())
     })
     .await;
+    // What was said would be there within a second.
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    assert_eq!(scene.rows(&one).types(), ["run_started", "run_progress"]);
     std::fs::write(&go, "").unwrap();
     let job = scene.control.ended(&job).await;
     assert_eq!(job["status"], "completed", "{job}");

@@ -218,7 +218,7 @@ impl Scene {
     /// From now on the CLI waits for this file before it ends as usual.
     pub(crate) fn acts_until(&self, file: &str) -> PathBuf {
         let go = self.agent.path(file);
-        let (first, rest) = (lines(&conversation()[..2]), lines(&conversation()[2..]));
+        let (first, rest) = (lines(&conversation()[..4]), lines(&conversation()[4..]));
         let act = format!(
             "cat > /dev/null; {first}\necho $$ >> {}\nuntil [ -e {} ]; do sleep 0.05; done\n{rest}",
             self.agent.path("pids").display(),
