@@ -29,10 +29,18 @@ mod hard_ends;
 mod install;
 #[path = "real_clis/list.rs"]
 mod list;
+#[path = "real_clis/model_run.rs"]
+mod model_run;
 #[path = "real_clis/scene.rs"]
 mod scene;
 #[path = "real_clis/stories.rs"]
 mod stories;
+#[path = "real_clis/subagents.rs"]
+mod subagents;
+#[path = "real_clis/subagents_answers.rs"]
+mod subagents_answers;
+#[path = "real_clis/subagents_ends.rs"]
+mod subagents_ends;
 
 use std::time::{Duration, Instant};
 
@@ -76,6 +84,10 @@ async fn the_gateway_gets_along_with_the_real_clis() {
     let of = |company| to_run().filter(move |entry| entry.story.company() == company);
 
     lines.extend(together(&scene, of(Company::Any)).await);
+    if of(Company::Well).next().is_some() {
+        scene.heal().await;
+        lines.extend(together(&scene, of(Company::Well)).await);
+    }
     scene.fake.close().await;
     lines.extend(together(&scene, of(Company::WithoutApi)).await);
     scene.fake.open();

@@ -8,6 +8,7 @@ pub(crate) mod disk;
 pub(crate) mod marks;
 pub(crate) mod tree;
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -152,11 +153,20 @@ pub(crate) fn fields(object: Value) -> Map<String, Value> {
 pub(crate) struct Machine {
     home: TempDir,
     extra: Vec<(String, String)>,
+    user: Option<u32>,
 }
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Self { home: tempfile::tempdir().unwrap(), extra: Vec::new() }
+        Self { home: tempfile::tempdir().unwrap(), extra: Vec::new(), user: None }
+    }
+
+    /// Everything that this machine runs is run by that user from now on, whose the home is with
+    /// all that is in it; only root may.
+    pub(crate) fn used_by(mut self, user: u32) -> Self {
+        give(self.home(), user);
+        self.user = Some(user);
+        self
     }
 
     /// With a variable more.
@@ -192,6 +202,9 @@ impl Machine {
             .envs(self.extra.iter().map(|(name, value)| (name, value)))
             .current_dir(self.home())
             .stdin(Stdio::null());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
     }
 
@@ -275,6 +288,15 @@ impl Machine {
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer).await.ok()?;
         serde_json::from_str(&answer).ok()
+    }
+}
+
+fn give(path: &Path, user: u32) {
+    std::os::unix::fs::lchown(path, Some(user), Some(user)).unwrap();
+    if path.is_dir() && !path.is_symlink() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            give(&entry.unwrap().path(), user);
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! The three APIs: what their requests say, how their answers are written.
 
+use std::ops::Range;
+
 use serde_json::{Value, json};
 
-use super::script::{Answer, Turn, schema_in};
+use super::script::{Answer, Plan, Turn, schema_in};
 
 /// Tokens that every answer is said to have cost.
 const USED: (u32, u32) = (100, 20);
@@ -22,10 +24,10 @@ pub(crate) enum Dialect {
 #[derive(Debug)]
 pub(crate) enum Written {
     Json(Value),
-    /// Events with their names; the first `shown` come before a cut.
+    /// Events with their names, and where among them the pieces of the answer are.
     Events {
         events: Vec<(Option<&'static str>, Value)>,
-        shown: usize,
+        pieces: Range<usize>,
     },
 }
 
@@ -50,12 +52,12 @@ impl Dialect {
     }
 
     /// The answer to the request `number`.
-    pub(crate) fn write(self, path: &str, body: &Value, answer: &Answer, number: usize) -> Written {
+    pub(crate) fn write(self, path: &str, body: &Value, plan: &Plan, number: usize) -> Written {
         let streams = body["stream"] == true || path.ends_with(":streamGenerateContent");
         match self {
-            Self::Anthropic => anthropic(body, answer, number, streams),
-            Self::OpenAi => openai(body, answer, number, streams),
-            Self::Gemini => gemini(path, answer, number, streams),
+            Self::Anthropic => anthropic(body, plan, number, streams),
+            Self::OpenAi => openai(body, plan, number, streams),
+            Self::Gemini => gemini(path, plan, number, streams),
         }
     }
 
@@ -108,6 +110,17 @@ fn blocks(content: &Value) -> Vec<Value> {
     }
 }
 
+/// The texts of a message, put together.
+fn text_of(content: &Value) -> String {
+    blocks(content).iter().filter_map(|block| block["text"].as_str()).collect()
+}
+
+/// The names of tools; those that the API itself has are named by their type.
+fn names(tools: &[Value]) -> Vec<String> {
+    let name = |tool: &Value| tool["name"].as_str().or(tool["type"].as_str()).map(str::to_owned);
+    tools.iter().filter_map(name).collect()
+}
+
 /// What a CLI adds in the user's name.
 fn is_added(text: &str) -> bool {
     const STARTS: [&str; 7] = [
@@ -123,30 +136,31 @@ fn is_added(text: &str) -> bool {
 }
 
 fn anthropic_turn(body: &Value) -> Turn {
-    let mut turn = Turn::default();
+    let mut turn = Turn { usual_shell: "Bash", ..Turn::default() };
     for message in array(&body["messages"]).iter().filter(|message| message["role"] == "user") {
         for block in blocks(&message["content"]) {
             match (block["type"].as_str(), block["text"].as_str()) {
                 (Some("text"), Some(text)) if !is_added(text) => turn.said(text),
-                (Some("tool_result"), _) => turn.tool_answered(),
+                (Some("tool_result"), _) => turn.tool_answered(text_of(&block["content"])),
                 _ => {}
             }
         }
     }
     let answers = |tool: &&Value| tool["name"] == "StructuredOutput";
-    let tool = array(&body["tools"]).iter().find(answers);
+    let tools = array(&body["tools"]);
+    turn.tools = names(tools);
+    let tool = tools.iter().find(answers);
     turn.answer_tool = tool.map(|tool| tool["input_schema"].clone());
     turn
 }
 
 fn openai_turn(body: &Value) -> Turn {
-    let mut turn = Turn::default();
+    let mut turn = Turn { usual_shell: "exec_command", ..Turn::default() };
     for item in array(&body["input"]) {
         if item["type"].as_str().is_some_and(|kind| kind.ends_with("_call_output")) {
-            turn.tool_answered();
+            turn.tool_answered(text_of(&item["output"]));
         } else if item["role"] == "user" {
-            let texts = blocks(&item["content"]);
-            let text: String = texts.iter().filter_map(|block| block["text"].as_str()).collect();
+            let text = text_of(&item["content"]);
             if !is_added(&text) {
                 turn.said(&text);
             }
@@ -154,17 +168,24 @@ fn openai_turn(body: &Value) -> Turn {
     }
     let format = &body["text"]["format"];
     turn.schema = (format["type"] == "json_schema").then(|| format["schema"].clone());
+    turn.tools = names(array(&body["tools"]));
     turn
 }
 
 fn gemini_turn(body: &Value) -> Turn {
-    let mut turn = Turn::default();
+    let mut turn = Turn { usual_shell: "run_shell_command", ..Turn::default() };
     for content in array(&body["contents"]).iter().filter(|content| content["role"] != "model") {
         for part in array(&content["parts"]) {
             match part["text"].as_str() {
                 Some(text) if !is_added(text) => turn.said(text),
-                None if part["functionResponse"].is_object() => turn.tool_answered(),
-                Some(_) | None => {}
+                Some(_) => {}
+                None => {
+                    let answer = &part["functionResponse"]["response"];
+                    if answer.is_object() {
+                        let said = answer["output"].as_str().or(answer["error"].as_str());
+                        turn.tool_answered(said.map_or(answer.to_string(), str::to_owned));
+                    }
+                }
             }
         }
     }
@@ -175,30 +196,39 @@ fn gemini_turn(body: &Value) -> Turn {
         let parts = array(&body["systemInstruction"]["parts"]).iter();
         schema_in(&parts.filter_map(|part| part["text"].as_str()).collect::<String>())
     };
+    turn.schema_by_api = given.is_some();
     turn.schema = given.cloned().or_else(told);
+    let lists = array(&body["tools"]).iter().map(|list| &list["functionDeclarations"]);
+    turn.tools = lists.flat_map(|list| names(array(list))).collect();
     turn
 }
 
-/// A text in pieces, as models send it.
-fn pieces(text: &str) -> Vec<String> {
+/// A text in pieces, as models send it: in so many, else in two or more.
+fn pieces(text: &str, count: Option<usize>) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
-    let half = chars.len().div_ceil(2).clamp(1, 4000);
-    chars.chunks(half).map(|piece| piece.iter().collect()).collect()
+    let size = match count {
+        Some(count) => chars.len().div_ceil(count).max(1),
+        None => chars.len().div_ceil(2).clamp(1, 4000),
+    };
+    chars.chunks(size).map(|piece| piece.iter().collect()).collect()
 }
 
-fn anthropic(body: &Value, answer: &Answer, number: usize, streams: bool) -> Written {
+fn anthropic(body: &Value, plan: &Plan, number: usize, streams: bool) -> Written {
     let (input, output) = USED;
-    let (block, empty, deltas, stop) = match answer {
+    let (block, empty, deltas, stop) = match &plan.answer {
         Answer::Text(text) => (
             json!({"type": "text", "text": text}),
             json!({"type": "text", "text": ""}),
-            pieces(text).iter().map(|text| json!({"type": "text_delta", "text": text})).collect(),
+            pieces(text, plan.slow)
+                .iter()
+                .map(|text| json!({"type": "text_delta", "text": text}))
+                .collect(),
             "end_turn",
         ),
-        Answer::Structured(input) => {
+        Answer::Call { tool, input } => {
             let call = |input: &Value| {
                 let id = format!("toolu_{number}");
-                json!({"type": "tool_use", "id": id, "name": "StructuredOutput", "input": input})
+                json!({"type": "tool_use", "id": id, "name": tool, "input": input})
             };
             let delta = json!({"type": "input_json_delta", "partial_json": input.to_string()});
             (call(input), call(&json!({})), vec![delta], "tool_use")
@@ -227,29 +257,24 @@ fn anthropic(body: &Value, answer: &Answer, number: usize, streams: bool) -> Wri
     events.push(("content_block_stop", json!({"index": 0})));
     events.push(("message_delta", delta));
     events.push(("message_stop", json!({})));
-    named(events, 3)
+    named(events, 2..2 + deltas.len())
 }
 
 /// Events that carry their names inside as well.
-fn named(events: Vec<(&'static str, Value)>, shown: usize) -> Written {
+fn named(events: Vec<(&'static str, Value)>, pieces: Range<usize>) -> Written {
     let event = |(name, mut data): (&'static str, Value)| {
         data["type"] = name.into();
         (Some(name), data)
     };
-    Written::Events { events: events.into_iter().map(event).collect(), shown }
+    Written::Events { events: events.into_iter().map(event).collect(), pieces }
 }
 
-fn openai(body: &Value, answer: &Answer, number: usize, streams: bool) -> Written {
+fn openai(body: &Value, plan: &Plan, number: usize, streams: bool) -> Written {
     let (input, output) = USED;
-    let text = match answer {
-        Answer::Text(text) => text.clone(),
-        // Only where a CLI offers a tool for it, which none does with this API.
-        Answer::Structured(value) => value.to_string(),
+    let (whole, steps, count) = match &plan.answer {
+        Answer::Text(text) => openai_text(text, plan.slow, number),
+        Answer::Call { tool, input } => openai_call(tool, input, number),
     };
-    let id = format!("msg_{number}");
-    let part = |text: &str| json!({"type": "output_text", "text": text, "annotations": []});
-    let item = |status: &str, content: Value| json!({"type": "message", "id": id, "status": status, "role": "assistant", "content": content});
-    let whole = item("completed", json!([part(&text)]));
     let response = |status: &str, output: Value| {
         json!({
             "id": format!("resp_{number}"), "object": "response", "created_at": 1,
@@ -265,43 +290,69 @@ fn openai(body: &Value, answer: &Answer, number: usize, streams: bool) -> Writte
     if !streams {
         return Written::Json(done);
     }
+    let start = response("in_progress", json!([]));
+    let mut events = vec![("response.created", json!({"response": start}))];
+    events.extend(steps);
+    events.push(("response.output_item.done", json!({"output_index": 0, "item": whole})));
+    events.push(("response.completed", json!({"response": done})));
+    for (number, (_, data)) in events.iter_mut().enumerate() {
+        data["sequence_number"] = number.into();
+    }
+    // After the start of the response, of the item, and of its part.
+    named(events, 3..3 + count)
+}
+
+/// An item, the events of its coming, and how many pieces are among them.
+type Coming = (Value, Vec<(&'static str, Value)>, usize);
+
+fn openai_text(text: &str, slow: Option<usize>, number: usize) -> Coming {
+    let id = format!("msg_{number}");
+    let part = |text: &str| json!({"type": "output_text", "text": text, "annotations": []});
+    let item = |status: &str, content: Value| json!({"type": "message", "id": id, "status": status, "role": "assistant", "content": content});
     let here = |mut data: Value| {
         data["item_id"] = id.clone().into();
         data["output_index"] = 0.into();
         data["content_index"] = 0.into();
         data
     };
+    let start = json!({"output_index": 0, "item": item("in_progress", json!([]))});
     let mut events = vec![
-        ("response.created", json!({"response": response("in_progress", json!([]))})),
-        (
-            "response.output_item.added",
-            json!({"output_index": 0, "item": item("in_progress", json!([]))}),
-        ),
+        ("response.output_item.added", start),
         ("response.content_part.added", here(json!({"part": part("")}))),
     ];
+    let pieces = pieces(text, slow);
     let delta = |text: &String| ("response.output_text.delta", here(json!({"delta": text})));
-    events.extend(pieces(&text).iter().map(delta));
+    events.extend(pieces.iter().map(delta));
     events.push(("response.output_text.done", here(json!({"text": text}))));
-    events.push(("response.content_part.done", here(json!({"part": part(&text)}))));
-    events.push(("response.output_item.done", json!({"output_index": 0, "item": whole})));
-    events.push(("response.completed", json!({"response": done})));
-    for (number, (_, data)) in events.iter_mut().enumerate() {
-        data["sequence_number"] = number.into();
-    }
-    named(events, 4)
+    events.push(("response.content_part.done", here(json!({"part": part(text)}))));
+    (item("completed", json!([part(text)])), events, pieces.len())
 }
 
-fn gemini(path: &str, answer: &Answer, number: usize, streams: bool) -> Written {
-    let (input, output) = USED;
-    let text = match answer {
-        Answer::Text(text) => text.clone(),
-        // Only where a CLI offers a tool for it, which none does with this API.
-        Answer::Structured(value) => value.to_string(),
+fn openai_call(tool: &str, input: &Value, number: usize) -> Coming {
+    let id = format!("fc_{number}");
+    let item = |status: &str, arguments: &str| {
+        json!({
+            "type": "function_call", "id": id, "status": status,
+            "call_id": format!("call_{number}"), "name": tool, "arguments": arguments,
+        })
     };
+    let arguments = input.to_string();
+    let here = |name: &str| json!({"item_id": id, "output_index": 0, name: arguments});
+    let start = json!({"output_index": 0, "item": item("in_progress", "")});
+    let events = vec![
+        ("response.output_item.added", start),
+        ("response.function_call_arguments.delta", here("delta")),
+        ("response.function_call_arguments.done", here("arguments")),
+    ];
+    (item("completed", &arguments), events, 1)
+}
+
+fn gemini(path: &str, plan: &Plan, number: usize, streams: bool) -> Written {
+    let (input, output) = USED;
     let model = path.rsplit('/').next().and_then(|name| name.split(':').next());
-    let chunk = |text: &str, last: bool| {
+    let chunk = |part: &Value, last: bool| {
         let mut chunk = json!({
-            "candidates": [{"content": {"role": "model", "parts": [{"text": text}]}, "index": 0}],
+            "candidates": [{"content": {"role": "model", "parts": [part]}, "index": 0}],
             "modelVersion": model, "responseId": format!("fake-{number}"),
             "usageMetadata": {"promptTokenCount": input, "totalTokenCount": input},
         });
@@ -312,11 +363,20 @@ fn gemini(path: &str, answer: &Answer, number: usize, streams: bool) -> Written 
         }
         chunk
     };
+    let (whole, parts) = match &plan.answer {
+        Answer::Text(text) => {
+            let part = |text: &String| json!({"text": text});
+            (part(text), pieces(text, plan.slow).iter().map(part).collect())
+        }
+        Answer::Call { tool, input } => {
+            let part = json!({"functionCall": {"name": tool, "args": input}});
+            (part.clone(), vec![part])
+        }
+    };
     if !streams {
-        return Written::Json(chunk(&text, true));
+        return Written::Json(chunk(&whole, true));
     }
-    let pieces = pieces(&text);
-    let last = pieces.len().saturating_sub(1);
-    let events = pieces.iter().enumerate().map(|(at, text)| (None, chunk(text, at == last)));
-    Written::Events { events: events.collect(), shown: 1 }
+    let last = parts.len().saturating_sub(1);
+    let events = parts.iter().enumerate().map(|(at, part)| (None, chunk(part, at == last)));
+    Written::Events { events: events.collect(), pieces: 0..parts.len() }
 }

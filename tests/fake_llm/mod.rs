@@ -10,12 +10,13 @@ mod script;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{Method, Request, Response, StatusCode, header};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use futures_util::StreamExt;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -23,10 +24,13 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinHandle, JoinSet};
 
 use dialects::{Dialect, Written};
-use script::Plan;
+use script::{Plan, Trouble};
 
 /// How long the half of an answer stands before the connection is cut.
 const CUT_AFTER: Duration = Duration::from_millis(100);
+
+/// Before each piece of an answer that comes slowly.
+const PIECE_AFTER: Duration = Duration::from_millis(100);
 
 /// A request that came.
 #[derive(Debug, Clone)]
@@ -166,27 +170,30 @@ async fn handle(shared: &Shared, request: Request<Body>) -> Response<Body> {
     }
     let Some(dialect) = dialect else { return small_talk(&parts.uri.to_string()) };
     let plan = Plan::of(&turn);
-    if let Some(status) = error_now(shared, &plan, &turn.user) {
-        return answer_json(status, &dialect.error(status));
+    if let Some(trouble) = error_now(shared, &plan, &turn.user) {
+        let mut answer = answer_json(trouble.status, &dialect.error(trouble.status));
+        let wait = trouble.retry_after.map(HeaderValue::from);
+        answer.headers_mut().extend(wait.map(|wait| (header::RETRY_AFTER, wait)));
+        return answer;
     }
     tokio::time::sleep(plan.pause).await;
     if plan.hang {
         std::future::pending::<()>().await;
     }
     let number = shared.number.fetch_add(1, Ordering::Relaxed);
-    match dialect.write(path, &body, &plan.answer, number) {
+    match dialect.write(path, &body, &plan, number) {
         Written::Json(json) => answer_json(200, &json),
-        Written::Events { events, shown } => answer_events(&events, plan.cut.then_some(shown)),
+        Written::Events { events, pieces } => answer_events(&events, pieces, &plan),
     }
 }
 
-/// The status that this request meets, if any: each prompt has its own count.
-fn error_now(shared: &Shared, plan: &Plan, prompt: &str) -> Option<u16> {
-    let (status, most) = plan.error?;
+/// The error that this request meets, if any: each prompt has its own count.
+fn error_now<'a>(shared: &Shared, plan: &'a Plan, prompt: &str) -> Option<&'a Trouble> {
+    let trouble = plan.error.as_ref()?;
     let mut errors = shared.errors.lock().unwrap();
     let so_far = errors.entry(prompt.to_owned()).or_default();
     *so_far += 1;
-    most.is_none_or(|most| *so_far <= most).then_some(status)
+    trouble.most.is_none_or(|most| *so_far <= most).then_some(trouble)
 }
 
 /// What the CLIs ask besides.
@@ -210,18 +217,32 @@ fn answer_json(status: u16, json: &Value) -> Response<Body> {
     answer.status(StatusCode::from_u16(status).unwrap()).body(json.to_string().into()).unwrap()
 }
 
-fn answer_events(events: &[(Option<&str>, Value)], cut_after: Option<usize>) -> Response<Body> {
-    let shown = cut_after.unwrap_or(events.len());
+fn answer_events(
+    events: &[(Option<&str>, Value)],
+    pieces: Range<usize>,
+    plan: &Plan,
+) -> Response<Body> {
+    let shown = if plan.cut { pieces.start + 1 } else { events.len() };
     let write = |(name, data): &(Option<&str>, Value)| {
         let name = name.map(|name| format!("event: {name}\n")).unwrap_or_default();
-        Ok(Bytes::from(format!("{name}data: {data}\n\n")))
+        Bytes::from(format!("{name}data: {data}\n\n"))
     };
-    let chunks: Vec<_> = events.iter().take(shown).map(write).collect();
+    let chunks: Vec<_> = events.iter().take(shown).map(write).enumerate().collect();
+    let is_slow = plan.slow.is_some();
+    let chunks = futures_util::stream::iter(chunks).then(move |(at, chunk)| {
+        let waits = is_slow && pieces.contains(&at);
+        async move {
+            if waits {
+                tokio::time::sleep(PIECE_AFTER).await;
+            }
+            Ok(chunk)
+        }
+    });
     // What is not flushed when the cut comes is thrown away: it comes a little later.
-    let cut = futures_util::stream::iter(cut_after).then(async |_| {
+    let cut = futures_util::stream::iter(plan.cut.then_some(())).then(async |()| {
         tokio::time::sleep(CUT_AFTER).await;
         Err(std::io::Error::other("cut"))
     });
     let answer = Response::builder().header(header::CONTENT_TYPE, "text/event-stream");
-    answer.body(Body::from_stream(futures_util::stream::iter(chunks).chain(cut))).unwrap()
+    answer.body(Body::from_stream(chunks.chain(cut))).unwrap()
 }

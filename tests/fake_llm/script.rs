@@ -8,27 +8,53 @@
 //! - `[[say TEXT]]`: this text
 //! - `[[sleep S]]`: seconds before the first byte
 //! - `[[hang]]`: never an answer
+//! - `[[slow N]]`: a text in N pieces, 100 ms before each
 //! - `[[drop]]`: half an answer, then the connection is cut
-//! - `[[error CODE]]`, `[[error CODE N]]`: this HTTP status, always or for the first N requests
+//! - `[[tool bash COMMAND]]`: a call of the CLI's shell tool; once its answer has come, the text of
+//!   `[[say …]]`, else `tool said: <its answer>`. A text at once where the CLI offers no such tool
+//! - `[[forcetool bash COMMAND]]`: the same, but for a CLI that offers no such tool as well
+//! - `[[error CODE]]`, `[[error CODE N]]`: this HTTP status, always or for the first N requests;
+//!   `[[error CODE N S]]`: with a `retry-after` of so many seconds
 //! - `[[sticky]]`: whatever is said later, this text is the one that counts
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-const WORDS: [&str; 8] = ["json", "jsontext", "say", "sleep", "hang", "drop", "error", "sticky"];
+const WORDS: [&str; 11] = [
+    "json",
+    "jsontext",
+    "say",
+    "sleep",
+    "hang",
+    "slow",
+    "drop",
+    "tool",
+    "forcetool",
+    "error",
+    "sticky",
+];
+
+/// The tools that run commands, as CLIs name them.
+const SHELLS: [&str; 5] = ["Bash", "exec_command", "shell_command", "shell", "run_shell_command"];
 
 /// What a request says, whichever API it speaks.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     /// The last thing that the user said.
     pub(crate) user: String,
-    /// A tool's answer came after it.
-    pub(crate) after_tool: bool,
+    /// What a tool answered after it.
+    pub(crate) tool_said: Option<String>,
+    /// The tools that the CLI offers.
+    pub(crate) tools: Vec<String>,
+    /// How a CLI of this API names its shell tool when it offers one.
+    pub(crate) usual_shell: &'static str,
     /// The schema of the tool for structured answers, where the CLI has one.
     pub(crate) answer_tool: Option<Value>,
     /// The schema of the answer, where the API takes one.
     pub(crate) schema: Option<Value>,
+    /// The API itself was given it.
+    pub(crate) schema_by_api: bool,
 }
 
 impl Turn {
@@ -36,13 +62,19 @@ impl Turn {
     pub(crate) fn said(&mut self, text: &str) {
         if !self.user.contains("[[sticky]]") {
             text.clone_into(&mut self.user);
-            self.after_tool = false;
+            self.tool_said = None;
         }
     }
 
     /// A tool answered.
-    pub(crate) fn tool_answered(&mut self) {
-        self.after_tool |= !self.user.contains("[[sticky]]");
+    pub(crate) fn tool_answered(&mut self, text: String) {
+        if !self.user.contains("[[sticky]]") {
+            self.tool_said = Some(text);
+        }
+    }
+
+    fn after_tool(&self) -> bool {
+        self.tool_said.is_some()
     }
 }
 
@@ -50,8 +82,21 @@ impl Turn {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Answer {
     Text(String),
-    /// A call of the tool for structured answers.
-    Structured(Value),
+    /// A call of a tool.
+    Call {
+        tool: String,
+        input: Value,
+    },
+}
+
+/// An HTTP error.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Trouble {
+    pub(crate) status: u16,
+    /// For how many requests; `None`: for all.
+    pub(crate) most: Option<usize>,
+    /// Seconds, for the header.
+    pub(crate) retry_after: Option<u32>,
 }
 
 /// What happens to a request.
@@ -60,8 +105,9 @@ pub(crate) struct Plan {
     pub(crate) pause: Duration,
     pub(crate) hang: bool,
     pub(crate) cut: bool,
-    /// An HTTP status, and for how many requests; `None`: for all.
-    pub(crate) error: Option<(u16, Option<usize>)>,
+    /// In how many pieces a text comes, slowly.
+    pub(crate) slow: Option<usize>,
+    pub(crate) error: Option<Trouble>,
     pub(crate) answer: Answer,
 }
 
@@ -69,14 +115,16 @@ impl Plan {
     pub(crate) fn of(turn: &Turn) -> Self {
         let word = |name| control(&turn.user, name);
         let error = word("error").map(|argument| {
-            let mut numbers = argument.split_whitespace();
-            let status = numbers.next().unwrap().parse().unwrap();
-            (status, numbers.next().map(|count| count.parse().unwrap()))
+            let mut numbers = argument.split_whitespace().map(|number| number.parse().unwrap());
+            let status = u16::try_from(numbers.next().unwrap()).unwrap();
+            let most = numbers.next().map(|most: u32| usize::try_from(most).unwrap());
+            Trouble { status, most, retry_after: numbers.next() }
         });
         Self {
             pause: Duration::from_secs_f64(word("sleep").map_or(0.0, |text| text.parse().unwrap())),
             hang: word("hang").is_some(),
             cut: word("drop").is_some(),
+            slow: word("slow").map(|text| text.parse().unwrap()),
             error,
             answer: answer(turn),
         }
@@ -85,22 +133,55 @@ impl Plan {
 
 fn answer(turn: &Turn) -> Answer {
     let word = |name| control(&turn.user, name);
+    if let Some(call) = shell_call(turn) {
+        return call;
+    }
     if let Some(text) = word("jsontext").or_else(|| word("say")) {
         return Answer::Text(text.to_owned());
     }
     let echo = format!("echo: {}", without_controls(&turn.user));
     let scripted = word("json").map(str::to_owned);
+    if let Some(said) =
+        turn.tool_said.as_ref().filter(|_| word("tool").or(word("forcetool")).is_some())
+    {
+        return Answer::Text(format!("tool said: {said}"));
+    }
     match (&turn.answer_tool, &turn.schema) {
-        (Some(_), _) if turn.after_tool => Answer::Text("done".to_owned()),
-        (Some(schema), _) => Answer::Structured(match scripted {
-            Some(text) => serde_json::from_str(&text).unwrap(),
-            None => smallest(schema, &echo, schema),
-        }),
+        (Some(_), _) if turn.after_tool() => Answer::Text("done".to_owned()),
+        (Some(schema), _) => Answer::Call {
+            tool: "StructuredOutput".to_owned(),
+            input: match scripted {
+                Some(text) => serde_json::from_str(&text).unwrap(),
+                None => smallest(schema, &echo, schema),
+            },
+        },
         (None, Some(schema)) => {
             Answer::Text(scripted.unwrap_or_else(|| smallest(schema, &echo, schema).to_string()))
         }
         (None, None) => Answer::Text(scripted.unwrap_or(echo)),
     }
+}
+
+/// The call that was asked for, until a tool has answered.
+fn shell_call(turn: &Turn) -> Option<Answer> {
+    let forced = control(&turn.user, "forcetool");
+    let asked = forced.or_else(|| control(&turn.user, "tool"))?;
+    // A question with a schema of its own is one of the CLI's, not the user's.
+    if turn.after_tool() || turn.schema_by_api {
+        return None;
+    }
+    let command = asked.strip_prefix("bash ").expect("only the shell can be asked for");
+    let offered = SHELLS.into_iter().find(|shell| turn.tools.iter().any(|tool| tool == shell));
+    let Some(shell) = offered.or_else(|| forced.map(|_| turn.usual_shell)) else {
+        return Some(Answer::Text(format!("no shell among {:?}", turn.tools)));
+    };
+    let input = match shell {
+        "Bash" => json!({"command": command, "description": "run a command"}),
+        "exec_command" => json!({"cmd": command}),
+        "shell" => json!({"command": ["bash", "-lc", command]}),
+        _ => json!({"command": command}),
+    };
+    Some(Answer::Call { tool: shell.to_owned(), input })
 }
 
 /// The argument of the first `[[name …]]`; empty without one.
@@ -212,9 +293,33 @@ mod tests {
         assert_eq!(said.answer, Answer::Text("a b".to_owned()));
         let json = plan(r#"[[json {"a":[[1]]}]]"#, None);
         assert_eq!(json.answer, Answer::Text(r#"{"a":[[1]]}"#.to_owned()));
-        let plan = plan("a [[error 429 2]][[jsonx]] b [[hang]]", None);
-        assert_eq!((plan.error, plan.hang), (Some((429, Some(2))), true));
+        let plan = plan("a [[error 429 2 1]][[jsonx]] b [[hang]]", None);
+        let trouble = Trouble { status: 429, most: Some(2), retry_after: Some(1) };
+        assert_eq!((plan.error, plan.hang), (Some(trouble), true));
         assert_eq!(without_controls(r#"a [[json {"b":"]]"}]] c [[hang]]"#), "a  c");
+    }
+
+    #[test]
+    fn a_shell_is_called_once_and_its_answer_told() {
+        let shell = |offered: &[&str], said: Option<&str>, user: &str| {
+            answer(&Turn {
+                user: user.to_owned(),
+                tools: offered.iter().map(|tool| (*tool).to_owned()).collect(),
+                tool_said: said.map(str::to_owned),
+                usual_shell: "exec_command",
+                ..Turn::default()
+            })
+        };
+        let call = |input: Value| Answer::Call { tool: "exec_command".to_owned(), input };
+        let text = |text: &str| Answer::Text(text.to_owned());
+        let touch = call(json!({"cmd": "touch a; [ -f a ] && ls"}));
+        let asked = "[[tool bash touch a; [ -f a ] && ls]] x";
+        assert_eq!(shell(&["view", "exec_command"], None, asked), touch);
+        assert_eq!(shell(&["view"], None, asked), text(r#"no shell among ["view"]"#));
+        assert_eq!(shell(&["exec_command"], Some("out"), asked), text("tool said: out"));
+        let forced = "[[say well]] [[forcetool bash ls]]";
+        assert_eq!(shell(&["view"], None, forced), call(json!({"cmd": "ls"})));
+        assert_eq!(shell(&["view"], Some("no"), forced), text("well"));
     }
 
     #[test]
