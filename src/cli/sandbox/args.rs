@@ -193,6 +193,9 @@ pub(crate) struct SubagentArgs {
 pub(crate) struct DiagnosticArgs {
     #[command(flatten)]
     pub submit: SubmitCommon,
+    /// Have every agent CLI answer a prompt, too
+    #[arg(long)]
+    pub validate: bool,
 }
 
 #[derive(Debug, Args)]

@@ -31,8 +31,16 @@ pub(super) async fn shell_exec(context: &Context, args: &ShellExecArgs) -> Outco
 /// `submit diagnostic`.
 pub(super) async fn diagnostic(context: &Context, args: &DiagnosticArgs) -> Outcome {
     let client = client(context, &args.submit.common).await?;
-    let gateway_id = args.submit.gateway.clone();
-    let job = NewJob { gateway_id, job_type: "diagnostic".to_owned(), ..NewJob::default() };
+    let mut payload = Map::new();
+    if args.validate {
+        payload.insert("validate".to_owned(), json!(true));
+    }
+    let job = NewJob {
+        gateway_id: args.submit.gateway.clone(),
+        job_type: "diagnostic".to_owned(),
+        payload,
+        ..NewJob::default()
+    };
     submit(context, &client, &args.submit, &job).await
 }
 

@@ -278,6 +278,20 @@ async fn other_jobs_are_called_off_as_ever() {
 }
 
 #[tokio::test]
+async fn a_diagnostic_asks_for_answers_of_models_only_when_told() {
+    let scene = Scene::new().await;
+    for (words, payload) in [
+        (&["submit", "diagnostic", "--json"][..], json!({})),
+        (&["submit", "diagnostic", "--validate", "--json"], json!({"validate": true})),
+    ] {
+        let (code, stdout, stderr) = run(&scene, words).await;
+        assert_eq!(code, 0, "{stderr}");
+        let job: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(job["payload"], payload);
+    }
+}
+
+#[tokio::test]
 async fn a_subagent_goes_on_with_a_prompt_from_stdin() {
     let scene = Scene::new().await;
     let started = scene.started().await;
