@@ -121,7 +121,8 @@ impl Lane<'_> {
     /// Ends the session at the backend, with whatever token is good at the moment.
     async fn log_out(&self) -> bool {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(40);
+        // A refresh that met a rate limit pauses for over a minute.
+        let deadline = Instant::now() + Duration::from_secs(100);
         while Instant::now() < deadline {
             let token = self.machine.config()["accessToken"].as_str().unwrap().to_owned();
             let request = client

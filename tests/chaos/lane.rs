@@ -317,11 +317,12 @@ impl<'a> Lane<'a> {
                 .unwrap()
                 .iter()
                 .filter(open)
-                .map(|job| (job.id.clone(), job.planned.clone()))
+                .map(|job| (job.id.clone(), job.planned.clone(), job.run.clone()))
                 .collect();
-            for (id, planned) in jobs {
+            for (id, planned, run) in jobs {
                 let row = self.control.admin.job(&id).await.unwrap();
-                self.violation(&format!("{planned:?} did not end: {row}"));
+                let rows = run.map(|run| run.rows(self.control).to_string()).unwrap_or_default();
+                self.violation(&format!("{planned:?} did not end: {row} {rows}"));
             }
         }
     }
@@ -330,11 +331,30 @@ impl<'a> Lane<'a> {
     pub(super) async fn stop(&self) {
         let mut gateway = self.gateway.lock().await;
         // A start that has not come to its signal handlers yet dies of it, and rightly so.
-        self.machine.is_up().await;
+        self.is_up().await;
         gateway.signal(Signal::SIGTERM);
         let status = self.end_of(&mut gateway, "it was asked to stop").await;
         if status.is_some_and(|status| !status.success()) {
             self.violation(&format!("asked to stop, the gateway ended with {status:?}"));
+        }
+    }
+
+    /// Waits longer than a start may take that met a rate limit, which pauses it for over a minute.
+    async fn is_up(&self) {
+        let deadline = Instant::now() + ENDS_WITHIN;
+        loop {
+            let status = self.machine.status().await.unwrap_or_default();
+            if status["phase"] == "up" {
+                return;
+            }
+            if Instant::now() > deadline {
+                self.violation(&format!(
+                    "the gateway is not up within {ENDS_WITHIN:?}: {status}: {}",
+                    self.last_words()
+                ));
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
