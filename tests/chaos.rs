@@ -1,4 +1,4 @@
-//! Chaos: random jobs under random faults, and afterwards nothing is lost, left, doubled or told.
+//! Chaos: random jobs and subagents under random faults, and afterwards nothing is lost, left, doubled or told.
 //!
 //! Several gateways (lanes) work for one control plane, each behind a backend that misbehaves. What
 //! happens follows from a seed; when it happens, relative to the work, follows from the machine. A
@@ -22,10 +22,16 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 mod common;
 
+#[path = "chaos/agents.rs"]
+mod agents;
+#[path = "chaos/blows.rs"]
+mod blows;
 #[path = "chaos/lane.rs"]
 mod lane;
 #[path = "chaos/plan.rs"]
 mod plan;
+#[path = "chaos/runs.rs"]
+mod runs;
 #[path = "chaos/verdict.rs"]
 mod verdict;
 

@@ -275,11 +275,13 @@ impl Controller {
 
     fn gate(&mut self) -> Gate {
         let heard = *self.heard.borrow();
+        let team_knows = self.host.providers.is_known_to_team();
         let standings = self.providers.borrow_and_update();
         let undecided = standings.iter().filter(|(_, standing)| standing.health.is_undecided());
         Gate {
             may_claim: heard.is_some_and(|at| at.elapsed() <= HEARTBEAT_FRESH),
             undecided: undecided.map(|(id, _)| *id).collect(),
+            team_knows,
         }
     }
 

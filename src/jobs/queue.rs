@@ -59,15 +59,15 @@ impl Entry {
     }
 
     /// Whether it needs a provider that has no verdict yet, as far as the row tells: which provider
-    /// a subagent is for does not stand in it.
-    fn waits_for(&self, undecided: &[ProviderId]) -> bool {
+    /// a subagent is for does not stand in it. A subagent also needs the team to know of it.
+    fn waits_for(&self, gate: &Gate) -> bool {
         let Work::Run(job) = &self.work else { return false };
         let text = |name: &str| job.payload.get(name).and_then(serde_json::Value::as_str);
         match job.job_type.as_str() {
-            "subagent_run" => !undecided.is_empty(),
+            "subagent_run" => !gate.undecided.is_empty() || !gate.team_knows,
             "model_run" => text("model")
                 .map(|model| ProviderId::of_request(text("provider"), model))
-                .is_some_and(|id| undecided.contains(&id)),
+                .is_some_and(|id| gate.undecided.contains(&id)),
             _ => false,
         }
     }
@@ -93,6 +93,9 @@ pub struct Gate {
     /// Providers without a verdict: jobs for them wait, so that a gateway that was just started
     /// fails none that it could run.
     pub undecided: Vec<ProviderId>,
+    /// The team has been told which providers are ready now: what is told there decides whether a
+    /// subagent may run, so that its jobs wait for that, too.
+    pub team_knows: bool,
 }
 
 /// What became of an offer.
@@ -175,8 +178,7 @@ impl Queue {
         let slot_free = self.accepting
             && gate.may_claim
             && self.active.values().filter(|slot| slot.counts).count() < self.slots.jobs;
-        let may_start =
-            |entry: &Entry| slot_free && self.is_free(entry) && !entry.waits_for(&gate.undecided);
+        let may_start = |entry: &Entry| slot_free && self.is_free(entry) && !entry.waits_for(gate);
         let index = self
             .waiting
             .iter()
@@ -273,7 +275,7 @@ mod tests {
     }
 
     fn open() -> Gate {
-        Gate { may_claim: true, undecided: Vec::new() }
+        Gate { may_claim: true, undecided: Vec::new(), team_knows: true }
     }
 
     fn start(queue: &mut Queue) -> Option<String> {
@@ -374,18 +376,19 @@ mod tests {
         queue.offer(entry("sub", "subagent_run", Some("s")), now);
         queue.offer(model_run("bad", json!({"provider": "nobody", "model": "sonnet"})), now);
         queue.offer(entry("shell", "shell_exec", None), now);
-        let mut started = |undecided: &[ProviderId]| {
-            let gate = Gate { may_claim: true, undecided: undecided.to_vec() };
+        let mut started = |undecided: &[ProviderId], team_knows| {
+            let gate = Gate { may_claim: true, undecided: undecided.to_vec(), team_knows };
             let mut started = Vec::new();
             while let Some(entry) = queue.start_next(&gate) {
                 started.push(entry.id.to_string());
             }
             started
         };
-        assert_eq!(started(&[ClaudeCode, Codex, Gemini]), ["shell"]);
-        assert_eq!(started(&[ClaudeCode, Gemini]), ["codex"]);
-        assert_eq!(started(&[Gemini]), ["claude", "bad"]);
-        assert_eq!(started(&[]), ["gemini", "sub"]);
+        assert_eq!(started(&[ClaudeCode, Codex, Gemini], true), ["shell"]);
+        assert_eq!(started(&[ClaudeCode, Gemini], true), ["codex"]);
+        assert_eq!(started(&[Gemini], true), ["claude", "bad"]);
+        assert_eq!(started(&[], false), ["gemini"]);
+        assert_eq!(started(&[], true), ["sub"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -87,7 +87,9 @@ async fn fail(host: &Host, failure: &Failure) -> Result<(), BackendError> {
         (Some(run), _) => {
             // What the run told comes first.
             run_end::send_events(host, id, &run).await;
-            if read(host, || host.api.change_running_run(&run, id, &change)).await? {
+            let failed = read(host, || host.api.change_running_run(&run, id, &change)).await?;
+            // No row matches once more what was written already, its answer lost.
+            if failed || was_failed_here(host, &run).await? {
                 append_event(host, failure, &run).await?;
             }
         }

@@ -1,7 +1,8 @@
 //! What is known of all providers, for everybody who minds: heartbeat, queue, handlers, status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -55,6 +56,8 @@ pub struct Worsened {
 #[derive(Debug)]
 pub struct Roster {
     standings: watch::Sender<Standings>,
+    /// Which of them were ready when the team was last told.
+    told: Mutex<Option<BTreeSet<ProviderId>>>,
     /// Who records events, while somebody does.
     listener: watch::Sender<Option<mpsc::Sender<Worsened>>>,
     redactor: Redactor,
@@ -66,6 +69,7 @@ impl Roster {
         let standings = ProviderId::ALL.into_iter().map(|id| (id, Standing::default()));
         Self {
             standings: watch::Sender::new(standings.collect()),
+            told: Mutex::default(),
             listener: watch::Sender::new(None),
             redactor,
         }
@@ -84,6 +88,18 @@ impl Roster {
     /// All of them, and every change.
     pub fn subscribe(&self) -> watch::Receiver<Standings> {
         self.standings.subscribe()
+    }
+
+    /// The team knows by now that these, and no others, are ready.
+    pub fn team_knows(&self, ready: BTreeSet<ProviderId>) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(ready);
+    }
+
+    /// Whether what the team was last told of who is ready still holds.
+    pub fn is_known_to_team(&self) -> bool {
+        let ready = self.standings().into_iter().filter(|(_, standing)| standing.health.is_ready());
+        let ready: BTreeSet<_> = ready.map(|(id, _)| id).collect();
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&ready)
     }
 
     /// One of them as soon as it was looked for.

@@ -1,5 +1,6 @@
 //! The heartbeat supervisor: every 30 s, and at once when status or capabilities change.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use super::status::Phase;
 use super::{contact, session};
 use crate::backend::BackendError;
 use crate::backend::retry::Backoff;
-use crate::model::{Capabilities, GatewayStatus, time};
-use crate::providers::Standings;
+use crate::model::{Capabilities, GatewayStatus, Providers, time};
+use crate::providers::{ProviderId, Standings};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 /// The last heartbeat of a gateway that goes is not waited for any longer.
@@ -104,6 +105,8 @@ async fn beat(
     let result = identity.api.heartbeat(status, capabilities, &identity.device_name).await;
     match &result {
         Ok(()) => {
+            // First: whoever waits for a heartbeat may mind what it said.
+            identity.host.providers.team_knows(ready(&capabilities.providers));
             shared.heard.send_replace(Some(Instant::now()));
             let before = shared.reported.send_replace(Some(status));
             if before != Some(status) {
@@ -134,6 +137,16 @@ async fn beat(
         }
     }
     result
+}
+
+fn ready(providers: &Providers) -> BTreeSet<ProviderId> {
+    let Providers { claude_code, codex, gemini } = providers;
+    let all = [
+        (ProviderId::ClaudeCode, claude_code),
+        (ProviderId::Codex, codex),
+        (ProviderId::Gemini, gemini),
+    ];
+    all.into_iter().filter(|(_, provider)| provider.available).map(|(id, _)| id).collect()
 }
 
 /// The last heartbeat; a backend that is away is not waited for.

@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::plan::{Backend, Blow, Kind, Plan, PlannedJob};
+use super::agents::{Claude, Run};
+use super::plan::{Called, Kind, Plan, PlannedJob};
 use super::verdict;
-use crate::common::backend::{Fault, Middleman};
+use crate::common::backend::Middleman;
 use crate::common::disk::SmallDisk;
 use crate::common::marks::Marks;
 use crate::common::{ControlPlane, Gateway, Machine};
@@ -49,7 +51,24 @@ pub(crate) struct Submitted {
     pub(crate) planned: PlannedJob,
     /// Its row, once that is terminal.
     pub(crate) row: Option<Value>,
+    /// Of a job that is, or cancels, a subagent's run: which.
+    pub(crate) run: Option<Run>,
+    at: Instant,
     cancelled: bool,
+}
+
+impl Submitted {
+    /// Whether the time has come to cancel it; the row is for those that are cancelled by it.
+    fn is_to_be_cancelled(&self, marks: &Marks) -> bool {
+        let runs = || marks.has(&self.planned.name);
+        let kind = self.planned.kind;
+        let due = if let Kind::Agent(_, Called::ByJob(millis)) = kind {
+            self.at.elapsed() >= Duration::from_millis(millis)
+        } else {
+            matches!(kind, Kind::IsCancelled | Kind::Agent(_, Called::ByRow)) && runs()
+        };
+        due && !self.cancelled
+    }
 }
 
 /// See the module.
@@ -61,20 +80,22 @@ pub(crate) struct Lane<'a> {
     pub(crate) jobs: Mutex<Vec<Submitted>>,
     /// When the gateway was killed: before and after it the clock said.
     pub(crate) kills: Mutex<Vec<(Timestamp, Timestamp)>>,
-    number: u64,
-    disk: Option<SmallDisk>,
-    gateway: tokio::sync::Mutex<Gateway>,
+    pub(super) disk: Option<SmallDisk>,
+    pub(super) gateway: tokio::sync::Mutex<Gateway>,
     /// Gateway id and resource id.
-    identity: Mutex<(String, String)>,
+    pub(super) identity: Mutex<(String, String)>,
     /// Held by whoever must not see a new job come.
-    submitting: tokio::sync::Mutex<()>,
+    pub(super) submitting: tokio::sync::Mutex<()>,
+    /// Held by whoever looks: what is due is done once.
+    looking: tokio::sync::Mutex<()>,
+    number: u64,
     report: Mutex<Report>,
 }
 
 impl<'a> Lane<'a> {
     /// Pairs a machine and starts its gateway.
     pub(crate) async fn pair(control: &'a ControlPlane, number: u64) -> Self {
-        let machine = Machine::new();
+        let (machine, claude) = Claude::install(Machine::new());
         let mut report = Report::default();
         let disk = SmallDisk::mount(&machine.dir(), DISK_KIB).ok();
         if disk.is_none() {
@@ -85,6 +106,7 @@ impl<'a> Lane<'a> {
         let marks = Marks::in_dir(machine.home());
         let gateway = tokio::sync::Mutex::new(spawn(&machine));
         machine.is_up().await;
+        claude.is_ready(control, &identity.0).await;
         Self {
             control,
             middleman,
@@ -97,6 +119,7 @@ impl<'a> Lane<'a> {
             gateway,
             identity: Mutex::new(identity),
             submitting: tokio::sync::Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
             report: Mutex::new(report),
         }
     }
@@ -104,11 +127,13 @@ impl<'a> Lane<'a> {
     /// Lives through a plan, to the end of its gateway.
     pub(crate) async fn run(self, plan: Plan) -> Self {
         let Plan { jobs, blows, .. } = plan;
-        tokio::join!(self.submit_all(jobs), async {
+        let struck = AtomicBool::new(false);
+        tokio::join!(self.submit_all(jobs, &struck), async {
             for (pause, blow) in blows {
                 tokio::time::sleep(pause).await;
                 self.strike(blow).await;
             }
+            struck.store(true, Ordering::Relaxed);
         });
         self.settle().await;
         self.stop().await;
@@ -131,11 +156,16 @@ impl<'a> Lane<'a> {
         *report.others.entry(what.to_owned()).or_default() += count;
     }
 
+    pub(super) fn blow(&self, what: &str) {
+        Report::count(&mut self.report.lock().unwrap().faults, what);
+    }
+
     pub(crate) fn outcome(&self, what: &str) {
         Report::count(&mut self.report.lock().unwrap().outcomes, what);
     }
 
-    async fn submit_all(&self, planned: Vec<PlannedJob>) {
+    /// Goes on looking after the jobs while blows fall.
+    async fn submit_all(&self, planned: Vec<PlannedJob>, struck: &AtomicBool) {
         for job in planned {
             while self.look().await >= IN_HAND {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -143,9 +173,19 @@ impl<'a> Lane<'a> {
             let _may = self.submitting.lock().await;
             self.submit(job).await;
         }
+        while !struck.load(Ordering::Relaxed) {
+            self.look().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn submit(&self, planned: PlannedJob) {
+        if let Kind::Agent(does, _) = planned.kind {
+            let gateway_id = self.identity.lock().unwrap().0.clone();
+            let run = Run::make(self.control, &gateway_id, &planned.name, does).await;
+            let id = self.control.submit(&gateway_id, "subagent_run", run.payload()).await;
+            return self.submitted(id, planned, Some(run), false);
+        }
         let (gateway_id, resource_id) = self.identity.lock().unwrap().clone();
         let mut payload = json!({
             "command": self.command(&planned),
@@ -161,8 +201,30 @@ impl<'a> Lane<'a> {
             // Too late is no harm.
             let _ = self.control.admin.cancel_job(&id).await;
         }
-        let job = Submitted { id, planned, row: None, cancelled: at_once };
+        self.submitted(id, planned, None, at_once);
+    }
+
+    fn submitted(&self, id: String, planned: PlannedJob, run: Option<Run>, cancelled: bool) {
+        let job = Submitted { id, planned, row: None, run, at: Instant::now(), cancelled };
         self.jobs.lock().unwrap().push(job);
+    }
+
+    /// Cancels a job, or the run that it is for by a job of its own; whether there is one more.
+    async fn cancel(&self, id: &str) -> bool {
+        let (planned, run) = {
+            let jobs = self.jobs.lock().unwrap();
+            let job = jobs.iter().find(|job| job.id == id).unwrap();
+            (job.planned.clone(), job.run.clone())
+        };
+        let (Kind::Agent(_, Called::ByJob(_)), Some(run)) = (planned.kind, run) else {
+            // Too late is no harm.
+            let _ = self.control.admin.cancel_job(id).await;
+            return false;
+        };
+        let gateway_id = self.identity.lock().unwrap().0.clone();
+        let id = self.control.submit(&gateway_id, "subagent_cancel", run.payload()).await;
+        self.submitted(id, PlannedJob { kind: Kind::Cancels, ..planned }, Some(run), true);
+        true
     }
 
     fn command(&self, PlannedJob { name, kind }: &PlannedJob) -> String {
@@ -181,43 +243,46 @@ impl<'a> Lane<'a> {
             }
             Kind::HitsItsLimit(_) | Kind::IsCancelled => "sleep 100; echo too late".to_owned(),
             Kind::Snoops => format!("cat {}", self.machine.config_file().display()),
+            Kind::Agent(..) | Kind::Cancels => unreachable!("no shell command"),
         };
         format!("{note}; {rest}")
     }
 
     /// Takes over rows that are terminal, cancels what is to be cancelled; how many jobs are left.
     async fn look(&self) -> usize {
+        let _one = self.looking.lock().await;
         let open = |job: &&mut Submitted| job.row.is_none();
         let ids: Vec<String> =
             self.jobs.lock().unwrap().iter_mut().filter(open).map(|job| job.id.clone()).collect();
         let mut left = ids.len();
         for id in ids {
             let mut row = self.control.admin.job(&id).await.unwrap();
-            let is_over = row["completed_at"].is_string();
             shorten(&mut row);
-            let cancel = {
+            let due = {
                 let mut jobs = self.jobs.lock().unwrap();
                 let job = jobs.iter_mut().find(|job| job.id == id).unwrap();
+                let run = job.run.clone().filter(|_| job.planned.kind != Kind::Cancels);
+                let has_ended = row["completed_at"].is_string();
+                // The run of a job that was cancelled by its row may end after it.
+                let is_over = has_ended && run.is_none_or(|run| run.is_over(self.control));
+                let due = !has_ended && job.is_to_be_cancelled(&self.marks);
+                job.cancelled |= due;
                 if is_over {
                     left -= 1;
-                    job.row = Some(row);
+                    once_more(&mut jobs, &id, &row);
+                    jobs.iter_mut().find(|job| job.id == id).unwrap().row = Some(row);
                 }
-                let due = job.planned.kind == Kind::IsCancelled
-                    && !job.cancelled
-                    && !is_over
-                    && self.marks.has(&job.planned.name);
-                job.cancelled |= due;
                 due
             };
-            if cancel {
-                let _ = self.control.admin.cancel_job(&id).await;
+            if due && self.cancel(&id).await {
+                left += 1;
             }
         }
         left
     }
 
     /// Waits until no job is left; false when it takes too long.
-    async fn idle(&self) -> bool {
+    pub(super) async fn idle(&self) -> bool {
         let deadline = Instant::now() + SETTLES_WITHIN;
         while self.look().await > 0 {
             if Instant::now() > deadline {
@@ -228,34 +293,8 @@ impl<'a> Lane<'a> {
         true
     }
 
-    async fn strike(&self, blow: Blow) {
-        self.is_alive().await;
-        let name = match blow {
-            Blow::Kill => {
-                self.kill().await;
-                "gateway: SIGKILL".to_owned()
-            }
-            Blow::Stop(lasts) => {
-                let gateway = self.gateway.lock().await;
-                gateway.signal(Signal::SIGSTOP);
-                tokio::time::sleep(lasts).await;
-                gateway.signal(Signal::SIGCONT);
-                "gateway: SIGSTOP, SIGCONT".to_owned()
-            }
-            Blow::Restart => {
-                self.stop().await;
-                *self.gateway.lock().await = spawn(&self.machine);
-                "gateway: SIGTERM, started again".to_owned()
-            }
-            Blow::FullDisk(lasts) => self.fill_disk(lasts).await,
-            Blow::Revoke => self.revoke().await,
-            Blow::Backend { what, lasts, and_kill } => self.disturb(what, lasts, and_kill).await,
-        };
-        Report::count(&mut self.report.lock().unwrap().faults, &name);
-    }
-
     /// Nothing that happens here may end a gateway by itself.
-    async fn is_alive(&self) {
+    pub(super) async fn is_alive(&self) {
         let mut gateway = self.gateway.lock().await;
         if !gateway.is_running() {
             let status = gateway.child.try_wait().unwrap();
@@ -265,105 +304,6 @@ impl<'a> Lane<'a> {
             ));
             *gateway = spawn(&self.machine);
         }
-    }
-
-    async fn kill(&self) {
-        let mut gateway = self.gateway.lock().await;
-        let before = Timestamp::now();
-        gateway.kill().await;
-        self.kills.lock().unwrap().push((before, Timestamp::now()));
-        *gateway = spawn(&self.machine);
-    }
-
-    async fn fill_disk(&self, lasts: Duration) -> String {
-        let Some(disk) = &self.disk else {
-            self.kill().await;
-            return "gateway: SIGKILL".to_owned();
-        };
-        let full = disk.keep_full();
-        tokio::time::sleep(lasts).await;
-        self.saw(&format!("refills of a full disk ({})", full.first), full.refills());
-        "disk: full".to_owned()
-    }
-
-    async fn disturb(&self, what: Backend, lasts: Duration, and_kill: bool) -> String {
-        let answer = |status: u16| {
-            let code = if status == 401 { "PGRST301" } else { "XX000" };
-            let body = json!({"code": code, "message": "chaos", "details": null, "hint": null});
-            Fault::Answer(status, "application/json", body.to_string())
-        };
-        let name = match what {
-            Backend::Cut => {
-                self.middleman.cut();
-                "cut off".to_owned()
-            }
-            Backend::Slow(by) => {
-                self.middleman.fault("", Fault::Slow(by));
-                "slow".to_owned()
-            }
-            Backend::Answers(status, path) => {
-                self.middleman.fault(path, answer(status));
-                format!("answers {status}")
-            }
-            Backend::LosesRequests(path) => {
-                self.middleman.fault(path, Fault::LostRequest);
-                "loses requests".to_owned()
-            }
-            Backend::LosesAnswers(path) => {
-                self.middleman.fault(path, Fault::LostAnswer);
-                "loses answers".to_owned()
-            }
-        };
-        if and_kill {
-            tokio::time::sleep(lasts / 2).await;
-            self.kill().await;
-            tokio::time::sleep(lasts / 2).await;
-        } else {
-            tokio::time::sleep(lasts).await;
-        }
-        self.middleman.heal();
-        format!("backend: {name}{}", if and_kill { ", and the gateway SIGKILL" } else { "" })
-    }
-
-    /// What a revoked pairing leaves in the queue is nobody's any more, so the work is finished
-    /// first.
-    async fn revoke(&self) -> String {
-        let _quiet = self.submitting.lock().await;
-        if !self.idle().await {
-            self.violation("the jobs before a revocation did not end");
-        }
-        let mut gateway = self.gateway.lock().await;
-        if self.log_out().await {
-            let status = self.end_of(&mut gateway, "its pairing was revoked").await;
-            if status.is_some_and(|status| status.code() != Some(4)) {
-                self.violation(&format!("a revoked pairing ended the gateway with {status:?}"));
-            }
-        } else {
-            self.violation("the session could not be revoked");
-            gateway.kill().await;
-        }
-        let identity = pair(self.control, &self.middleman, &self.machine).await;
-        *self.identity.lock().unwrap() = identity;
-        *gateway = spawn(&self.machine);
-        "session: revoked, paired again".to_owned()
-    }
-
-    /// Ends the session at the backend, with whatever token is good at the moment.
-    async fn log_out(&self) -> bool {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(40);
-        while Instant::now() < deadline {
-            let token = self.machine.config()["accessToken"].as_str().unwrap().to_owned();
-            let request = client
-                .post(format!("{}/auth/v1/logout", self.control.url()))
-                .header("apikey", self.control.server.anon_key())
-                .bearer_auth(token);
-            if request.send().await.unwrap().status().is_success() {
-                return true;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        false
     }
 
     async fn settle(&self) {
@@ -377,20 +317,21 @@ impl<'a> Lane<'a> {
                 .unwrap()
                 .iter()
                 .filter(open)
-                .map(|job| (job.id.clone(), job.planned.clone()))
+                .map(|job| (job.id.clone(), job.planned.clone(), job.run.clone()))
                 .collect();
-            for (id, planned) in jobs {
+            for (id, planned, run) in jobs {
                 let row = self.control.admin.job(&id).await.unwrap();
-                self.violation(&format!("{planned:?} did not end: {row}"));
+                let rows = run.map(|run| run.rows(self.control).to_string()).unwrap_or_default();
+                self.violation(&format!("{planned:?} did not end: {row} {rows}"));
             }
         }
     }
 
     /// SIGTERM, and the gateway ends well.
-    async fn stop(&self) {
+    pub(super) async fn stop(&self) {
         let mut gateway = self.gateway.lock().await;
         // A start that has not come to its signal handlers yet dies of it, and rightly so.
-        self.machine.is_up().await;
+        self.is_up().await;
         gateway.signal(Signal::SIGTERM);
         let status = self.end_of(&mut gateway, "it was asked to stop").await;
         if status.is_some_and(|status| !status.success()) {
@@ -398,8 +339,27 @@ impl<'a> Lane<'a> {
         }
     }
 
+    /// Waits longer than a start may take that met a rate limit, which pauses it for over a minute.
+    async fn is_up(&self) {
+        let deadline = Instant::now() + ENDS_WITHIN;
+        loop {
+            let status = self.machine.status().await.unwrap_or_default();
+            if status["phase"] == "up" {
+                return;
+            }
+            if Instant::now() > deadline {
+                self.violation(&format!(
+                    "the gateway is not up within {ENDS_WITHIN:?}: {status}: {}",
+                    self.last_words()
+                ));
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// How the gateway ended; it is killed when that takes too long.
-    async fn end_of(&self, gateway: &mut Gateway, why: &str) -> Option<ExitStatus> {
+    pub(super) async fn end_of(&self, gateway: &mut Gateway, why: &str) -> Option<ExitStatus> {
         let deadline = Instant::now() + ENDS_WITHIN;
         while Instant::now() < deadline {
             if let Some(status) = gateway.child.try_wait().unwrap() {
@@ -427,6 +387,18 @@ impl<'a> Lane<'a> {
     }
 }
 
+/// A run whose cancel came to nothing is cancelled once more.
+fn once_more(jobs: &mut [Submitted], id: &str, row: &Value) {
+    let job = jobs.iter().find(|job| job.id == id).unwrap();
+    if job.planned.kind == Kind::Cancels && row["status"] != "completed" {
+        let name = job.planned.name.clone();
+        let of_run = |job: &&mut Submitted| {
+            job.planned.name == name && matches!(job.planned.kind, Kind::Agent(..))
+        };
+        jobs.iter_mut().find(of_run).unwrap().cancelled = false;
+    }
+}
+
 /// A long run must not keep megabytes of a single letter: their number takes their place.
 fn shorten(row: &mut Value) {
     let Some(stdout) = row["result"]["stdout"].as_str() else { return };
@@ -443,11 +415,11 @@ fn stderr(machine: &Machine) -> PathBuf {
     machine.home().join("stderr")
 }
 
-fn spawn(machine: &Machine) -> Gateway {
+pub(super) fn spawn(machine: &Machine) -> Gateway {
     machine.spawn_logging(&log(machine), &stderr(machine))
 }
 
-async fn pair(
+pub(super) async fn pair(
     control: &ControlPlane,
     middleman: &Middleman,
     machine: &Machine,

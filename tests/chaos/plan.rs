@@ -42,6 +42,36 @@ pub(crate) enum Kind {
     IsCancelledAtOnce,
     /// Prints `gateway.json` with all its secrets.
     Snoops,
+    /// Is a subagent's run.
+    Agent(Does, Called),
+    /// Is a cancel of a subagent's run.
+    Cancels,
+}
+
+/// What a subagent's CLI does in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Does {
+    /// So many turns, each with a tool, so many milliseconds apart; then it answers.
+    Talks { turns: u32, pause: u64 },
+    /// Says that its API failed.
+    SaysError,
+    /// Ends with this code.
+    Fails(u8),
+    /// Goes on until it is ended.
+    Sleeps,
+    /// Says a secret of `gateway.json`.
+    Snoops,
+}
+
+/// Who wants a subagent's run to end before it does by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Called {
+    /// Nobody.
+    Never,
+    /// A cancel job, so many milliseconds after the run's job.
+    ByJob(u64),
+    /// The run's job is cancelled by its row once the CLI works.
+    ByRow,
 }
 
 /// What is done to the lane.
@@ -97,7 +127,12 @@ impl Plan {
         let mut random =
             fastrand::Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let jobs = (0..extent.jobs)
-            .map(|job| PlannedJob { name: format!("l{number}-j{job}"), kind: kind(&mut random) })
+            .map(|job| {
+                // Every third one, give or take.
+                let is_agents = random.u32(0..100) < 35;
+                let kind = if is_agents { agent(&mut random) } else { kind(&mut random) };
+                PlannedJob { name: format!("l{number}-j{job}"), kind }
+            })
             .collect();
         let blows = (0..extent.faults)
             .map(|_| (millis(&mut random, 0, 1_200), blow(&mut random, extent.rare)))
@@ -126,6 +161,24 @@ fn kind(random: &mut fastrand::Rng) -> Kind {
     }
 }
 
+fn agent(random: &mut fastrand::Rng) -> Kind {
+    let talks = |random: &mut fastrand::Rng| Does::Talks {
+        turns: random.u32(0..12),
+        pause: [0, 0, 20, 200][random.usize(0..4)],
+    };
+    // About as long as a run takes, its time in the queue included.
+    let by_job = |random: &mut fastrand::Rng| Called::ByJob(random.u64(0..2_500));
+    match random.u32(0..100) {
+        0..50 => Kind::Agent(talks(random), Called::Never),
+        50..62 => Kind::Agent(talks(random), by_job(random)),
+        62..82 => Kind::Agent(Does::Sleeps, by_job(random)),
+        82..87 => Kind::Agent(Does::Sleeps, Called::ByRow),
+        87..94 => Kind::Agent(Does::SaysError, Called::Never),
+        94..96 => Kind::Agent(Does::Fails(random.u8(1..=125)), Called::Never),
+        _ => Kind::Agent(Does::Snoops, Called::Never),
+    }
+}
+
 fn blow(random: &mut fastrand::Rng, rare: bool) -> Blow {
     match random.u32(0..100) {
         0..35 => Blow::Kill,
@@ -142,8 +195,19 @@ fn blow(random: &mut fastrand::Rng, rare: bool) -> Blow {
 }
 
 fn backend(random: &mut fastrand::Rng, rare: bool) -> Backend {
-    // All calls, the calls on jobs, the writes among them, and the refresh of the session.
-    let path = ["", "/gateway_jobs", "PATCH /gateway_jobs", "/token"][random.usize(0..4)];
+    // All calls, the calls on jobs, the writes among them, the refresh of the session, and what is
+    // told of subagents.
+    let path = [
+        "",
+        "",
+        "/gateway_jobs",
+        "PATCH /gateway_jobs",
+        "/token",
+        "/subagent_run_events",
+        "/finalize-gateway-subagent-run",
+        "PATCH /subagent_runs",
+        "PATCH /subagents",
+    ][random.usize(0..9)];
     match random.u32(0..100) {
         0..20 => Backend::Cut,
         20..30 => Backend::Slow(millis(random, 20, 700)),

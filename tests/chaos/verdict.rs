@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::lane::{Lane, Submitted};
 use super::plan::Kind;
+use super::runs;
 
 /// Bytes that are kept of a stream.
 const KEPT: usize = 5_000_000;
@@ -20,6 +21,7 @@ const WORK_ENDS_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) async fn judge(lane: &Lane<'_>) {
     nothing_is_left(lane).await;
     judge_jobs(lane);
+    runs::judge(lane);
     judge_secrets(lane);
     judge_permissions(lane);
     let rotations = lane.middleman.seen();
@@ -48,7 +50,7 @@ fn judge_jobs(lane: &Lane<'_>) {
     let kills = lane.kills.lock().unwrap();
     for job in lane.jobs.lock().unwrap().iter() {
         let name = &job.planned.name;
-        let Some(row) = &job.row else { continue };
+        let Some(row) = job.row.as_ref().filter(|_| job.run.is_none()) else { continue };
         let later = ran(&format!("{name}-later"));
         match verdict(job, row, ran(name), later, &kills) {
             Ok(outcome) => lane.outcome(outcome),
@@ -102,7 +104,7 @@ fn verdict(
     }
 }
 
-fn died_over(row: &Value, kills: &[(Timestamp, Timestamp)]) -> Result<bool, String> {
+pub(super) fn died_over(row: &Value, kills: &[(Timestamp, Timestamp)]) -> Result<bool, String> {
     let time = |name: &str| row[name].as_str().and_then(|text| text.parse::<Timestamp>().ok());
     let (Some(started), Some(completed)) = (time("started_at"), time("completed_at")) else {
         return Err("it has no times".to_owned());
@@ -130,6 +132,7 @@ fn is_result(job: &Submitted, result: &Value) -> Result<(), String> {
         Kind::IsCancelled => return Err("it was to be cancelled".to_owned()),
         // What it may hold is looked at with all other rows.
         Kind::Snoops => is("exit_code", 0.into()),
+        Kind::Agent(..) | Kind::Cancels => return Err("it has no command".to_owned()),
     };
     if right { Ok(()) } else { Err("the result is not what the command wrote".to_owned()) }
 }
@@ -153,7 +156,10 @@ fn judge_secrets(lane: &Lane<'_>) {
         }
     }
     for job in lane.jobs.lock().unwrap().iter() {
-        let row = job.row.as_ref().map(ToString::to_string).unwrap_or_default();
+        let mut row = job.row.as_ref().map(ToString::to_string).unwrap_or_default();
+        if let Some(run) = &job.run {
+            row.push_str(&run.rows(lane.control).to_string());
+        }
         if let Some(line) = told(&row, &wanted) {
             lane.violation(&format!("a secret is in the row of {:?}: {line}", job.planned));
         }

@@ -16,6 +16,10 @@ impl Marks {
         Self { path: dir.join("marks") }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Shell words that note a name. One write of a line: several may write at once.
     pub(crate) fn note(&self, name: &str) -> String {
         format!("echo \"{name} $PANORAMA_RUN_ID\" >> {}", self.path.display())

@@ -111,3 +111,18 @@ async fn a_refused_finalisation_fails_run_and_subagent() {
     assert_failed(&rows, &subject, &row["error"]);
     assert!(!rows.event_types().contains(&"run_completed"), "{rows:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_whose_answer_was_lost_is_told_all_the_same() {
+    let scene = Scene::with_act("cat > /dev/null").await;
+    let subject = scene.add("cursor_gateway", "running");
+    scene.fault("PATCH /subagent_runs", Fault::LostAnswer);
+    scene.middle.forget();
+    let job = scene.start(&subject).await;
+    scene.sent("PATCH", "/subagent_runs").await;
+    scene.middle.heal();
+    let row = scene.control.ended(&job).await;
+    assert_eq!(row["status"], "failed", "{row}");
+    let rows = scene.rows(&subject);
+    assert_eq!(rows.event_types(), ["run_failed"]);
+}

@@ -328,7 +328,7 @@ pub(crate) fn conversation() -> Vec<Value> {
 }
 
 /// What the CLI says when it is asked whether it works.
-fn checked() -> Value {
+pub(crate) fn checked() -> Value {
     json!({
         "type": "result", "subtype": "success", "is_error": false, "num_turns": 1, "result": "",
         "structured_output": {"message": "hi"}, "session_id": SESSION,

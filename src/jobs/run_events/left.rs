@@ -48,6 +48,11 @@ fn find(dir: &Path, gateway: &GatewayId, recorded: &[RunId]) -> Vec<Left> {
             }
             continue;
         }
+        // The disk was full, or a kill came, just when it was made.
+        if owner.is_none() && is_empty(&path) {
+            let _ = std::fs::remove_file(&path);
+            continue;
+        }
         // Those of an earlier pairing cannot be sent any more.
         if let Some(owner) = owner.filter(|owner| owner.gateway == *gateway) {
             found.push(Left { subagent_id: owner.subagent, run_id: owner.run });
@@ -86,6 +91,10 @@ fn is_old(path: &Path) -> bool {
     changed.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age >= KEEP))
 }
 
+fn is_empty(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -118,11 +127,12 @@ mod tests {
             assert_eq!((mode(&dir), mode(&path)), (0o700, 0o600));
         }
         std::fs::write(dir.join("damaged.jsonl"), "{").unwrap();
+        std::fs::write(dir.join("empty.jsonl"), "").unwrap();
         std::os::unix::fs::symlink("/etc/hostname", dir.join("link.jsonl")).unwrap();
         let found = find(&dir, &GatewayId::new("g"), &[RunId::new("wanted")]);
         let runs: Vec<_> = found.iter().map(|left| left.run_id.as_str()).collect();
         assert_eq!(runs, ["wanted", "young"]);
-        assert!(!dir.join("old.jsonl").exists());
+        assert!(!dir.join("old.jsonl").exists() && !dir.join("empty.jsonl").exists());
         assert!(dir.join("foreign.jsonl").exists() && dir.join("damaged.jsonl").exists());
     }
 }
