@@ -75,13 +75,9 @@ impl Flood {
     /// The gateway has not needed more than this, over what it needs for any run.
     fn assert_grown_less_than(&self, most: usize, what: &str) {
         let grown = peak(&self.scene) - self.before;
-        say(&format!("{what}: {:.1} MB over {:.1}", mb(grown), mb(self.before)));
-        assert!(grown < most, "{what}: grew by {:.1} MB", mb(grown));
+        say(&format!("{what}: {grown} bytes over {}", self.before));
+        assert!(grown < most, "{what}: grew by {grown} bytes");
     }
-}
-
-fn mb(bytes: usize) -> f64 {
-    bytes as f64 / 1e6
 }
 
 /// Bytes of memory that the gateway had at most.
