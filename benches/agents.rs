@@ -213,11 +213,20 @@ fn cpu(pid: i32) -> Duration {
     Duration::from_nanos(used.sum())
 }
 
+/// The act of a recorded run, with an answer that also passes the gateway's own question.
+fn checked(command: &str) -> String {
+    let answer = r#"sed 's/answer/message/g; s/,[\]*"score[\]*":3//g'"#;
+    Agent::structured(command)
+        .replace("; cat /", &format!("; {answer} /"))
+        .replace("; cp ", &format!("; {answer} "))
+        .replace(" output.json; ", " > output.json; ")
+}
+
 async fn scene() -> (ControlPlane, Paired) {
     let machine = Machine::new().with("PANORAMA_GATEWAY_CONCURRENCY", "1");
-    let (machine, _claude) = Agent::install(machine, "claude", &Agent::structured("claude"));
-    let (machine, _codex) = Agent::install(machine, "codex", &Agent::structured("codex"));
-    let (machine, _gemini) = Agent::install(machine, "gemini", &Agent::structured("gemini"));
+    let (machine, _claude) = Agent::install(machine, "claude", &checked("claude"));
+    let (machine, _codex) = Agent::install(machine, "codex", &checked("codex"));
+    let (machine, _gemini) = Agent::install(machine, "gemini", &checked("gemini"));
     let control = ControlPlane::start().await;
     let paired = Paired::start_on(machine, &control).await;
     wait_until("every provider's verdict", || async {
@@ -310,7 +319,7 @@ async fn live_events() {
     let machine = Machine::new()
         .with("PANORAMA_GATEWAY_CONCURRENCY", AGENTS.to_string())
         .with("PANORAMA_GATEWAY_AGENT_CONCURRENCY", AGENTS.to_string());
-    let (machine, claude) = Agent::install(machine, "claude", &checked());
+    let (machine, claude) = Agent::install(machine, "claude", &checked("claude"));
     let control = ControlPlane::start().await;
     let paired = Paired::start_on(machine, &control).await;
     wait_until("the team to know that agents can run", || async {
@@ -361,14 +370,6 @@ async fn live_events() {
     row("own CPU, of one core", &format!("{:.1} %", share * 100.0), "");
     let load = std::fs::read_to_string("/proc/loadavg").unwrap();
     row("load average at the end", load.split(' ').next().unwrap_or_default(), "");
-}
-
-/// What a CLI that works answers to the question whether it does.
-fn checked() -> String {
-    let answer = json!({"type": "result", "subtype": "success", "is_error": false, "num_turns": 1,
-                        "structured_output": {"message": "hi"}, "session_id": "s",
-                        "modelUsage": {}});
-    format!("cat > /dev/null; echo '{answer}'")
 }
 
 /// From the time in each event's text to when its row was made.
