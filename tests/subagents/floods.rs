@@ -124,7 +124,7 @@ async fn a_burst_of_lines_is_all_told_and_in_order() {
     flood.prints(output.as_bytes());
     let rows = flood.completes().await;
     assert!(messages(&rows) == texts, "lost, doubled or out of order");
-    flood.assert_grown_less_than(24 * MB, "a burst of lines");
+    flood.assert_grown_less_than(8 * MB, "a burst of lines");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +141,7 @@ async fn a_line_of_fifty_megabytes_is_one_event_and_the_run_goes_on() {
     let told = rows.payload("system");
     assert_eq!((&told["truncated"], &told["original_bytes"]), (&json!(true), &json!(LENGTH)));
     assert_eq!(told["preview"], "x".repeat(2_000));
-    flood.assert_grown_less_than(40 * MB, "a line of 50 MB");
+    flood.assert_grown_less_than(24 * MB, "a line of 50 MB");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,7 +169,7 @@ async fn events_of_five_megabytes_are_told_by_their_beginning() {
         assert_eq!(payload["preview"].as_str().unwrap().chars().count(), 200_000);
     }
     assert_eq!(told[3].1["content"], "small");
-    flood.assert_grown_less_than(80 * MB, "events of 5 MB");
+    flood.assert_grown_less_than(60 * MB, "events of 5 MB");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,7 +267,7 @@ async fn what_comes_after_the_result_does_not_change_it() {
     let told = messages(&rows);
     assert_eq!((told.len(), told[0]), (5_001, "before"));
     assert!(told[1..].iter().enumerate().all(|(n, text)| *text == format!("{n}{padding}")));
-    flood.assert_grown_less_than(24 * MB, "10 MB after the result");
+    flood.assert_grown_less_than(16 * MB, "10 MB after the result");
 }
 
 /// `PANORAMA_TEST_FLOOD_MB=1000` for a gigabyte of each.
@@ -291,7 +291,7 @@ async fn garbage_costs_no_memory_however_much_comes() {
     let rows = flood.completes().await;
     assert_eq!(messages(&rows), ["before", "between", "after"]);
     assert_eq!(rows.payload("system")["truncated"], true);
-    flood.assert_grown_less_than(40 * MB, "garbage without a line end");
+    flood.assert_grown_less_than(24 * MB, "garbage without a line end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -327,14 +327,14 @@ async fn a_flood_waits_on_disk_while_the_backend_takes_nothing() {
     .await;
     assert!(flood.scene.rows(&started.0).events.is_empty());
     assert!(on_disk(&flood.scene.spool()) > 18 * MB as u64, "they wait on disk");
-    flood.assert_grown_less_than(24 * MB, "a flood while the backend is broken");
+    flood.assert_grown_less_than(16 * MB, "a flood while the backend is broken");
     flood.scene.middleman.heal();
     let (job, rows) = flood.ends(&started).await;
     assert_eq!(job["status"], "completed", "{job}");
     assert!(messages(&rows) == texts, "lost, doubled or out of order");
     assert_eq!(rows.types().last(), Some(&"run_completed"));
     flood.scene.assert_tidy();
-    flood.assert_grown_less_than(32 * MB, "the same, once it was healed");
+    flood.assert_grown_less_than(16 * MB, "the same, once it was healed");
 }
 
 /// Bytes of the files in a folder.
