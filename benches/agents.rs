@@ -1,5 +1,6 @@
 //! What agent CLIs cost the gateway, measured and printed; nothing here passes or fails.
-//! `cargo bench --bench agents`. An argument picks sections by name.
+//! `cargo bench --bench agents`. An argument picks sections by name; `events` takes a minute, or so
+//! many seconds as `PANORAMA_BENCH_SECONDS` says.
 //!
 //! `probe` is about the real CLIs and needs a folder of them (`PANORAMA_BENCH_CLIS`, with a `node`
 //! that runs them); the rest makes do with scripts that print what real ones printed.
@@ -17,11 +18,13 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use panorama_gateway::config::{Environment, GlobalOptions, Purpose, Settings};
@@ -31,13 +34,22 @@ use panorama_gateway::providers::{
     self, Asker, Attendant, Format, Installed, Left, ModelRequest, Outcome, Provider, ProviderId,
     Roster,
 };
+use panorama_gateway::sandbox::client::NewSubagent;
 
 use common::agents::{Agent, RECORDED};
 use common::{BINARY, ControlPlane, Machine, Paired, wait_until};
 
+/// This program is also the CLI of section `events`: `--speak <events> <seconds>`.
+const SPEAK: &str = "--speak";
+
 #[tokio::main]
 async fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if let [speak, events, seconds] = args.as_slice()
+        && speak == SPEAK
+    {
+        return speak_for(events.parse().unwrap(), seconds.parse().unwrap());
+    }
     let wanted = |name: &str| args.is_empty() || args.iter().any(|arg| arg == name);
     println!("{:<52} {:>14}   goal", "figure", "measured");
     if wanted("decode") {
@@ -51,6 +63,9 @@ async fn main() {
     }
     if wanted("heartbeat") {
         heartbeat().await;
+    }
+    if wanted("events") {
+        live_events().await;
     }
 }
 
@@ -197,11 +212,20 @@ fn cpu(pid: i32) -> Duration {
     Duration::from_nanos(used.sum())
 }
 
+/// The act of a recorded run, with an answer that also passes the gateway's own question.
+fn checked(command: &str) -> String {
+    let answer = r#"sed 's/answer/message/g; s/,[\]*"score[\]*":3//g'"#;
+    Agent::structured(command)
+        .replace("; cat /", &format!("; {answer} /"))
+        .replace("; cp ", &format!("; {answer} "))
+        .replace(" output.json; ", " > output.json; ")
+}
+
 async fn scene() -> (ControlPlane, Paired) {
     let machine = Machine::new().with("PANORAMA_GATEWAY_CONCURRENCY", "1");
-    let (machine, _claude) = Agent::install(machine, "claude", &Agent::structured("claude"));
-    let (machine, _codex) = Agent::install(machine, "codex", &Agent::structured("codex"));
-    let (machine, _gemini) = Agent::install(machine, "gemini", &Agent::structured("gemini"));
+    let (machine, _claude) = Agent::install(machine, "claude", &checked("claude"));
+    let (machine, _codex) = Agent::install(machine, "codex", &checked("codex"));
+    let (machine, _gemini) = Agent::install(machine, "gemini", &checked("gemini"));
     let control = ControlPlane::start().await;
     let paired = Paired::start_on(machine, &control).await;
     wait_until("every provider's verdict", || async {
@@ -255,4 +279,121 @@ async fn heartbeat() {
         before = used;
     }
     row("heartbeat of an idle gateway, CPU, p50 of 5", &millis(median(ticks)), "< 2 ms");
+}
+
+/// So many lines as Claude Code prints them, evenly over this time, each with the time it is printed
+/// at in its text.
+fn speak_for(events: u32, seconds: u32) {
+    let mut prompt = String::new();
+    std::io::stdin().read_to_string(&mut prompt).unwrap();
+    let mut stdout = std::io::stdout().lock();
+    let began = Instant::now();
+    for number in 0..events {
+        let due = began + Duration::from_secs(seconds.into()) * number / events;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let text = format!("{} {}", Timestamp::now().as_microsecond(), "words ".repeat(50));
+        // Text is told when the next block comes: that is in its latency.
+        let block = if number % 2 == 0 {
+            json!({"type": "text", "text": text})
+        } else {
+            json!({"type": "tool_use", "id": format!("t{number}"), "name": "Read", "input": {"query": text}})
+        };
+        let message = json!({"id": format!("msg_{number}"), "content": [block]});
+        writeln!(stdout, "{}", json!({"type": "assistant", "message": message})).unwrap();
+        stdout.flush().unwrap();
+    }
+    let end = json!({"type": "result", "subtype": "success", "is_error": false, "num_turns": 1,
+                     "result": "done", "session_id": "s", "modelUsage": {}});
+    writeln!(stdout, "{end}").unwrap();
+}
+
+/// Ten subagents that talk at the same time: from the CLI's line to the table's row, by the clock of
+/// this machine, and the gateway's memory.
+async fn live_events() {
+    const AGENTS: usize = 10;
+    const PER_SECOND: u32 = 167;
+    let setting = common::setting("PANORAMA_BENCH_SECONDS").unwrap_or(60);
+    let seconds = u32::try_from(setting).unwrap();
+    let lines = PER_SECOND * seconds;
+    let machine = Machine::new()
+        .with("PANORAMA_GATEWAY_CONCURRENCY", AGENTS.to_string())
+        .with("PANORAMA_GATEWAY_AGENT_CONCURRENCY", AGENTS.to_string());
+    let (machine, claude) = Agent::install(machine, "claude", &checked("claude"));
+    let control = ControlPlane::start().await;
+    let paired = Paired::start_on(machine, &control).await;
+    wait_until("the team to know that agents can run", || async {
+        let gateways = control.gateways().await;
+        let ready = gateways[0].pointer("/capabilities/services/model_execution/ready");
+        (ready == Some(&json!(true))).then_some(())
+    })
+    .await;
+    let program = std::env::current_exe().unwrap();
+    claude.acts(&format!("exec {} {SPEAK} {lines} {seconds}", program.display()));
+    let pid = paired.gateway.pid();
+    row("RSS before", &megabytes(memory(pid, "VmRSS")), "");
+    row("VmHWM before", &megabytes(memory(pid, "VmHWM")), "");
+    let used = cpu(pid);
+    let mut jobs = Vec::new();
+    for _ in 0..AGENTS {
+        let new = NewSubagent {
+            gateway_id: Some(paired.gateway_id.clone()),
+            subagent_type: "claude_code_gateway".to_owned(),
+            prompt: "Talk".to_owned(),
+            config: common::fields(json!({})),
+        };
+        let queued = control.admin.create_subagent(&new).await.unwrap();
+        jobs.push(queued.job["id"].as_str().unwrap().to_owned());
+    }
+    let ran = Duration::from_secs(seconds.into());
+    let began = Instant::now();
+    let mut seen = Vec::new();
+    while began.elapsed() < ran {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        seen.push(memory(pid, "VmRSS"));
+    }
+    for job in &jobs {
+        let ended = control.ended(job).await;
+        assert_eq!(ended["status"], "completed", "{ended}");
+    }
+    let mut latencies = latencies(&control.data_dir().join("sandbox.db"));
+    assert_eq!(latencies.len(), AGENTS * lines as usize, "not every event arrived");
+    latencies.sort_unstable();
+    let at = |percent: usize| latencies[latencies.len() * percent / 100];
+    row(&format!("line to row, {} events, p50", latencies.len()), &millis(at(50)), "");
+    row("line to row, p99", &millis(at(99)), "< 1000 ms");
+    row("line to row, most", &millis(latencies[latencies.len() - 1]), "");
+    let average = seen.iter().sum::<u64>() / seen.len() as u64;
+    row("RSS while they talk, average", &megabytes(average), "");
+    row("RSS while they talk, VmHWM", &megabytes(memory(pid, "VmHWM")), "< 24 MB");
+    let share = (cpu(pid) - used).as_secs_f64() / began.elapsed().as_secs_f64();
+    row("own CPU, of one core", &format!("{:.1} %", share * 100.0), "");
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
+    row("load average at the end", load.split(' ').next().unwrap_or_default(), "");
+}
+
+/// From the time in each event's text to when its row was made.
+fn latencies(database: &Path) -> Vec<Duration> {
+    let connection = rusqlite::Connection::open(database).unwrap();
+    connection.busy_timeout(Duration::from_secs(20)).unwrap();
+    let sql = "SELECT coalesce(payload ->> 'content', payload ->> '$.tool_input.query'), created_at
+               FROM subagent_run_events WHERE event_type IN ('message', 'tool_call')";
+    let mut query = connection.prepare(sql).unwrap();
+    let both = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+    let rows = query.query_map([], both).unwrap().map(Result::unwrap);
+    rows.map(|(text, made)| {
+        let printed: i64 = text.split(' ').next().unwrap().parse().unwrap();
+        Duration::from_micros(u64::try_from(made - printed).unwrap_or(0))
+    })
+    .collect()
+}
+
+/// Bytes of a line of `/proc/<pid>/status`.
+fn memory(pid: i32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }

@@ -1,19 +1,31 @@
 //! The calls about subagents, their runs, and the events of those.
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::api::body;
 use super::http::{Call, Limits};
 use super::pairing::succeeded;
 use super::rest::{Prefer, read, read_at_most, write};
 use super::{Api, BackendError};
-use crate::model::{JobStatus, RunId, SubagentId};
+use crate::model::{GatewayId, JobStatus, RunId, SubagentId, TeamId};
 
 const SUBAGENTS: &str = "subagents";
 const RUNS: &str = "subagent_runs";
 const EVENTS: &str = "subagent_run_events";
 const RUNNING: &str = "running";
+
+/// A row to insert. Borrowed: payloads are large, and many.
+#[derive(Serialize)]
+struct EventRow<'a> {
+    run_id: &'a RunId,
+    subagent_id: &'a SubagentId,
+    team_id: &'a TeamId,
+    gateway_id: &'a GatewayId,
+    sequence: i64,
+    event_type: &'a str,
+    payload: &'a Value,
+}
 
 /// How a run ended, for `finalize-gateway-subagent-run`. Also what the journal keeps of it.
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
@@ -148,18 +160,16 @@ impl Api {
         run: &RunId,
         events: &[(i64, &str, &Value)],
     ) -> Result<(), BackendError> {
-        let rows: Vec<Value> = events
+        let rows: Vec<EventRow<'_>> = events
             .iter()
-            .map(|(sequence, event_type, payload)| {
-                json!({
-                    "run_id": run,
-                    "subagent_id": of,
-                    "team_id": self.team(),
-                    "gateway_id": self.gateway(),
-                    "sequence": sequence,
-                    "event_type": event_type,
-                    "payload": payload,
-                })
+            .map(|&(sequence, event_type, payload)| EventRow {
+                run_id: run,
+                subagent_id: of,
+                team_id: self.team(),
+                gateway_id: self.gateway(),
+                sequence,
+                event_type,
+                payload,
             })
             .collect();
         let query = self.table(EVENTS).insert("");

@@ -16,6 +16,7 @@ mod cancels;
 mod changes;
 mod ends;
 mod events;
+mod floods;
 mod full_control;
 mod policy;
 mod runs;

@@ -154,7 +154,7 @@ impl Backlog {
 
     /// The next events to send, in order; none when nothing waits (or the disk cannot be read).
     pub(super) async fn next_batch(&mut self) -> Vec<Arc<Line>> {
-        if self.ahead.is_empty() {
+        if !batch::is_full(&self.ahead) {
             self.look_ahead().await;
         }
         let length = batch::length(&self.ahead, self.limit);
@@ -163,7 +163,7 @@ impl Backlog {
 
     async fn look_ahead(&mut self) {
         while let Some(spool) = self.spool.as_mut().filter(|spool| spool.has_more()) {
-            if self.unreadable {
+            if self.unreadable || batch::is_full(&self.ahead) {
                 return;
             }
             match spool.read_on(self.looked).await {
@@ -176,8 +176,10 @@ impl Backlog {
             }
             if let Some(last) = self.ahead.back() {
                 self.looked = last.index + 1;
-                return;
             }
+        }
+        if !self.ahead.is_empty() {
+            return;
         }
         let unseen = self.held.iter().filter(|held| held.index >= self.looked);
         self.ahead.extend(unseen.filter_map(|held| spool::decode(&held.text)).map(Arc::new));
@@ -243,5 +245,45 @@ async fn open_spool(path: &Path, owner: &Owner) -> Result<Spool, FsError> {
     match opened.await {
         Ok(opened) => opened,
         Err(_) => Err(FsError::io("open", path, std::io::ErrorKind::Interrupted.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{GatewayId, RunId, SubagentId};
+
+    async fn backlog(dir: &Path, payloads: impl Iterator<Item = String>) -> Backlog {
+        let owner = Owner {
+            gateway: GatewayId::new("gateway"),
+            subagent: SubagentId::new("subagent"),
+            run: RunId::new("run"),
+        };
+        let mut backlog = Backlog::open(dir.join("events/run.jsonl"), owner).await;
+        backlog.keep(payloads.map(|payload| ("message", payload))).await;
+        backlog
+    }
+
+    #[tokio::test]
+    async fn little_more_is_read_ahead_than_one_insert_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let tiny = (0..20_000).map(|number| format!("{{\"n\":{number}}}"));
+        let mut backlog = backlog(dir.path(), tiny).await;
+        assert_eq!(backlog.next_batch().await.len(), MAX_ROWS);
+        assert!(backlog.ahead.len() < 2_500, "{}", backlog.ahead.len());
+    }
+
+    #[tokio::test]
+    async fn an_insert_of_larger_events_is_full_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let large = (0..200).map(|_| format!("{{\"text\":\"{}\"}}", "x".repeat(8_000)));
+        let mut backlog = backlog(dir.path(), large).await;
+        let mut sizes = Vec::new();
+        for _ in 0..4 {
+            let events = backlog.next_batch().await.len();
+            sizes.push(events);
+            backlog.pass(events).await;
+        }
+        assert_eq!(sizes, [MAX_ROWS; 4]);
     }
 }

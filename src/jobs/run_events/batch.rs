@@ -25,6 +25,11 @@ pub(super) fn length(ahead: &VecDeque<Arc<Line>>, limit: usize) -> usize {
     ahead.iter().take(limit).take_while(fits).count().max(1).min(ahead.len())
 }
 
+/// Whether there is enough for an insert that is as large as one may be.
+pub(super) fn is_full(ahead: &VecDeque<Arc<Line>>) -> bool {
+    ahead.len() >= MAX_ROWS || ahead.iter().map(|line| line.size).sum::<usize>() >= MAX_BYTES
+}
+
 /// How many of the first `lines` are in the table at `first` and the numbers after it.
 pub(super) fn found(lines: &[Arc<Line>], first: i64, rows: &[Value]) -> usize {
     let numbers = first..;

@@ -23,8 +23,11 @@ const HEADER: usize = 128;
 const VERSION: u32 = 1;
 /// The longest line that is taken for one: far above any event.
 const MAX_LINE: usize = 4 * 1024 * 1024;
-/// How much is read at a time; a line that is longer is read alone.
-const CHUNK: u64 = 512 * 1024;
+/// How much is read at a time, unless a line is longer. Small, because what is read takes many times
+/// its size once it is decoded.
+const CHUNK: u64 = 64 * 1024;
+/// How much is read for such a line; one that is longer still is read alone.
+const LARGE_CHUNK: u64 = 512 * 1024;
 /// A file without waiting events is emptied when it is larger.
 const WORTH_EMPTYING: u64 = 1024 * 1024;
 
@@ -174,14 +177,16 @@ impl Spool {
         Ok(())
     }
 
-    /// The events that follow, of `from` and later, about half a megabyte of them. Lines that are
-    /// damaged are passed over.
+    /// The events that follow, of `from` and later, [`CHUNK`] of them or a few that are larger. Lines
+    /// that are damaged are passed over.
     pub(super) async fn read_on(&mut self, from: u64) -> io::Result<Vec<Line>> {
         let (file, at, left) = (Arc::clone(&self.file), self.read, self.len - self.read);
         let (bytes, whole) = blocking(move || {
-            let (bytes, whole) = read_lines(&file, at, left.min(CHUNK))?;
-            if whole > 0 || left <= CHUNK {
-                return Ok((bytes, whole));
+            for most in [CHUNK, LARGE_CHUNK] {
+                let (bytes, whole) = read_lines(&file, at, left.min(most))?;
+                if whole > 0 || left <= most {
+                    return Ok((bytes, whole));
+                }
             }
             read_lines(&file, at, left.min(MAX_LINE as u64))
         })

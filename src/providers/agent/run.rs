@@ -70,10 +70,11 @@ pub async fn run_agent(
         (run.wait(limit, cancel).await, 0)
     };
     let ended = ended?;
+    let stderr_truncated = ended.stderr.truncated;
     let left = Left {
         stdout_truncated: !streams && ended.stdout.truncated,
         stdout: if streams { String::new() } else { ended.stdout.into_text() },
-        stderr: ended.stderr.text(),
+        stderr: ended.stderr.into_text(),
         exit: ended.exit,
         ended: ended.ended,
         file: None,
@@ -85,7 +86,7 @@ pub async fn run_agent(
         duration: ended.duration,
         stderr: left.stderr,
         stdout_truncated: left.stdout_truncated,
-        stderr_truncated: ended.stderr.truncated,
+        stderr_truncated,
         ignored_lines,
     })
 }
