@@ -365,7 +365,7 @@ async fn live_events() {
     let average = seen.iter().sum::<u64>() / seen.len() as u64;
     row("RSS while they talk, average", &megabytes(average), "");
     row("RSS while they talk, VmHWM", &megabytes(memory(pid, "VmHWM")), "< 24 MB");
-    let share = (cpu(pid) - used).as_secs_f64() / began.elapsed().as_secs_f64();
+    let share = cpu(pid).saturating_sub(used).as_secs_f64() / began.elapsed().as_secs_f64();
     row("own CPU, of one core", &format!("{:.1} %", share * 100.0), "");
     let load = std::fs::read_to_string("/proc/loadavg").unwrap();
     row("load average at the end", load.split(' ').next().unwrap_or_default(), "");
