@@ -273,9 +273,9 @@ async fn heartbeat() {
         let (now, used) = (seen().await, cpu(paired.gateway.pid()));
         let window = used.saturating_sub(before);
         if now == last {
-            without.push(window)
+            without.push(window);
         } else {
-            with.push(window)
+            with.push(window);
         }
         (last, before) = (now, used);
     }
