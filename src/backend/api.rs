@@ -273,17 +273,32 @@ impl Api {
         let query =
             self.jobs().select("*").eq("id", job.as_str()).eq("team_id", self.shared.team.as_str());
         let Some(row) = self.first(read(query)?).await? else { return Ok(Some(Claim::Lost)) };
-        let text = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default();
-        if text("status") == JobStatus::Queued.as_str() {
+        if text_of(&row, "status") == JobStatus::Queued.as_str() {
             return Ok(None);
         }
-        // The backend writes our time in another way: instants are compared, not texts.
-        let started = time::parse(text("started_at"));
-        let ours = text("status") == JobStatus::Running.as_str()
-            && text("gateway_id") == self.shared.gateway.as_str()
-            && started.is_some()
-            && started == time::parse(started_at);
+        let ours = self.is_claim(&row, JobStatus::Running, started_at);
         Ok(Some(if ours { Claim::Won(row) } else { Claim::Lost }))
+    }
+
+    /// The row that we claimed at `started_at`, when it was cancelled since.
+    pub async fn cancelled_claim(
+        &self,
+        job: &JobId,
+        started_at: &str,
+    ) -> Result<Option<Value>, BackendError> {
+        let query =
+            self.jobs().select("*").eq("id", job.as_str()).eq("team_id", self.shared.team.as_str());
+        let row = self.first(read(query)?).await?;
+        Ok(row.filter(|row| self.is_claim(row, JobStatus::Cancelled, started_at)))
+    }
+
+    /// The backend writes our time in another way: instants are compared, not texts.
+    fn is_claim(&self, row: &Value, status: JobStatus, started_at: &str) -> bool {
+        let started = time::parse(text_of(row, "started_at"));
+        text_of(row, "status") == status.as_str()
+            && text_of(row, "gateway_id") == self.shared.gateway.as_str()
+            && started.is_some()
+            && started == time::parse(started_at)
     }
 
     /// Another job with the same key and attempt that is running or completed: its `id`, `status`,
@@ -418,6 +433,10 @@ fn count(rows: &[Value]) -> u32 {
 }
 
 /// Where the page after this row starts.
+fn text_of<'a>(row: &'a Value, name: &str) -> &'a str {
+    row.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
 fn page_key(row: &Value) -> Option<PageKey> {
     Some(PageKey {
         created_at: row.get("created_at")?.as_str()?.to_owned(),

@@ -14,7 +14,7 @@ use super::report::report;
 use super::stop::{JobStop, StopReason};
 use super::subagent_failure;
 use crate::backend::retry::Backoff;
-use crate::backend::{BackendError, Claim, Completion};
+use crate::backend::{BackendError, Claim, Completion, SessionState};
 use crate::model::{Job, JobId, JobStatus, time};
 use crate::task::catch_panic;
 
@@ -70,21 +70,35 @@ pub(super) async fn live(
         })),
         None => work(&host, &job, &stop, &progress).await,
     };
-    if stop.reason() == Some(StopReason::RowEnded) {
-        tracing::info!("the job was cancelled at the backend; its processes are gone");
-        return host.journal.remove(&job.id).await;
+    end(&host, &job, &stop, progress.into_record(), finished).await;
+}
+
+/// From the handler's word to the end of the record.
+async fn end(host: &Host, job: &Job, stop: &JobStop, mut record: Record, finished: Finished) {
+    if record.subagent.as_ref().is_some_and(|work| work.end.is_some())
+        && matches!(host.api.session().state(), SessionState::Ended(_))
+    {
+        // The record has the end of the run, which may be untold: with no completion it is told
+        // first by a gateway whose pairing is restored.
+        tracing::error!("the session ended before the end of a subagent's run was sure to be told");
+        return;
     }
     host.learn_secrets().await;
     let finished = finished.redacted(&host.redactor);
-    let mut record = progress.into_record();
     record.completion = Some(Completion {
         status: finished.status,
         result: finished.result,
         error: finished.error,
         completed_at: time::now_wire(),
     });
-    subagent_failure::settle(&host, &record, &job.payload).await;
-    report(&host, record).await;
+    let settled = subagent_failure::settle(host, &record, &job.payload).await;
+    if stop.reason() != Some(StopReason::RowEnded) {
+        return report(host, record).await;
+    }
+    tracing::info!("the job was cancelled at the backend; its processes are gone");
+    if settled {
+        host.journal.remove(&job.id).await;
+    }
 }
 
 /// The job as it was claimed, and why it cannot be run. The claimed row is newer than the polled
@@ -187,7 +201,10 @@ async fn find_duplicate(host: &Host, job: &Job, stop: &JobStop) -> Option<Finish
     let asked = tokio::select! {
         // Cancel safe: it only reads.
         asked = read(host, || host.api.duplicate_of(job)) => asked,
-        () = stop.token().cancelled() => return Some(Finished::stopped()),
+        // The handler of a subagent's run knows how to end one that has not begun.
+        () = stop.token().cancelled() => {
+            return (job.job_type != subagent_failure::JOB_TYPE).then(Finished::stopped);
+        }
     };
     match asked {
         Ok(None) => None,

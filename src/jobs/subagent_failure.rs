@@ -55,16 +55,17 @@ impl Failure {
 
 /// Between the end of a job and its report: when it was a subagent's run that failed, its rows follow,
 /// however long the backend is away. Done again after a crash, it does what is missing. The record is
-/// kept first, so that a crash finds the job failed.
-pub(super) async fn settle(host: &Host, record: &Record, payload: &Map<String, Value>) {
-    let Some(failure) = Failure::of(record, payload) else { return };
+/// kept first, so that a crash finds the job failed. False: the session ended before it was done, and
+/// a gateway whose pairing is restored has to go on with it.
+pub(super) async fn settle(host: &Host, record: &Record, payload: &Map<String, Value>) -> bool {
+    let Some(failure) = Failure::of(record, payload) else { return true };
     if let Err(error) = host.journal.save(record).await {
         tracing::warn!(%error, "the end of a subagent's job is in memory only");
     }
-    if let Err(error) = fail(host, &failure).await {
-        tracing::error!(%error, subagent_id = %failure.subagent_id,
-            "a subagent whose job failed may stay `running`");
-    }
+    let Err(error) = fail(host, &failure).await else { return true };
+    tracing::error!(%error, subagent_id = %failure.subagent_id,
+        "a subagent whose job failed may stay `running`");
+    !error.ends_session()
 }
 
 async fn fail(host: &Host, failure: &Failure) -> Result<(), BackendError> {

@@ -104,7 +104,7 @@ impl Middleman {
     }
 
     /// From now on requests whose path ends like this meet the fault: `/user`, or with a method
-    /// `PATCH /gateway_jobs`.
+    /// `PATCH /gateway_jobs`, or with a part of the query `/gateway_jobs?idempotency_key=`.
     pub(crate) fn fault(&self, which: &str, fault: Fault) {
         self.shared.faults.lock().unwrap().insert(which.to_owned(), fault);
     }
@@ -199,9 +199,11 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
     }
     let fault = {
         let faults = shared.faults.lock().unwrap();
-        let meets = |which: &str| match which.split_once(' ') {
-            Some((method, end)) => parts.method == method && path.ends_with(end),
-            None => path.ends_with(which),
+        let query = parts.uri.query().unwrap_or_default();
+        let meets = |which: &str| {
+            let (method, end) = which.split_once(' ').unwrap_or((parts.method.as_str(), which));
+            let (end, within) = end.split_once('?').unwrap_or((end, ""));
+            parts.method == method && path.ends_with(end) && query.contains(within)
         };
         faults.iter().find(|(which, _)| meets(which)).map(|(_, fault)| fault.clone())
     };

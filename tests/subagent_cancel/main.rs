@@ -16,5 +16,6 @@ mod answers;
 mod failures;
 mod races;
 mod restarts;
+mod row_ended;
 mod running;
 mod scene;

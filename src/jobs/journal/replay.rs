@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Record, SubagentWork};
 use crate::backend::retry::Backoff;
-use crate::backend::{Claim, Completion};
+use crate::backend::{BackendError, Claim, Completion};
 use crate::jobs::handlers::{Finished, Host};
 use crate::jobs::report::report;
 use crate::jobs::{run_end, subagent_dirs, subagent_failure};
@@ -26,7 +26,11 @@ pub(in crate::jobs) async fn replay(host: &Arc<Host>, mut record: Record) {
     if record.completion.is_some() && !is_subagents {
         return report(host, record).await;
     }
-    let row = claimed_row(host, &record).await;
+    let mut row = claimed_row(host, &record).await;
+    if row.is_none() && is_subagents {
+        // Its run goes on in the tables, whether or not the record came to know of it.
+        row = cancelled_row(host, &record).await;
+    }
     if row.is_none() && record.completion.is_none() && record.subagent.is_none() {
         return host.journal.remove(&record.id).await;
     }
@@ -37,17 +41,32 @@ pub(in crate::jobs) async fn replay(host: &Arc<Host>, mut record: Record) {
         subagent_dirs::remove(host, work).await;
     }
     let payload = row.as_ref().and_then(|row| row.get("payload")).and_then(Value::as_object);
+    // What could not be settled, its report cannot be either: the record stays.
     subagent_failure::settle(host, &record, payload.unwrap_or(&Map::new())).await;
     report(host, record).await;
 }
 
 /// The row, when it runs under this very claim; asked until there is an answer.
 async fn claimed_row(host: &Host, record: &Record) -> Option<Value> {
+    match asked(|| host.api.resolve_claim(&record.id, &record.started_at)).await {
+        Some(Claim::Won(row)) => Some(row),
+        Some(Claim::Lost) | None => None,
+    }
+}
+
+/// The row, when it was cancelled under this very claim; asked until there is an answer.
+async fn cancelled_row(host: &Host, record: &Record) -> Option<Value> {
+    asked(|| host.api.cancelled_claim(&record.id, &record.started_at)).await
+}
+
+async fn asked<T, F>(mut call: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, BackendError>>,
+{
     let mut backoff = Backoff::new();
     loop {
-        match host.api.resolve_claim(&record.id, &record.started_at).await {
-            Ok(Some(Claim::Won(row))) => return Some(row),
-            Ok(Some(Claim::Lost) | None) => return None,
+        match call().await {
+            Ok(answer) => return answer,
             Err(error) => {
                 tracing::debug!(%error, "a job of an earlier gateway waits for the backend");
                 tokio::time::sleep(backoff.after(&error)).await;
