@@ -78,6 +78,7 @@ fn cancelled(end: &RunEnd) -> RunEnd {
 
 async fn append_events(host: &Host, end: &RunEnd) -> Result<(), BackendError> {
     let (subagent, run) = (&end.finalization.subagent_id, &end.finalization.run_id);
+    host.subagents.announced(subagent, run).await;
     for (event_type, payload) in &end.events {
         // A run has one of each of them, and may have got it before the crash.
         let payload = Value::Object(payload.clone());

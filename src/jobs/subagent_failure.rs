@@ -115,6 +115,7 @@ async fn was_failed_here(host: &Host, run: &RunId) -> Result<bool, BackendError>
 
 async fn append_event(host: &Host, failure: &Failure, run: &RunId) -> Result<(), BackendError> {
     let payload = json!({"reason": failure.error, "source": "gateway_job_failure"});
+    host.subagents.announced(&failure.subagent_id, run).await;
     if run_event::is_among_last(host, run, RUN_FAILED, &payload).await? {
         return Ok(());
     }

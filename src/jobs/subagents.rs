@@ -91,6 +91,17 @@ impl Subagents {
         Announcing { all: self.clone(), key }
     }
 
+    /// Returns once no event of a cancel of this run is on its way (any more). To be waited for before
+    /// the run's last events, which come after it. Cancel safe.
+    pub(crate) async fn announced(&self, subagent: &SubagentId, run: &RunId) {
+        let key = (subagent.clone(), run.clone());
+        let announcing = self.lock().announcing.get(&key).map(watch::Sender::subscribe);
+        if let Some(mut announcing) = announcing {
+            // It fails when the last one is gone.
+            let _ = announcing.wait_for(|count| *count == 0).await;
+        }
+    }
+
     /// Whether a run of this subagent is in hand.
     pub(crate) fn holds(&self, subagent: &str) -> bool {
         self.lock().runs.keys().any(|(id, _)| id.as_str() == subagent)
@@ -137,16 +148,6 @@ impl ActiveRun {
     /// Why the run is to be cancelled, when it is.
     pub(crate) fn reason(&self) -> Option<String> {
         self.all.lock().runs.get(&self.key).and_then(|run| run.reason.clone())
-    }
-
-    /// Returns once no event of a cancel is on its way (any more). To be waited for before the run's
-    /// last events, which come after it. Cancel safe.
-    pub(crate) async fn announced(&self) {
-        let announcing = self.all.lock().announcing.get(&self.key).map(watch::Sender::subscribe);
-        if let Some(mut announcing) = announcing {
-            // It fails when the last one is gone.
-            let _ = announcing.wait_for(|count| *count == 0).await;
-        }
     }
 
     /// Whether it has a process now.
@@ -205,7 +206,7 @@ mod tests {
         assert!(all.holds("s") && !all.holds("r"));
         let second = all.announce(&subagent, &run);
         drop(all.announce(&subagent, &ids("other").1));
-        let mut announced = Box::pin(active.announced());
+        let mut announced = Box::pin(all.announced(&subagent, &run));
         for announcing in [first, second] {
             assert!(futures_util::poll!(announced.as_mut()).is_pending());
             drop(announcing);

@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     Huge(u64),
     /// Nothing for this long, then forwarded.
     Slow(Duration),
+    /// Does what it is asked to at once, and says so only after this.
+    Late(Duration),
     /// The first half of what a longer body would be, then the connection is cut.
     Half(&'static str),
     /// Forwarded, but the answer is lost.
@@ -215,6 +217,11 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
         Some(Fault::Slow(pause)) => {
             tokio::time::sleep(pause).await;
             forward(&shared, &parts, body).await
+        }
+        Some(Fault::Late(pause)) => {
+            let answer = forward(&shared, &parts, body).await;
+            tokio::time::sleep(pause).await;
+            answer
         }
         Some(Fault::After(hook)) => {
             (hook.0)();

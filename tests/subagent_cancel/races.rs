@@ -6,6 +6,7 @@ use rusqlite::params;
 use serde_json::json;
 
 use crate::common::backend::Fault;
+use crate::common::wait_until;
 use crate::scene::{Rows, Scene, Subject};
 
 /// Long enough to change a row meanwhile.
@@ -51,6 +52,30 @@ async fn a_run_that_ends_meanwhile_is_read_again() {
     assert_eq!(result["cancel_result"], "already_terminal", "{result}");
     assert_eq!(rows.run["metadata"], json!({"own": 2}));
     assert!(rows.events.is_empty(), "{rows:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_begins_while_its_cancel_is_written_still_has_its_end_last() {
+    let scene = Scene::with_act("exec sleep 1000").await;
+    let subject = scene.add("codex_gateway", "running");
+    scene.fault("PATCH /subagent_runs", Fault::Late(Duration::from_millis(1_500)));
+    let cancel =
+        scene.submit_cancel(json!({"subagent_id": subject.subagent, "run_id": subject.run})).await;
+    wait_until("the rows to say that it is cancelled", || async {
+        let run = scene.rows(&subject).run;
+        run["metadata"].get("cancel_run_id").is_some().then_some(())
+    })
+    .await;
+    // It knows from the rows.
+    let run = scene.start(&subject).await;
+    for job in [cancel, run] {
+        let row = scene.control.ended(&job).await;
+        assert_eq!(row["status"], "completed", "{row}");
+    }
+    let rows = scene.rows(&subject);
+    rows.last_event("run_cancelled");
+    assert!(rows.event_types().contains(&"cancellation_requested"), "{rows:?}");
+    assert_eq!(rows.run["status"], "cancelled");
 }
 
 #[tokio::test(flavor = "multi_thread")]

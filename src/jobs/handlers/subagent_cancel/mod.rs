@@ -79,14 +79,15 @@ async fn attempt(
         Err(refusal) => return Ok(Some(refusal.to_result(request))),
     };
     let (subagent, running) = (subagent.unwrap_or_default(), running.unwrap_or_default());
+    // The run's last event comes after that of the cancel. Before the rows are marked: a run that
+    // begins now knows from them that it is cancelled.
+    let _announcing = host.subagents.announce(id, &run);
     match mark(host, request, &run, [&subagent, &running], until).await {
         Ok(false) => return Ok(None),
         Ok(true) => {}
         // It is to end, whatever the rows say: its own end tells them.
         Err(error) => tracing::warn!(%error, "the rows do not say that the run is cancelled"),
     }
-    // The run's last event comes after this one.
-    let _announcing = host.subagents.announce(id, &run);
     let met = host.subagents.cancel(id, &run, &request.reason);
     tracing::info!(subagent_id = %id, run_id = %run, ?met, "cancelling a subagent's run");
     let active_process = met == Met::Process;

@@ -105,7 +105,8 @@ impl Course<'_> {
 
     /// The last events; that of a cancel comes before them.
     async fn tell_last(&self, events: Vec<Event>) {
-        self.prepared.active.announced().await;
+        let target = &self.prepared.target;
+        self.host.subagents.announced(&target.subagent_id, &target.run_id).await;
         for event in events {
             self.tell(event).await;
         }
