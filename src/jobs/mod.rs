@@ -27,5 +27,6 @@ pub use controller::{ActiveJob, Activity, Controller, Level, News, Offer};
 pub use handlers::Host;
 pub(crate) use handlers::MODEL_WORK;
 pub use queue::{Entry, Gate, Offered, Queue, Slots, Work};
+pub(crate) use run_events::Turns as EventTurns;
 pub use stop::{JobStop, StopReason};
 pub(crate) use subagents::Subagents;

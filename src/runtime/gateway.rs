@@ -23,7 +23,7 @@ use crate::config::{
     Settings, Source, Sourced,
 };
 use crate::jobs::journal::Journal;
-use crate::jobs::{Activity, Controller, Host, Level, MODEL_WORK, Slots, Subagents};
+use crate::jobs::{Activity, Controller, EventTurns, Host, Level, MODEL_WORK, Slots, Subagents};
 use crate::model::{GatewayId, TeamId};
 use crate::observe::Redactor;
 use crate::providers::{Roster, VALIDATION_WORK, sweep_work_dirs};
@@ -267,6 +267,7 @@ impl Gateway {
             caller_umask: self.options.caller_umask,
             providers: Arc::clone(&self.shared.providers),
             subagents: Subagents::default(),
+            event_turns: EventTurns::default(),
             live_events: settings.live_events.value,
         });
         Ok(Identity {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::EventTurns;
 use super::journal::Journal;
 use super::progress::Progress;
 use super::stop::JobStop;
@@ -47,6 +48,8 @@ pub struct Host {
     pub providers: Arc<Roster>,
     /// The runs of subagents that are in hand.
     pub(crate) subagents: Subagents,
+    /// Who sends the events of which run.
+    pub(crate) event_turns: EventTurns,
     /// Events of a subagent's run are told while it goes on.
     pub live_events: bool,
 }

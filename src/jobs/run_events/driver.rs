@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backlog::Backlog;
 use super::spool::{Line, Owner};
+use super::turns::Turn;
 use super::writer::{Counters, Delivered, RunTable, Table, count, deliver};
 use super::{Settled, Told};
 use crate::backend::BackendError;
@@ -39,6 +40,7 @@ pub(in crate::jobs) enum Ended {
 #[derive(Debug)]
 pub(in crate::jobs) struct RunEventsDriver<T = RunTable> {
     table: Arc<T>,
+    turn: Arc<Turn>,
     owner: Owner,
     path: PathBuf,
     inbox: mpsc::Receiver<Told>,
@@ -56,18 +58,30 @@ struct Delivery {
 impl<T: Table> RunEventsDriver<T> {
     pub(super) fn new(
         table: T,
+        turn: Turn,
         (owner, path): (Owner, PathBuf),
         inbox: mpsc::Receiver<Told>,
         progress: watch::Sender<Settled>,
         counters: Arc<Counters>,
         stop: CancellationToken,
     ) -> Self {
-        Self { table: Arc::new(table), owner, path, inbox, progress, counters, stop }
+        Self {
+            table: Arc::new(table),
+            turn: Arc::new(turn),
+            owner,
+            path,
+            inbox,
+            progress,
+            counters,
+            stop,
+        }
     }
 
     /// Follows until every handle is gone and everything is settled, or until it is stopped. Dropped
     /// before, it leaves what is not settled on disk.
     pub(in crate::jobs) async fn run(mut self) -> Ended {
+        let turn = Arc::clone(&self.turn);
+        let _turn = turn.take().await;
         let mut backlog = Backlog::open(self.path.clone(), self.owner.clone()).await;
         self.publish(&backlog);
         let ended = self.follow(&mut backlog).await;

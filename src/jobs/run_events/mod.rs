@@ -12,6 +12,7 @@ mod batch;
 mod driver;
 mod left;
 mod spool;
+mod turns;
 mod writer;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub(in crate::jobs) use driver::{Ended, RunEventsDriver};
 pub(in crate::jobs) use left::{Left, finish, left};
 use spool::Owner;
+pub(crate) use turns::Turns;
 use writer::{Counters, RunTable, Table};
 
 use super::handlers::Host;
@@ -107,12 +109,13 @@ pub(in crate::jobs) fn open(
     let owner =
         Owner { gateway: host.api.gateway().clone(), subagent: subagent.clone(), run: run.clone() };
     let path = host.journal.events_dir().join(file_name(run));
-    open_with(table, owner, path, host.redactor.clone(), stop)
+    open_with(table, &host.event_turns, owner, path, host.redactor.clone(), stop)
 }
 
 /// [`open`] with the parts it needs of a host.
 fn open_with<T: Table>(
     table: T,
+    turns: &Turns,
     owner: Owner,
     path: PathBuf,
     redactor: Redactor,
@@ -129,7 +132,8 @@ fn open_with<T: Table>(
         path: path.clone(),
         counters: Arc::clone(&counters),
     };
-    let driver = RunEventsDriver::new(table, (owner, path), inbox, progress, counters, stop);
+    let turn = turns.of(&owner.run);
+    let driver = RunEventsDriver::new(table, turn, (owner, path), inbox, progress, counters, stop);
     (RunEvents { shared: Arc::new(shared), outbox, settled }, driver)
 }
 

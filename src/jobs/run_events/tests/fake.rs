@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::BackendError;
 use crate::jobs::run_events::writer::Table;
 use crate::jobs::run_events::{
-    Ended, Figures, Owner, RunEvents, RunEventsDriver, file_name, open_with,
+    Ended, Figures, Owner, RunEvents, RunEventsDriver, Turns, file_name, open_with,
 };
 use crate::model::{GatewayId, RunId, SubagentId};
 use crate::observe::Redactor;
@@ -28,6 +28,8 @@ pub(super) enum Fault {
     After(BackendError),
     /// Somebody else writes a row first.
     Foreign,
+    /// It takes this long before it acts.
+    Slow(Duration),
     /// It does nothing and never answers.
     Hang,
     /// It is done, and never answered.
@@ -124,6 +126,10 @@ impl Fake {
                 self.write_foreign();
                 Ok(None)
             }
+            Fault::Slow(pause) => {
+                tokio::time::sleep(pause).await;
+                Ok(None)
+            }
             Fault::Hang => std::future::pending().await,
             after @ (Fault::After(_) | Fault::HangAfter) => Ok(Some(after)),
         }
@@ -201,13 +207,20 @@ pub(super) struct Scene {
     pub(super) fake: Fake,
     pub(super) path: PathBuf,
     pub(super) redactor: Redactor,
+    turns: Turns,
 }
 
 impl Scene {
     pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events").join(file_name(&RunId::new("r")));
-        Self { dir, fake: Fake::new(), path, redactor: Redactor::default() }
+        Self {
+            dir,
+            fake: Fake::new(),
+            path,
+            redactor: Redactor::default(),
+            turns: Turns::default(),
+        }
     }
 
     pub(super) fn open(&self) -> (RunEvents, RunEventsDriver<Fake>) {
@@ -220,7 +233,8 @@ impl Scene {
             subagent: SubagentId::new("s"),
             run: RunId::new("r"),
         };
-        open_with(self.fake.clone(), owner, self.path.clone(), self.redactor.clone(), stop)
+        let (fake, path) = (self.fake.clone(), self.path.clone());
+        open_with(fake, &self.turns, owner, path, self.redactor.clone(), stop)
     }
 
     /// Tells these numbers, waits until all is settled, and ends; what was done.

@@ -98,6 +98,39 @@ async fn a_gateway_that_is_killed_leaves_the_rest_for_its_successor() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn two_who_send_what_was_left_of_a_run_send_it_once() {
+    let scene = Scene::new();
+    let (events, driver) = scene.open();
+    tell(&events, 0..3).await;
+    // Killed before it could ask for a number.
+    scene.fake.plan(|_| Fault::Hang);
+    tokio::select! {
+        ended = driver.run() => panic!("{ended:?}: a handle is left"),
+        () = wait_until_kept(&scene, 3) => {}
+    }
+    // The second is slow to ask for a number, if it asks at all.
+    let mut asked = 0;
+    scene.fake.plan(move |call| {
+        asked += usize::from(call == "highest");
+        if call == "highest" && asked == 2 {
+            Fault::Slow(Duration::from_secs(1))
+        } else {
+            Fault::None
+        }
+    });
+    let finish = || async {
+        let (events, driver) = scene.open();
+        let removed = async move {
+            assert!(events.settled().await);
+            events.remove().await;
+        };
+        tokio::join!(driver.run(), removed).0
+    };
+    assert_eq!(tokio::join!(finish(), finish()), (Ended::Settled, Ended::Settled));
+    assert_eq!(scene.fake.told(0), numbers(3));
+}
+
 /// Waits until the last event is on disk (or settled: the file may have been emptied).
 async fn wait_until_kept(scene: &Scene, told: i64) {
     let last = u64::try_from(told).unwrap();

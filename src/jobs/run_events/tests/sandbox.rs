@@ -77,6 +77,7 @@ impl World {
             journal: Journal::open(&dir.path().join("jobs")).unwrap(),
             providers: Arc::new(Roster::new(redactor)),
             subagents: Subagents::default(),
+            event_turns: super::super::Turns::default(),
             live_events: true,
         };
         Self { _server: server, host, dir }
