@@ -7,12 +7,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::handlers::Host;
+use super::journal::Record;
 use super::journal::replay::replay;
+use super::late_claims::{self, LateClaims};
 use super::life;
 use super::machine_control::HEARTBEAT_FRESH;
 use super::queue::{Entry, Gate, Offered, Queue, Slots, Work};
@@ -88,6 +90,7 @@ pub struct Controller {
     jobs: Group,
     /// Jobs of an earlier gateway. They do not hold a drain: their records stay.
     replays: Group,
+    late: Arc<LateClaims>,
     stops: HashMap<JobId, JobStop>,
     claimed: BTreeMap<JobId, ActiveJob>,
     claims: (mpsc::Sender<life::Claimed>, mpsc::Receiver<life::Claimed>),
@@ -120,6 +123,7 @@ impl Controller {
             queue: Queue::new(slots),
             jobs: Group::new(CancellationToken::new()),
             replays: Group::new(CancellationToken::new()),
+            late: Arc::default(),
             stops: HashMap::new(),
             claimed: BTreeMap::new(),
             claims: mpsc::channel(slots.jobs.max(1) * 2),
@@ -135,11 +139,13 @@ impl Controller {
     /// processes end with them), so cancel or drain first.
     pub async fn run(mut self, mut news: mpsc::Receiver<News>, stop: CancellationToken) {
         self.replay_journal().await;
+        let mut look = tokio::time::interval(late_claims::LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.start_jobs();
             self.tell();
             tokio::select! {
-                // Cancel safe, each arm: channel receives, watch changes, join of a group.
+                // Cancel safe, each arm: channel receives, watch changes, join of a group, timers.
                 () = stop.cancelled() => return,
                 news = news.recv() => match news {
                     Some(news) => self.hear(&news),
@@ -153,6 +159,7 @@ impl Controller {
                 Ok(()) = self.level.changed() => self.change_level(),
                 Ok(()) = self.heard.changed() => {}
                 Ok(()) = self.providers.changed() => {}
+                _ = look.tick(), if !self.late.is_empty() => self.look_at_late_claims(),
                 () = tokio::time::sleep(JOURNAL_TRY_EVERY), if self.in_trouble() => {
                     self.host.journal.try_again().await;
                 }
@@ -169,18 +176,28 @@ impl Controller {
         let runs = found.iter().filter_map(|record| Some(record.subagent.as_ref()?.run_id.clone()));
         self.send_left_events(runs.collect()).await;
         for record in found {
-            let id = record.id.clone();
-            self.queue.adopt(id.clone());
-            let host = Arc::clone(&self.host);
-            let span = tracing::info_span!("job", id = %id, r#type = %record.job_type);
-            self.replays.spawn(id.as_str(), move |_| {
-                async move { replay(&host, record).await }.instrument(span)
-            });
+            self.replay(record);
         }
         let host = Arc::clone(&self.host);
         self.replays.spawn("kept folders", move |_| async move {
             subagent_dirs::bound(&host).await;
         });
+    }
+
+    fn replay(&mut self, record: Record) {
+        let id = record.id.clone();
+        self.queue.adopt(id.clone());
+        let (host, late) = (Arc::clone(&self.host), Arc::clone(&self.late));
+        let span = tracing::info_span!("job", id = %id, r#type = %record.job_type);
+        self.replays.spawn(id.as_str(), move |_| {
+            async move { replay(&host, record, &late).await }.instrument(span)
+        });
+    }
+
+    fn look_at_late_claims(&mut self) {
+        for record in self.late.take_but(|id| self.queue.knows(id)) {
+            self.replay(record);
+        }
     }
 
     /// Events of runs whose records are gone; the others' are sent with these.
@@ -258,13 +275,14 @@ impl Controller {
                 Work::Run(job) => job.job_type.clone(),
                 Work::Refuse(_) => String::new(),
             };
+            let earlier = self.late.take(&id);
             let span = tracing::info_span!("job", id = %id, r#type = %job_type);
             self.jobs.spawn(id.as_str(), move |_| {
                 let claimed = async move |claimed| {
                     // The controller is gone only when the whole process goes.
                     let _ = claims.send(claimed).await;
                 };
-                life::live(host, entry, stop, claimed).instrument(span)
+                life::live(host, entry, earlier, stop, claimed).instrument(span)
             });
         }
     }

@@ -29,25 +29,27 @@ pub(super) struct Claimed {
 }
 
 /// Claims the row and, if it is ours now, carries it to its end. `claimed` is called in between.
+/// `earlier` is the intent of a claim that may be on its way still: ours says the same, so that it
+/// does not matter which of them arrives.
 pub(super) async fn live(
     host: Arc<Host>,
     entry: Entry,
+    earlier: Option<Record>,
     stop: JobStop,
     claimed: impl AsyncFnOnce(Claimed),
 ) {
-    let started_at = time::now_wire();
-    let record = Record::intent(
-        entry.id.clone(),
-        host.api.gateway().clone(),
-        entry.job_type().to_owned(),
-        started_at.clone(),
-    );
+    let may_be_ours = earlier.is_some();
+    let record = earlier.unwrap_or_else(|| {
+        let (id, gateway) = (entry.id.clone(), host.api.gateway().clone());
+        Record::intent(id, gateway, entry.job_type().to_owned(), time::now_wire())
+    });
+    let started_at = record.started_at.clone();
     if let Err(error) = host.journal.intend(&record).await {
         // Still queued at the backend: it comes again with the next poll.
         tracing::debug!(%error, "the job is not claimed");
         return;
     }
-    let row = match claim(&host, &entry.id, &started_at, &stop).await {
+    let row = match claim(&host, &record, may_be_ours, &stop).await {
         Ok(row) => row,
         Err(Unclaimed::NotOurs) => return host.journal.remove(&entry.id).await,
         Err(Unclaimed::Refused(error)) => {
@@ -137,18 +139,27 @@ enum Unclaimed {
 }
 
 /// The conditional update, until its outcome is known: an answer that was lost may have claimed the
-/// row, and a row that is ours must not be left `running`.
+/// row, and a row that is ours must not be left `running`. With `may_be_ours` an earlier claim may
+/// have won it for this very intent.
 async fn claim(
     host: &Host,
-    id: &JobId,
-    started_at: &str,
+    record: &Record,
+    mut may_be_ours: bool,
     stop: &JobStop,
 ) -> Result<Value, Unclaimed> {
+    let Record { id, started_at, .. } = record;
     let mut backoff = Backoff::new();
     let mut outcome = host.api.claim(id, started_at).await;
     loop {
         match outcome {
             Ok(Claim::Won(row)) => return Ok(row),
+            Ok(Claim::Lost) if may_be_ours => {
+                may_be_ours = false;
+                outcome = host.api.resolve_claim(id, started_at).await.map(|found| {
+                    // Queued once more by somebody: it comes with a poll.
+                    found.unwrap_or(Claim::Lost)
+                });
+            }
             Ok(Claim::Lost) => return Err(Unclaimed::NotOurs),
             Err(error) if error.ends_session() || error.is_permanent_refusal() => {
                 return Err(Unclaimed::Refused(error));

@@ -9,6 +9,7 @@
 mod controller;
 mod handlers;
 pub mod journal;
+mod late_claims;
 mod life;
 mod machine_control;
 mod patience;

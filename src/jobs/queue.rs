@@ -211,6 +211,11 @@ impl Queue {
         })
     }
 
+    /// Whether the row waits or is active.
+    pub fn knows(&self, id: &JobId) -> bool {
+        self.active.contains_key(id) || self.waiting.iter().any(|entry| entry.id == *id)
+    }
+
     /// A row that an earlier gateway claimed is being brought to its end: it uses no slot, and is
     /// not started again meanwhile.
     pub fn adopt(&mut self, id: JobId) {

@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     Slow(Duration),
     /// Does what it is asked to at once, and says so only after this.
     Late(Duration),
+    /// On its way for this long, and arrives even when whoever sent it is gone by then.
+    Adrift(Duration),
     /// The first half of what a longer body would be, then the connection is cut.
     Half(&'static str),
     /// Forwarded, but the answer is lost.
@@ -222,6 +224,14 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
             let answer = forward(&shared, &parts, body).await;
             tokio::time::sleep(pause).await;
             answer
+        }
+        Some(Fault::Adrift(pause)) => {
+            #[expect(clippy::disallowed_methods, reason = "outlives the connection on purpose")]
+            let arrived = tokio::spawn(async move {
+                tokio::time::sleep(pause).await;
+                forward(&shared, &parts, body).await
+            });
+            arrived.await.unwrap()
         }
         Some(Fault::After(hook)) => {
             (hook.0)();

@@ -14,5 +14,6 @@ mod common;
 
 mod disk_full;
 mod exactly_once;
+mod late_claim;
 mod orphans;
 mod pipes;

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{Record, SubagentWork};
 use crate::backend::retry::Backoff;
 use crate::backend::{BackendError, Claim, Completion};
 use crate::jobs::handlers::{Finished, Host};
+use crate::jobs::late_claims::LateClaims;
 use crate::jobs::report::report;
 use crate::jobs::{run_end, subagent_dirs, subagent_failure};
 use crate::model::{JobStatus, time};
@@ -15,9 +17,10 @@ use crate::process::{shim_lives, sweep};
 
 /// Brings a record to its end, however long the backend is away: a result is reported; a claim
 /// whose gateway died over it is failed, once its processes are gone; an intent that never became a
-/// claim is dropped. A subagent's run that had ended is finalised as it ended, and one that had not
-/// fails with its job. The future may be dropped at any time: the record stays for the next gateway.
-pub(in crate::jobs) async fn replay(host: &Arc<Host>, mut record: Record) {
+/// claim is dropped, or told to `late` while its claim may still arrive. A subagent's run that had
+/// ended is finalised as it ended, and one that had not fails with its job. The future may be dropped
+/// at any time: the record stays for the next gateway.
+pub(in crate::jobs) async fn replay(host: &Arc<Host>, mut record: Record, late: &LateClaims) {
     if record.gateway_id != *host.api.gateway() {
         give_up(host, &record).await;
         return;
@@ -26,7 +29,11 @@ pub(in crate::jobs) async fn replay(host: &Arc<Host>, mut record: Record) {
     if record.completion.is_some() && !is_subagents {
         return report(host, record).await;
     }
-    let mut row = claimed_row(host, &record).await;
+    let mut row = match asked(|| host.api.resolve_claim(&record.id, &record.started_at)).await {
+        Some(Claim::Won(row)) => Some(row),
+        None if late.expect(&record, Timestamp::now()) => return,
+        Some(Claim::Lost) | None => None,
+    };
     if row.is_none() && is_subagents {
         // Its run goes on in the tables, whether or not the record came to know of it.
         row = cancelled_row(host, &record).await;
@@ -46,19 +53,12 @@ pub(in crate::jobs) async fn replay(host: &Arc<Host>, mut record: Record) {
     report(host, record).await;
 }
 
-/// The row, when it runs under this very claim; asked until there is an answer.
-async fn claimed_row(host: &Host, record: &Record) -> Option<Value> {
-    match asked(|| host.api.resolve_claim(&record.id, &record.started_at)).await {
-        Some(Claim::Won(row)) => Some(row),
-        Some(Claim::Lost) | None => None,
-    }
-}
-
 /// The row, when it was cancelled under this very claim; asked until there is an answer.
 async fn cancelled_row(host: &Host, record: &Record) -> Option<Value> {
     asked(|| host.api.cancelled_claim(&record.id, &record.started_at)).await
 }
 
+/// Until there is an answer.
 async fn asked<T, F>(mut call: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, BackendError>>,
