@@ -8,7 +8,7 @@ use super::journal::RunEnd;
 use super::patience::read;
 use super::run_event;
 use super::run_events::{self, Left};
-use crate::backend::{BackendError, Finalized};
+use crate::backend::{BackendError, Finalization, Finalized};
 use crate::model::{JobStatus, RunId, SubagentId};
 use crate::providers::agent::Envelope;
 
@@ -36,6 +36,63 @@ pub(super) async fn bring(host: &Host, end: &RunEnd) -> Finished {
     }
 }
 
+/// How the job of a run ends that is over already, though its record does not say so: a gateway brought
+/// it to its end and died before it could note that. `None` while it is not over, or when it failed only
+/// because its job did. Its last event may be missing, and is appended then.
+pub(super) async fn found(host: &Host, run: &RunId) -> Option<Finished> {
+    let row = read(host, || host.api.subagent_run(run)).await.ok()??;
+    let end = end_of(run, &row)?;
+    if let Err(error) = append_events(host, &end).await {
+        tracing::error!(%error, run_id = %run, "a run's last event may be missing");
+    }
+    Some(run_finished(end.finalization, None))
+}
+
+/// The end that a run's row tells.
+fn end_of(run: &RunId, row: &Value) -> Option<RunEnd> {
+    let metadata = row.get("metadata").and_then(Value::as_object)?;
+    if metadata.get("gateway_error").is_some_and(|error| !error.is_null()) {
+        return None;
+    }
+    let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
+    let field = |name: &str| (name.to_owned(), metadata.get(name).cloned().unwrap_or_default());
+    let reason = || ("reason".to_owned(), json!(text("error")));
+    let (final_status, event_type, payload) = match text("status")?.as_str() {
+        "completed" => {
+            let fields = [field("duration_ms"), field("parse_error"), field("retry_count")];
+            (JobStatus::Completed, "run_completed", Map::from_iter(fields))
+        }
+        "failed" => {
+            let fields = [reason(), field("duration_ms"), field("parse_error")];
+            (JobStatus::Failed, "run_failed", Map::from_iter(fields))
+        }
+        "cancelled" => {
+            (JobStatus::Cancelled, "run_cancelled", of_cancel(&text("error").unwrap_or_default()))
+        }
+        _ => return None,
+    };
+    let finalization = Finalization {
+        subagent_id: SubagentId::new(text("subagent_id")?),
+        run_id: run.clone(),
+        final_status,
+        output: row.get("output").filter(|output| !output.is_null()).cloned(),
+        failure_output: None,
+        final_error: text("error"),
+        completed_at: text("completed_at").unwrap_or_default(),
+        stderr: None,
+        metadata_patch: Map::new(),
+    };
+    Some(RunEnd { finalization, events: vec![(event_type.to_owned(), payload)] })
+}
+
+fn of_cancel(reason: &str) -> Map<String, Value> {
+    Map::from_iter([
+        ("reason".to_owned(), json!(reason)),
+        ("source".to_owned(), json!("gateway")),
+        ("cancellation_scope".to_owned(), json!("gateway")),
+    ])
+}
+
 async fn conclude(host: &Host, end: &RunEnd, told: Result<Finalized, BackendError>) -> Finished {
     let output = match told {
         Ok(Finalized::Written(output)) => output,
@@ -58,11 +115,7 @@ fn cancelled(end: &RunEnd) -> RunEnd {
     finalization.output = None;
     finalization.failure_output = Some(Envelope::error(REASON).to_value());
     finalization.final_error = Some(REASON.to_owned());
-    let payload = Map::from_iter([
-        ("reason".to_owned(), json!(REASON)),
-        ("source".to_owned(), json!("gateway")),
-        ("cancellation_scope".to_owned(), json!("gateway")),
-    ]);
+    let payload = of_cancel(REASON);
     let mut last = payload.clone();
     if let Some(duration) = finalization.metadata_patch.get("duration_ms") {
         last.insert("duration_ms".to_owned(), duration.clone());
@@ -119,7 +172,6 @@ fn finished(end: &RunEnd, stored: Option<Value>) -> Finished {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Finalization;
 
     fn end(final_status: JobStatus, error: Option<&str>) -> RunEnd {
         let envelope = || Some(json!({"content": "ours"}));
@@ -137,6 +189,43 @@ mod tests {
             },
             events: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_run_that_is_over_tells_how_its_job_ends() {
+        let row = |status: &str, error: Value, metadata: Value| {
+            json!({
+                "subagent_id": "s", "status": status, "output": {"content": "stored"},
+                "error": error, "completed_at": "then", "metadata": metadata,
+            })
+        };
+        let ended = |row: &Value| {
+            let RunEnd { finalization, events } = end_of(&RunId::new("r"), row)?;
+            Some((run_finished(finalization, None), events))
+        };
+        let metadata = json!({"duration_ms": 7, "parse_error": null, "retry_count": 0, "x": 1});
+        let (job, events) = ended(&row("completed", json!(null), metadata.clone())).unwrap();
+        assert_eq!(
+            (job.status, &job.result["output"]["content"]),
+            (JobStatus::Completed, &json!("stored"))
+        );
+        let payload = json!({"duration_ms": 7, "parse_error": null, "retry_count": 0});
+        assert_eq!(events, [("run_completed".to_owned(), payload.as_object().unwrap().clone())]);
+        let (job, events) = ended(&row("failed", json!("why"), metadata.clone())).unwrap();
+        assert_eq!((job.status, job.error.as_deref()), (JobStatus::Failed, Some("why")));
+        assert_eq!((events[0].0.as_str(), &events[0].1["reason"]), ("run_failed", &json!("why")));
+        let (job, events) = ended(&row("cancelled", json!("why"), metadata)).unwrap();
+        assert_eq!(
+            (job.status, &job.result["status"]),
+            (JobStatus::Completed, &json!("cancelled"))
+        );
+        assert_eq!(
+            (events[0].0.as_str(), &events[0].1["source"]),
+            ("run_cancelled", &json!("gateway"))
+        );
+        assert_eq!(ended(&row("running", json!(null), json!({}))), None);
+        let by_its_job = row("failed", json!("why"), json!({"gateway_error": "why"}));
+        assert_eq!(ended(&by_its_job), None);
     }
 
     #[test]

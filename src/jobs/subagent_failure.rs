@@ -36,21 +36,29 @@ impl Failure {
         if record.job_type != JOB_TYPE || completion.status != JobStatus::Failed {
             return None;
         }
-        let id = |names: [&str; 2]| {
-            let texts = names.into_iter().filter_map(|name| payload.get(name)?.as_str());
-            // What is no UUID names no row.
-            texts.map(str::trim).find_map(|text| Uuid::parse_str(text).ok())
+        let subagent_id = match &record.subagent {
+            Some(work) => work.subagent_id.clone(),
+            None => SubagentId::new(id(payload, ["subagent_id", "subagentId"])?),
         };
-        let (subagent_id, run_id) = match &record.subagent {
-            Some(work) => (work.subagent_id.clone(), Some(work.run_id.clone())),
-            None => (
-                SubagentId::new(id(["subagent_id", "subagentId"])?.to_string()),
-                id(["run_id", "runId"]).map(|id| RunId::new(id.to_string())),
-            ),
-        };
+        let run_id = run_of(record, Some(payload));
         let error = completion.error.clone().unwrap_or_else(|| "The job failed".to_owned());
         Some(Self { subagent_id, run_id, error })
     }
+}
+
+/// The run that a job is for, as far as its record or its payload tell. `None` for other jobs.
+pub(super) fn run_of(record: &Record, payload: Option<&Map<String, Value>>) -> Option<RunId> {
+    if record.job_type != JOB_TYPE {
+        return None;
+    }
+    let known = record.subagent.as_ref().map(|work| work.run_id.clone());
+    known.or_else(|| id(payload?, ["run_id", "runId"]).map(RunId::new))
+}
+
+/// What is no UUID names no row.
+fn id(payload: &Map<String, Value>, names: [&str; 2]) -> Option<String> {
+    let texts = names.into_iter().filter_map(|name| payload.get(name)?.as_str());
+    texts.map(str::trim).find_map(|text| Some(Uuid::parse_str(text).ok()?.to_string()))
 }
 
 /// Between the end of a job and its report: when it was a subagent's run that failed, its rows follow,

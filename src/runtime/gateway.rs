@@ -1,6 +1,7 @@
 //! A gateway from lock to exit.
 
 use std::os::unix::net::UnixListener as StdListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,7 +122,7 @@ pub struct Gateway {
     config: ConfigStore,
     shared: Arc<Shared>,
     socket: Option<Arc<StdListener>>,
-    pid_file: PidFile,
+    pid_file: Option<PidFile>,
     _lock: FileLock,
 }
 
@@ -162,7 +163,7 @@ impl Gateway {
         // But for a `doctor`, perhaps, which then says that its check failed.
         sweep_work_dirs(&paths.work(VALIDATION_WORK));
         let journal = Journal::open(&paths.journal()).map_err(ConfigError::from)?;
-        let pid_file = PidFile::write(&paths.pid_file).map_err(ConfigError::from)?;
+        let pid_file = write_pid(&paths.pid_file)?;
         let socket = status_socket::bind(&paths.socket())
             .inspect_err(|error| {
                 tracing::warn!(path = %paths.socket().display(), %error,
@@ -219,7 +220,9 @@ impl Gateway {
             // Under the lock still, so it is ours.
             let _ = std::fs::remove_file(self.config.paths().socket());
         }
-        self.pid_file.remove();
+        if let Some(pid_file) = self.pid_file {
+            pid_file.remove();
+        }
         result
     }
 
@@ -447,6 +450,18 @@ fn claim_instance(config: &ConfigStore) -> Result<FileLock, StartError> {
         Ok(lock) => Ok(lock),
         Err(LockError::Held) => Err(StartError::AlreadyRunning { pid }),
         Err(LockError::Fs(error)) => Err(ConfigError::from(error).into()),
+    }
+}
+
+/// `None` on a disk that is full: the lock decides who runs, and the status socket tells our pid too.
+fn write_pid(path: &Path) -> Result<Option<PidFile>, ConfigError> {
+    match PidFile::write(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.is_full() => {
+            tracing::warn!(path = %path.display(), %error, "no pid file");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -93,8 +93,8 @@ fn of_run(
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let by_row = row["status"] == "cancelled" && called == Called::ByRow;
     if is_restarted(row) {
-        if status != "failed" {
-            return Err("gateway_restarted, but its run did not fail".to_owned());
+        if status != "failed" || rows.run["metadata"]["gateway_error"].is_null() {
+            return Err("gateway_restarted, but its run ended otherwise".to_owned());
         }
         return match (died_over(row, kills)?, ran) {
             (false, _) => Err("no gateway died over it".to_owned()),

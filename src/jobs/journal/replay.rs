@@ -12,7 +12,7 @@ use crate::jobs::handlers::{Finished, Host};
 use crate::jobs::late_claims::LateClaims;
 use crate::jobs::report::report;
 use crate::jobs::{run_end, subagent_dirs, subagent_failure};
-use crate::model::{JobStatus, time};
+use crate::model::{JobStatus, RunId, time};
 use crate::process::{shim_lives, sweep};
 
 /// Brings a record to its end, however long the backend is away: a result is reported; a claim
@@ -42,15 +42,20 @@ pub(in crate::jobs) async fn replay(host: &Arc<Host>, mut record: Record, late: 
         return host.journal.remove(&record.id).await;
     }
     if record.completion.is_none() {
-        record.completion = Some(finish(host, &record).await);
+        let run = subagent_failure::run_of(&record, payload_of(row.as_ref()));
+        record.completion = Some(finish(host, &record, run.as_ref()).await);
     }
     if let Some(work) = &record.subagent {
         subagent_dirs::remove(host, work).await;
     }
-    let payload = row.as_ref().and_then(|row| row.get("payload")).and_then(Value::as_object);
     // What could not be settled, its report cannot be either: the record stays.
-    subagent_failure::settle(host, &record, payload.unwrap_or(&Map::new())).await;
+    let payload = payload_of(row.as_ref()).cloned().unwrap_or_default();
+    subagent_failure::settle(host, &record, &payload).await;
     report(host, record).await;
+}
+
+fn payload_of(row: Option<&Value>) -> Option<&Map<String, Value>> {
+    row?.get("payload")?.as_object()
 }
 
 /// The row, when it was cancelled under this very claim; asked until there is an answer.
@@ -75,8 +80,8 @@ where
     }
 }
 
-/// How a job ends whose gateway died over it.
-async fn finish(host: &Host, record: &Record) -> Completion {
+/// How a job ends whose gateway died over it. `run` is the subagent's run that it was for.
+async fn finish(host: &Host, record: &Record, run: Option<&RunId>) -> Completion {
     // A shim outlives its gateway only to end the run, or to hold work that was left on
     // purpose. One that was killed itself could do neither.
     if let Some(run) = record.run.clone().filter(|run| !shim_lives(run))
@@ -84,10 +89,13 @@ async fn finish(host: &Host, record: &Record) -> Completion {
     {
         tracing::warn!("processes of a job whose gateway died may be left");
     }
-    let ended = match &record.subagent {
+    let mut ended = match &record.subagent {
         Some(work) => finish_run(host, work).await,
         None => None,
     };
+    if let (None, Some(run)) = (&ended, run) {
+        ended = run_end::found(host, run).await;
+    }
     let Some(finished) = ended else { return restarted(record) };
     let finished = finished.redacted(&host.redactor);
     Completion {
