@@ -17,6 +17,7 @@ mod heartbeat;
 mod identity;
 mod ingress;
 mod memory;
+pub mod notify;
 mod providers;
 mod realtime;
 mod session;
