@@ -21,6 +21,7 @@ use super::foreground::{self, Hangup, Signals};
 use super::start::already_running;
 use crate::config::{Purpose, Settings, Source, Sourced};
 use crate::observe::logging;
+use crate::runtime::notify::ServiceManager;
 use crate::runtime::status::Phase;
 use crate::runtime::{ExitReason, Gateway, GatewayOptions, StartError};
 
@@ -275,6 +276,8 @@ fn run_child(context: &Context) -> Outcome {
         settings,
         redactor: context.redactor.clone(),
         caller_umask: context.caller_umask,
+        // The manager knows the process that sent this one here, not this one.
+        service: ServiceManager::none(),
     };
     let ended = asynchronous::long()?.block_on(async {
         let gateway = Gateway::prepare(options)?;

@@ -20,6 +20,7 @@ mod memory;
 pub mod notify;
 mod providers;
 mod realtime;
+mod service_manager;
 mod session;
 mod shared;
 pub mod status;
