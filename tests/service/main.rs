@@ -13,5 +13,6 @@ mod common;
 
 mod install;
 mod protocol;
+
 mod tools;
 mod verify;
