@@ -23,8 +23,13 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system "/sys/fs/cgroup/$GROUP/user"
 sh -c 'echo $$ >"/sys/fs/cgroup/$GROUP/user/cgroup.procs"; exec "$0" --user' "$1" || true
-for process in $(cat "/sys/fs/cgroup/$GROUP"/*/cgroup.procs); do kill -9 "$process"; done
-find "/sys/fs/cgroup/$GROUP" -depth -type d -exec rmdir {} + 2>/dev/null || true
+group="/sys/fs/cgroup/$GROUP"
+echo 1 >"$group/cgroup.kill"
+# What was killed is there until it is reaped, and this is its parent.
+for try in 1 2 3 4 5 6 7 8 9; do
+  find "$group" -depth -type d -exec rmdir {} + 2>/dev/null && break
+  sleep 0.1
+done
 "#;
 
 /// Why it cannot run here.
