@@ -21,6 +21,7 @@ use super::foreground::{self, Hangup, Signals};
 use super::start::already_running;
 use crate::config::{Purpose, Settings, Source, Sourced};
 use crate::observe::logging;
+use crate::runtime::notify::ServiceManager;
 use crate::runtime::status::Phase;
 use crate::runtime::{ExitReason, Gateway, GatewayOptions, StartError};
 
@@ -158,12 +159,16 @@ fn wait_for_word(child: &mut Child) -> Result<Option<Word>, String> {
 
 /// The same options, which must mean the same in another directory.
 fn child_arguments(context: &Context, settings: &Settings) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["start".into(), "--foreground".into()];
+    words.push(format!("{MARKER}{:03o}", context.caller_umask).into());
+    words.extend(carried_options(context, settings));
+    words
+}
+
+/// The global options that another process needs to find the same settings, wherever it is started.
+pub(super) fn carried_options(context: &Context, settings: &Settings) -> Vec<OsString> {
     let options = &context.options;
-    let mut words: Vec<OsString> = vec![
-        "start".into(),
-        "--foreground".into(),
-        format!("{MARKER}{:03o}", context.caller_umask).into(),
-    ];
+    let mut words = Vec::new();
     let mut add = |flag: &str, value: OsString| words.extend([OsString::from(flag), value]);
     let sources = &settings.path_sources;
     for (flag, source, path) in [
@@ -204,7 +209,7 @@ fn child_arguments(context: &Context, settings: &Settings) -> Vec<OsString> {
 
 /// The env file, if it is one: from a pipe nothing comes twice, and what came goes to the child as
 /// its environment.
-fn env_file_to_read_again(settings: &Settings) -> Option<&Path> {
+pub(super) fn env_file_to_read_again(settings: &Settings) -> Option<&Path> {
     settings.env_file.as_deref().filter(|path| path.is_file())
 }
 
@@ -275,6 +280,8 @@ fn run_child(context: &Context) -> Outcome {
         settings,
         redactor: context.redactor.clone(),
         caller_umask: context.caller_umask,
+        // The manager knows the process that sent this one here, not this one.
+        service: ServiceManager::none(),
     };
     let ended = asynchronous::long()?.block_on(async {
         let gateway = Gateway::prepare(options)?;

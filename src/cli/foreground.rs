@@ -10,6 +10,7 @@ use super::failure::{Exit, Failure, Outcome};
 use super::start::already_running;
 use crate::config::Settings;
 use crate::observe::logging::{self, Colour, LogError, LogHandle};
+use crate::runtime::notify::ServiceManager;
 use crate::runtime::{ExitReason, Gateway, GatewayHandle, GatewayOptions, StartError};
 
 /// Runs the gateway until it is stopped.
@@ -24,12 +25,15 @@ pub(crate) fn run(context: &Context, settings: Settings) -> Outcome {
         terminal,
         &settings.paths.log_file,
     )?;
+    let service = ServiceManager::from_environment(&context.environment);
     let options = GatewayOptions {
         settings,
         redactor: context.redactor.clone(),
         caller_umask: context.caller_umask,
+        service: service.clone(),
     };
-    let hangup = if has_terminal() { Hangup::OfTerminal } else { Hangup::Reload };
+    let hangup =
+        if has_terminal() && !service.is_there() { Hangup::OfTerminal } else { Hangup::Reload };
     let ended = asynchronous::long()?.block_on(async {
         let gateway = Gateway::prepare(options)?;
         let signals = Signals::listen(gateway.handle(), log.handle(), hangup)?;

@@ -22,7 +22,7 @@ use super::stop::{JobStop, StopReason};
 use super::{run_events, subagent_dirs};
 use crate::model::{Job, JobId, JobStatus, RunId};
 use crate::providers::Standings;
-use crate::task::{Ending, Group};
+use crate::task::{Ending, Group, Pulse};
 
 /// Rows that came with one page of a poll, or by realtime.
 #[derive(Debug)]
@@ -137,16 +137,23 @@ impl Controller {
 
     /// Runs until `stop`; jobs that are still running then are aborted with the group (their
     /// processes end with them), so cancel or drain first.
-    pub async fn run(mut self, mut news: mpsc::Receiver<News>, stop: CancellationToken) {
+    pub async fn run(
+        mut self,
+        mut news: mpsc::Receiver<News>,
+        pulse: &Pulse,
+        stop: CancellationToken,
+    ) {
         self.replay_journal().await;
         let mut look = tokio::time::interval(late_claims::LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = pulse.beat("jobs");
         loop {
             self.start_jobs();
             self.tell();
             tokio::select! {
                 // Cancel safe, each arm: channel receives, watch changes, join of a group, timers.
                 () = stop.cancelled() => return,
+                () = beat.asked() => {}
                 news = news.recv() => match news {
                     Some(news) => self.hear(&news),
                     None => return,

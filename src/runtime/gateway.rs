@@ -11,12 +11,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identity;
+use super::notify::ServiceManager;
 use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::validation::Occasion;
 use super::{
-    config_watch, events, heartbeat, ingress, memory, providers, realtime, session, status_socket,
-    supervisor,
+    config_watch, events, heartbeat, ingress, memory, providers, realtime, service_manager,
+    session, status_socket, supervisor,
 };
 use crate::backend::{Api, Endpoint, Http, RedactedTokens, Session};
 use crate::config::{
@@ -48,6 +49,8 @@ pub struct GatewayOptions {
     pub redactor: Redactor,
     /// The umask of whoever started the gateway; children get it.
     pub caller_umask: u32,
+    /// Who started this process, if that is a service manager.
+    pub service: ServiceManager,
 }
 
 /// Why a gateway did not start.
@@ -203,6 +206,10 @@ impl Gateway {
                 status_socket::run(Arc::clone(&shared), Arc::clone(&socket), stop)
             });
         }
+        let (shared, service) = (Arc::clone(&self.shared), self.options.service.clone());
+        supervisor::spawn(&mut house, &self.shared, "service manager", move |stop| {
+            service_manager::run(Arc::clone(&shared), service.clone(), stop)
+        });
         let mut occasion = Occasion::Startup;
         let result = loop {
             match self.live_identity(occasion).await {
@@ -214,6 +221,7 @@ impl Gateway {
                 Err(error) => break Err(error),
             }
         };
+        self.options.service.stopping();
         house.stop(SUPERVISOR_BUDGET).await;
         self.shared.phase.send_replace(Phase::Stopped);
         if self.socket.is_some() {
@@ -331,6 +339,7 @@ impl Gateway {
         let mut login = shared.login.subscribe();
         let mut config_identity = shared.identity.subscribe();
         let mut activity = shared.activity.subscribe();
+        let mut beat = shared.pulse.beat("gateway");
         let drain_limit = self.options.settings.drain_timeout.value;
         let mut deadline: Option<tokio::time::Instant> = None;
         let mut end: Option<IdentityEnd> = None;
@@ -377,6 +386,7 @@ impl Gateway {
                 _ = config_identity.changed() => {}
                 _ = activity.changed() => {}
                 () = at(deadline) => {}
+                () = beat.asked() => {}
             }
         }
     }
@@ -428,7 +438,10 @@ async fn jobs(identity: Arc<Identity>, slots: Slots, stop: CancellationToken) {
         shared.heard.subscribe(),
         shared.activity.clone(),
     );
-    tokio::join!(ingress::run(identity, tell, stop.clone()), controller.run(news, stop),);
+    tokio::join!(
+        ingress::run(identity, tell, stop.clone()),
+        controller.run(news, &shared.pulse, stop)
+    );
 }
 
 fn slots(settings: &Settings) -> Slots {

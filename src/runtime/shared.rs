@@ -15,6 +15,7 @@ use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Level, News};
 use crate::model::{GatewayStatus, time};
 use crate::providers::Roster;
+use crate::task::Pulse;
 
 /// How often the backend is asked for jobs.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -107,6 +108,8 @@ pub(super) struct Shared {
     pub(super) wake: watch::Sender<u64>,
     /// Counts up at each SIGHUP.
     pub(super) reload: watch::Sender<u64>,
+    /// Which of them `gateway.json` was read for.
+    pub(super) reloaded: watch::Sender<u64>,
     /// Requests to stop: 1 drains, 2 cancels, 3 goes at once.
     pub(super) stops: watch::Sender<u32>,
     /// The last status that the backend accepted.
@@ -119,6 +122,8 @@ pub(super) struct Shared {
     pub(super) news: watch::Sender<Option<mpsc::Sender<News>>>,
     /// The agent CLIs.
     pub(super) providers: Arc<Roster>,
+    /// Whether the loops that matter turn.
+    pub(super) pulse: Pulse,
     notes: Mutex<Notes>,
     deliveries: Mutex<Deliveries>,
     last_stop: Mutex<Option<Instant>>,
@@ -151,6 +156,8 @@ impl Shared {
             identity: watch::Sender::new(identity),
             wake: watch::Sender::new(0),
             reload: watch::Sender::new(0),
+            reloaded: watch::Sender::new(0),
+            pulse: Pulse::default(),
             stops: watch::Sender::new(0),
             reported: watch::Sender::new(None),
             poll_now: watch::Sender::new(0),
