@@ -196,6 +196,9 @@ fn child_arguments(context: &Context, settings: &Settings) -> Vec<OsString> {
             add(flag, absolute_program(path));
         }
     }
+    if let Some(address) = options.metrics_listen {
+        add("--metrics-listen", address.to_string().into());
+    }
     if options.verbose {
         words.push("--verbose".into());
     }
@@ -274,6 +277,7 @@ fn run_child(context: &Context) -> Outcome {
     let options = GatewayOptions {
         settings,
         redactor: context.redactor.clone(),
+        log: Some(log.handle()),
         caller_umask: context.caller_umask,
     };
     let ended = asynchronous::long()?.block_on(async {

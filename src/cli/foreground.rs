@@ -27,6 +27,7 @@ pub(crate) fn run(context: &Context, settings: Settings) -> Outcome {
     let options = GatewayOptions {
         settings,
         redactor: context.redactor.clone(),
+        log: Some(log.handle()),
         caller_umask: context.caller_umask,
     };
     let hangup = if has_terminal() { Hangup::OfTerminal } else { Hangup::Reload };

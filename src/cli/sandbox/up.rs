@@ -162,6 +162,7 @@ impl Up<'_> {
         let options = GatewayOptions {
             settings,
             redactor: self.context.redactor.clone(),
+            log: None,
             caller_umask: self.context.caller_umask,
         };
         match Gateway::prepare(options) {
@@ -193,6 +194,7 @@ impl Up<'_> {
             claude_cli: given.claude_cli.clone(),
             codex_cli: given.codex_cli.clone(),
             gemini_cli: given.gemini_cli.clone(),
+            metrics_listen: None,
             env: None,
             env_file: None,
         };
