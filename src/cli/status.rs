@@ -220,22 +220,20 @@ fn says_more(phase: Phase, reason: &Reason) -> bool {
 
 /// `shell_exec j1 for 2 min, being reported, run r1`.
 fn in_hand(job: &ActiveJob, now: Timestamp) -> String {
-    let mut text = format!("{} {}", job.job_type, job.id);
+    let mut said = vec![format!("{} {}", job.job_type, job.id)];
     if let Some(at) = time::parse(&job.started_at) {
-        text += &format!(" for {}", age::between(at, now));
+        said[0].push_str(" for ");
+        said[0].push_str(&age::between(at, now));
     }
-    text += match job.phase {
-        JobPhase::Claiming => ", being claimed",
-        JobPhase::Running => "",
-        JobPhase::Reporting => ", being reported",
-    };
-    if let Some(subagent) = &job.target.subagent_id {
-        text += &format!(", subagent {subagent}");
+    match job.phase {
+        JobPhase::Claiming => said.push("being claimed".to_owned()),
+        JobPhase::Running => {}
+        JobPhase::Reporting => said.push("being reported".to_owned()),
     }
-    if let Some(run) = &job.target.run_id {
-        text += &format!(", run {run}");
-    }
-    text
+    let named = |what: &str, id: &Option<String>| id.as_ref().map(|id| format!("{what} {id}"));
+    said.extend(named("subagent", &job.target.subagent_id));
+    said.extend(named("run", &job.target.run_id));
+    said.join(", ")
 }
 
 /// What only somebody minds who looks closely.

@@ -139,7 +139,7 @@ impl Controller {
                 Some(ended) = self.replays.next(), if !self.replays.is_empty() => {
                     self.replayed(&ended);
                 }
-                Some(step) = self.steps.1.recv() => self.stepped(step),
+                Some(done) = self.steps.1.recv() => self.stepped(done),
                 Ok(()) = self.level.changed() => self.change_level(),
                 Ok(()) = self.heard.changed() => {}
                 Ok(()) = self.providers.changed() => {}
@@ -332,7 +332,12 @@ impl Controller {
         let now = Activity {
             queued: self.queue.waiting(),
             active: self.stops.len(),
-            jobs: self.in_hand.values().filter(claimed).cloned().collect(),
+            jobs: self
+                .in_hand
+                .values()
+                .filter(|job| job.phase != JobPhase::Claiming)
+                .cloned()
+                .collect(),
             finished: self.finished,
             draining: !self.queue.is_accepting(),
         };
@@ -342,10 +347,6 @@ impl Controller {
             changed
         });
     }
-}
-
-fn claimed(job: &&ActiveJob) -> bool {
-    job.phase != JobPhase::Claiming
 }
 
 fn log_panic(ended: &crate::task::Ended) {

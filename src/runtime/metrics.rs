@@ -1,4 +1,4 @@
-//! What a scrape gets: the live status and the counts of jobs as Prometheus text (OpenMetrics).
+//! What a scrape gets: the live status and the counts of jobs as Prometheus text (`OpenMetrics`).
 //!
 //! The registry is made anew for each scrape from facts that are kept anyway, so that nothing is
 //! counted twice and nobody pays for metrics that nobody reads. Labels have few values, all of them

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::common::{ControlPlane, Machine, Paired, wait_until};
-use crate::scene::{ANY_PORT, get, metrics_address, value};
+use crate::scene::{ANY_PORT, count, get, metrics_address, number};
 
 const ENDED: &str = "panorama_gateway_jobs_ended_total";
 
@@ -17,19 +17,19 @@ async fn jobs_show_between_two_scrapes() {
     assert_eq!(before.status, 200);
     let completed = format!("{ENDED}{{type=\"shell_exec\",status=\"completed\"}}");
     let unknown = format!("{ENDED}{{type=\"other\",status=\"failed\"}}");
-    assert_eq!(value(&before.body, &completed) + value(&before.body, &unknown), 0.0);
+    assert_eq!(count(&before.body, &completed) + count(&before.body, &unknown), 0);
     for _ in 0..3 {
         paired.shell(&control, "echo x").await;
     }
     let odd = control.submit(&paired.gateway_id, "made_up\"\n{}", json!({})).await;
     control.ended(&odd).await;
     let after = get(&address, "/metrics").await.body;
-    assert_eq!(value(&after, &completed), 3.0);
-    assert_eq!(value(&after, &unknown), 1.0);
+    assert_eq!(count(&after, &completed), 3);
+    assert_eq!(count(&after, &unknown), 1);
     assert!(!after.contains("made_up"), "{after}");
-    let count = "panorama_gateway_job_duration_seconds_count{type=\"shell_exec\"}";
-    assert_eq!(value(&after, count), 3.0);
-    assert_eq!(value(&after, "panorama_gateway_phase{phase=\"up\"}"), 1.0);
+    let timed = "panorama_gateway_job_duration_seconds_count{type=\"shell_exec\"}";
+    assert_eq!(count(&after, timed), 3);
+    assert_eq!(count(&after, "panorama_gateway_phase{phase=\"up\"}"), 1);
     for at_least_one in [
         "panorama_gateway_heartbeats_total{result=\"ok\"}",
         "panorama_gateway_polls_total{result=\"ok\"}",
@@ -37,17 +37,17 @@ async fn jobs_show_between_two_scrapes() {
         "panorama_gateway_pulse_total",
         "process_open_fds",
     ] {
-        assert!(value(&after, at_least_one) >= 1.0, "{at_least_one}\n{after}");
+        assert!(count(&after, at_least_one) >= 1, "{at_least_one}\n{after}");
     }
-    assert!(value(&after, "panorama_gateway_heartbeat_age_seconds") < 60.0);
-    assert_eq!(value(&after, "panorama_gateway_log_dropped_lines_total"), 0.0);
+    assert!(number(&after, "panorama_gateway_heartbeat_age_seconds") < 60.0);
+    assert_eq!(count(&after, "panorama_gateway_log_dropped_lines_total"), 0);
     for secret in ["accessToken", "refreshToken", "supabaseAnonKey"] {
         let secret = paired.machine.config()[secret].as_str().unwrap().to_owned();
         assert!(!after.contains(&secret));
     }
     // The socket has the same.
     let asked = paired.machine.ask("metrics").await.unwrap();
-    assert_eq!(value(asked["metrics"].as_str().unwrap(), &completed), 3.0);
+    assert_eq!(count(asked["metrics"].as_str().unwrap(), &completed), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

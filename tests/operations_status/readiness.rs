@@ -47,6 +47,11 @@ async fn ready_is_said_only_while_jobs_are_taken() {
     let waiting = Waiting::start(&control, &paired).await;
     paired.gateway.signal(Signal::SIGTERM);
     assert_eq!(readiness(&address, 503).await.reasons(), ["draining"]);
+    let doctor = paired.machine.run_async(&["doctor", "--json"]).await.stdout;
+    let doctor: serde_json::Value = serde_json::from_str(&doctor).unwrap();
+    let mut checks = doctor["checks"].as_array().unwrap().iter();
+    let check = checks.find(|check| check["id"] == "gateway").unwrap();
+    assert!(check["status"] == "warn" && check.to_string().contains("finishes"), "{check}");
     waiting.let_go();
     assert!(paired.gateway.ended().await.success());
 }

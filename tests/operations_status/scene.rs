@@ -86,9 +86,18 @@ pub(crate) async fn get(address: &str, path: &str) -> Answer {
     Answer { status, body: body.to_owned() }
 }
 
+/// The value of a series that has whole ones.
+pub(crate) fn count(text: &str, series: &str) -> u64 {
+    value(text, series).parse().unwrap()
+}
+
 /// The value of a series.
-pub(crate) fn value(text: &str, series: &str) -> f64 {
-    let line = text.lines().find(|line| line.starts_with(&format!("{series} ")));
-    let line = line.unwrap_or_else(|| panic!("{series} is not in\n{text}"));
-    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+pub(crate) fn number(text: &str, series: &str) -> f64 {
+    value(text, series).parse().unwrap()
+}
+
+fn value<'a>(text: &'a str, series: &str) -> &'a str {
+    let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    assert!(found.is_some(), "{series} is not in\n{text}");
+    found.unwrap_or_default()
 }

@@ -128,9 +128,9 @@ async fn while_it_starts_or_is_up_and_idle() {
     ];
     for (phase, steps) in cases {
         if *phase == Starting {
-            middleman.cut()
+            middleman.cut();
         } else {
-            middleman.heal()
+            middleman.heal();
         }
         let mut gateway = machine.spawn(&[]);
         until(&machine, &mut gateway, None, *phase).await;

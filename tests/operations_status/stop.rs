@@ -21,8 +21,8 @@ async fn stop_says_what_it_waits_for() {
     // Asked twice by now, more than a second apart, and yet the work goes on.
     assert!(waiting.process.is_alive());
     waiting.let_go();
-    let waited = paired.machine.run_async(&["stop", "--wait"]).await;
-    assert_eq!(waited.code, 0, "{waited:?}");
+    let last = paired.machine.run_async(&["stop", "--wait"]).await;
+    assert_eq!(last.code, 0, "{last:?}");
     assert!(paired.gateway.ended().await.success());
     assert_eq!(control.ended(&waiting.job).await["status"], "completed");
 }
