@@ -214,15 +214,12 @@ async fn at_any_moment_of_a_start() {
         gateway.signal(SIGTERM);
         let status = gateway.ended().await;
         // Before it listens to signals it dies of one; then there is nothing to put in order.
-        match std::os::unix::process::ExitStatusExt::signal(&status) {
-            Some(signal) => {
-                assert_eq!(signal, SIGTERM as i32);
-                killed += 1;
-            }
-            None => {
-                assert!(status.success(), "after {delay} ms: {status}");
-                orderly += 1;
-            }
+        if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+            assert_eq!(signal, SIGTERM as i32);
+            killed += 1;
+        } else {
+            assert!(status.success(), "after {delay} ms: {status}");
+            orderly += 1;
         }
         let shown = machine.run_async(&["status", "--check"]).await;
         assert_eq!(shown.code, 3, "after {delay} ms: {shown:?}");
