@@ -122,6 +122,47 @@ async fn status() {
         .unwrap();
     let kb: u64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
     row("status, peak RSS", &format!("{:.1} MB", mb(kb * 1024)), "< 10 MB");
+    busy_status(&control).await;
+}
+
+/// The same while ten jobs print as fast as they can.
+async fn busy_status(control: &ControlPlane) {
+    const JOBS: usize = 10;
+    const LOOKS: usize = 100;
+    let machine = Machine::new().with("PANORAMA_GATEWAY_METRICS_LISTEN", "127.0.0.1:0");
+    let paired = Paired::start_on(machine, control).await;
+    for _ in 0..JOBS {
+        paired.submit_shell(control, "yes", json!({"timeout_ms": 600_000})).await;
+    }
+    common::wait_until("all jobs to run", || async {
+        let status = paired.machine.status().await?;
+        (status["active_jobs"].as_array()?.len() == JOBS).then_some(())
+    })
+    .await;
+    let (mut commands, mut asked, mut scraped) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..LOOKS {
+        let began = Instant::now();
+        let mut command = paired.machine.command(&["status", "--json"]);
+        assert!(command.stdout(Stdio::null()).status().unwrap().success());
+        commands.push(began.elapsed());
+        let began = Instant::now();
+        assert!(paired.machine.status().await.is_some());
+        asked.push(began.elapsed());
+        let began = Instant::now();
+        assert!(paired.machine.ask("metrics").await.is_some());
+        scraped.push(began.elapsed());
+    }
+    for (figure, mut runs, goal) in [
+        ("status, 10 jobs print", commands, "< 20 ms"),
+        ("status over the socket, the same", asked, ""),
+        ("metrics over the socket, the same", scraped, ""),
+    ] {
+        runs.sort_unstable();
+        row(&format!("{figure}, p50 of {LOOKS}"), &millis(runs[LOOKS / 2]), goal);
+        row(&format!("{figure}, p99"), &millis(runs[LOOKS * 99 / 100]), "");
+    }
+    let status = paired.machine.status().await.unwrap();
+    assert_eq!(status["active_jobs"].as_array().unwrap().len(), JOBS, "they printed all the time");
 }
 
 async fn start() {

@@ -197,6 +197,11 @@ impl Session {
         self.held().state.clone()
     }
 
+    /// How many refreshes ended so far, well or not.
+    pub fn refreshes(&self) -> u64 {
+        self.held().refreshes
+    }
+
     /// Sends a call with the access token. A 401 triggers one refresh and one repeat; a token that
     /// is "issued in the future" is repeated as it is after a short wait. 2xx answers only.
     pub(super) async fn send(&self, mut call: Call) -> Result<Answer, BackendError> {

@@ -1,6 +1,7 @@
 //! The grammar of the command line. Nothing here runs anything.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -90,6 +91,8 @@ impl GlobalArgs {
             claude_cli: self.claude_cli.clone(),
             codex_cli: self.codex_cli.clone(),
             gemini_cli: self.gemini_cli.clone(),
+            // A flag of `start` alone.
+            metrics_listen: None,
         }
     }
 }
@@ -157,6 +160,9 @@ pub(crate) struct StartArgs {
     /// What this gateway is: a host of its own, or a guest that a manager started
     #[arg(long, value_enum, default_value_t = Mode::Local)]
     pub mode: Mode,
+    /// Serve /metrics, /healthz and /readyz by HTTP at this address, like 127.0.0.1:9464
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

@@ -201,6 +201,9 @@ pub(super) fn carried_options(context: &Context, settings: &Settings) -> Vec<OsS
             add(flag, absolute_program(path));
         }
     }
+    if let Some(address) = options.metrics_listen {
+        add("--metrics-listen", address.to_string().into());
+    }
     if options.verbose {
         words.push("--verbose".into());
     }
@@ -279,6 +282,7 @@ fn run_child(context: &Context) -> Outcome {
     let options = GatewayOptions {
         settings,
         redactor: context.redactor.clone(),
+        log: Some(log.handle()),
         caller_umask: context.caller_umask,
         // The manager knows the process that sent this one here, not this one.
         service: ServiceManager::none(),

@@ -107,8 +107,18 @@ fn of_failure(id: &'static str, failure: Failure) -> Check {
 fn gateway(instance: &Instance) -> Check {
     const ID: &str = "gateway";
     match instance {
-        Instance::Running { live: Some(live), .. } => {
+        // One of an older version gives no reasons.
+        Instance::Running { live: Some(live), .. } if live.health.reasons.is_empty() => {
             Check::ok(ID, format!("runs (pid {})", live.pid))
+        }
+        Instance::Running { live: Some(live), .. } => {
+            let reasons = live.health.reasons.iter().map(|reason| reason.message.as_str());
+            let why = reasons.collect::<Vec<_>>().join("; ");
+            Check::warn(
+                ID,
+                format!("runs (pid {}), but takes no new jobs: {why}", live.pid),
+                "see `panorama-gateway status`",
+            )
         }
         Instance::Running { live: None, .. } => Check::warn(
             ID,

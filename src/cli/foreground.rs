@@ -29,6 +29,7 @@ pub(crate) fn run(context: &Context, settings: Settings) -> Outcome {
     let options = GatewayOptions {
         settings,
         redactor: context.redactor.clone(),
+        log: Some(log.handle()),
         caller_umask: context.caller_umask,
         service: service.clone(),
     };

@@ -68,8 +68,12 @@ pub fn main() -> ExitCode {
         let text = if ui.colour_on_stdout() { help.ansi().to_string() } else { help.to_string() };
         return ended(ui.out_raw(&text).map(|()| Exit::Done).map_err(Into::into), false, &ui);
     };
+    let mut options = cli.global.options();
+    if let Command::Start(args) = command {
+        options.metrics_listen = args.metrics_listen;
+    }
     let context = Context {
-        options: cli.global.options(),
+        options,
         environment,
         ui: ui.clone(),
         redactor,

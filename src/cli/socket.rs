@@ -1,12 +1,12 @@
 //! Asks a running gateway over its status socket; blocking, without a runtime.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::fs::socket::connect;
 use crate::runtime::status::LiveStatus;
 
 /// A gateway that runs answers at once.
@@ -61,7 +61,7 @@ fn ask(socket: &Path, request: &str) -> Answer<Value> {
 }
 
 fn exchange(socket: &Path, request: &str) -> io::Result<Value> {
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{}\n", json!({"request": request})).as_bytes())?;

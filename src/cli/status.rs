@@ -11,8 +11,12 @@ use super::failure::{Exit, Outcome};
 use super::instance::Instance;
 use super::{age, table};
 use crate::config::{Purpose, SavedConfig, Settings};
+use crate::jobs::{ActiveJob, JobPhase};
 use crate::model::time;
-use crate::runtime::status::{Contact, LiveStatus, Phase, RealtimeState, SupervisorState};
+use crate::runtime::health::Reason;
+use crate::runtime::status::{
+    Contact, JournalState, ListenState, LiveStatus, LogState, Phase, RealtimeState, SupervisorState,
+};
 
 /// Everything that `status` knows; `--json` prints it. Fields are added, never renamed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -110,6 +114,9 @@ pub(crate) fn render(report: &Report, verbose: bool, now: Timestamp) -> String {
     lines.push(("Machine control", format!("{toggle} on this host")));
     if let Some(live) = &report.gateway {
         live_lines(live, now, &mut lines);
+        if verbose {
+            inner_lines(live, &mut lines);
+        }
     }
     if verbose {
         verbose_lines(report, &mut lines);
@@ -174,7 +181,7 @@ fn live_lines(live: &LiveStatus, now: Timestamp, lines: &mut Vec<(&'static str, 
         ),
     ));
     for job in &live.active_jobs {
-        lines.push(("  in hand", format!("{} {} since {}", job.job_type, job.id, job.started_at)));
+        lines.push(("  in hand", in_hand(job, now)));
     }
     for provider in &live.providers {
         let text = match (&provider.version, &provider.error) {
@@ -188,16 +195,80 @@ fn live_lines(live: &LiveStatus, now: Timestamp, lines: &mut Vec<(&'static str, 
     if let Some(trouble) = &live.journal.trouble {
         lines.push(("Trouble", format!("no new jobs are taken: {trouble}")));
     }
+    // Those of the phase are in the first line.
+    for reason in live.health.reasons.iter().filter(|reason| says_more(live.phase, reason)) {
+        lines.push(("Not ready", reason.message.clone()));
+    }
+    if live.log.dropped_lines > 0 || live.log.failed_writes > 0 {
+        let LogState { dropped_lines, failed_writes } = live.log;
+        let text = format!("{dropped_lines} log lines were dropped, {failed_writes} not written");
+        lines.push(("Trouble", text));
+    }
+    if let Some(ListenState { address, error: Some(error), .. }) = &live.metrics_listen {
+        lines.push(("Trouble", format!("no metrics at {address}: {error}")));
+    }
     for supervisor in live.supervisors.iter().filter(|s| s.state != "running" || s.restarts > 0) {
         let SupervisorState { name, state, restarts } = supervisor;
         lines.push(("Trouble", format!("{name} is {state}, started again {restarts} times")));
     }
 }
 
+fn says_more(phase: Phase, reason: &Reason) -> bool {
+    phase == Phase::Up && reason.code != "journal"
+        || matches!(reason.code.as_str(), "stalled" | "session_ended")
+}
+
+/// `shell_exec j1 for 2 min, being reported, run r1`.
+fn in_hand(job: &ActiveJob, now: Timestamp) -> String {
+    let mut said = vec![format!("{} {}", job.job_type, job.id)];
+    if let Some(at) = time::parse(&job.started_at) {
+        said[0].push_str(" for ");
+        said[0].push_str(&age::between(at, now));
+    }
+    match job.phase {
+        JobPhase::Claiming => said.push("being claimed".to_owned()),
+        JobPhase::Running => {}
+        JobPhase::Reporting => said.push("being reported".to_owned()),
+    }
+    let named = |what: &str, id: &Option<String>| id.as_ref().map(|id| format!("{what} {id}"));
+    said.extend(named("subagent", &job.target.subagent_id));
+    said.extend(named("run", &job.target.run_id));
+    said.join(", ")
+}
+
+/// What only somebody minds who looks closely.
+fn inner_lines(live: &LiveStatus, lines: &mut Vec<(&'static str, String)>) {
+    let Contact { succeeded, failed, .. } = &live.heartbeat;
+    let polls = format!("{} polls, {} failed", live.poll.succeeded, live.poll.failed);
+    let refreshes = live.session_refreshes;
+    lines.push((
+        "Backend use",
+        format!(
+            "{} requests, {succeeded} heartbeats, {failed} failed, {polls}, {refreshes} refreshes",
+            live.requests_sent
+        ),
+    ));
+    let realtime = &live.realtime;
+    let since = realtime.since.as_deref().map(|at| format!(" since {at}")).unwrap_or_default();
+    let reconnects = realtime.reconnects;
+    lines.push(("Realtime", format!("{}{since}, {reconnects} reconnects", realtime.state)));
+    let JournalState { records, bytes, .. } = &live.journal;
+    lines.push(("Journal", format!("{records} records, {bytes} bytes")));
+    if let Some(metrics) = live.metrics_listen.as_ref().filter(|metrics| metrics.listening) {
+        lines.push(("Metrics", format!("http://{}/metrics", metrics.address)));
+    }
+    for SupervisorState { name, state, restarts } in &live.supervisors {
+        lines.push(("Part", format!("{name} is {state}, started again {restarts} times")));
+    }
+}
+
 fn contact(contact: &Contact, now: Timestamp) -> String {
-    let last = match contact.last_ok_at.as_deref().and_then(time::parse) {
-        Some(at) => format!("last {} ago", age::between(at, now)),
-        None => "none so far".to_owned(),
+    let said = contact.last_ok_at.as_deref().and_then(time::parse);
+    let last = match (contact.last_ok_age_ms, said) {
+        // The gateway's own clock is never set; wall clocks are.
+        (Some(age), _) => format!("last {} ago", age::millis(age)),
+        (None, Some(at)) => format!("last {} ago", age::between(at, now)),
+        (None, None) => "none so far".to_owned(),
     };
     match &contact.error {
         Some(error) => format!("{last}, failing: {error}"),
@@ -232,8 +303,9 @@ fn verbose_lines(report: &Report, lines: &mut Vec<(&'static str, String)>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::ActiveJob;
-    use crate::runtime::status::{JournalState, ProviderState};
+    use crate::jobs::Target;
+    use crate::runtime::health::Health;
+    use crate::runtime::status::ProviderState;
 
     fn stopped() -> Report {
         Report {
@@ -269,8 +341,26 @@ mod tests {
             phase: Phase::Up,
             detail: None,
             reported_status: Some("ready".into()),
-            heartbeat: Contact { last_ok_at: Some("2026-01-01T01:01:58.000Z".into()), error: None },
-            poll: Contact { last_ok_at: None, error: Some("could not reach the backend".into()) },
+            health: Health {
+                ok: true,
+                ready: false,
+                reasons: vec![Reason {
+                    code: "backend_away".into(),
+                    message: "the backend has not answered a poll for 21 s".into(),
+                }],
+            },
+            heartbeat: Contact {
+                last_ok_at: Some("2026-01-01T01:01:58.000Z".into()),
+                last_ok_age_ms: Some(2_000),
+                succeeded: 120,
+                failed: 3,
+                error: None,
+            },
+            poll: Contact {
+                error: Some("could not reach the backend".into()),
+                failed: 9,
+                ..Contact::default()
+            },
             ingress: "polling".into(),
             realtime: RealtimeState {
                 state: "joining".into(),
@@ -280,14 +370,27 @@ mod tests {
                 error: Some("a heartbeat was not answered".into()),
             },
             session: "valid".into(),
+            session_refreshes: 4,
+            requests_sent: 900,
             full_control_enabled: true,
             concurrency: 10,
             queued_jobs: 2,
-            active_jobs: vec![ActiveJob {
-                id: "j1".into(),
-                job_type: "shell_exec".into(),
-                started_at: "2026-01-01T01:01:00.000Z".into(),
-            }],
+            active_jobs: vec![
+                ActiveJob {
+                    id: "j1".into(),
+                    job_type: "shell_exec".into(),
+                    started_at: "2026-01-01T01:01:00.000Z".into(),
+                    phase: JobPhase::Reporting,
+                    target: Target::default(),
+                },
+                ActiveJob {
+                    id: "j2".into(),
+                    job_type: "subagent_run".into(),
+                    started_at: "2026-01-01T00:02:00.000Z".into(),
+                    phase: JobPhase::Running,
+                    target: Target { subagent_id: Some("s1".into()), run_id: Some("r1".into()) },
+                },
+            ],
             finished_jobs: 5,
             journal: JournalState { records: 1, bytes: 400, trouble: Some("full".into()) },
             providers: vec![ProviderState {
@@ -301,6 +404,12 @@ mod tests {
                 state: "waiting".into(),
                 restarts: 2,
             }],
+            log: LogState { dropped_lines: 17, failed_writes: 1 },
+            metrics_listen: Some(ListenState {
+                address: "127.0.0.1:9464".into(),
+                listening: false,
+                error: Some("Address already in use".into()),
+            }),
         }
     }
 
@@ -324,6 +433,25 @@ mod tests {
             ..stopped()
         };
         insta::assert_snapshot!("running", render(&report, false, now()));
+        insta::assert_snapshot!("running_verbose", render(&report, true, now()));
+        let value = serde_json::to_value(&report).unwrap();
+        insta::assert_snapshot!("running_json", table::json(&value));
+    }
+
+    #[test]
+    fn a_gateway_of_another_version_is_understood() {
+        let mut value = serde_json::to_value(live()).unwrap();
+        let fields = value.as_object_mut().unwrap();
+        // What was added since the first version, and what a later one may add.
+        for added in ["health", "session_refreshes", "requests_sent", "log", "metrics_listen"] {
+            fields.remove(added).unwrap();
+        }
+        for added in ["last_ok_age_ms", "succeeded", "failed"] {
+            fields["poll"].as_object_mut().unwrap().remove(added).unwrap();
+        }
+        fields.insert("later".to_owned(), 1.into());
+        let old: LiveStatus = serde_json::from_value(value).unwrap();
+        assert_eq!((old.poll.failed, old.log), (0, LogState::default()));
     }
 
     #[test]

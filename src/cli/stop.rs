@@ -12,7 +12,7 @@ use super::instance::{Instance, Process};
 use super::socket::{self, Answer};
 use super::ui::Ui;
 use crate::config::{Paths, Purpose};
-use crate::runtime::status::LiveStatus;
+use crate::runtime::status::{LiveStatus, Phase};
 
 /// How long a plain `stop` waits.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -89,9 +89,9 @@ pub(crate) fn stop(
     force: bool,
     ui: &Ui,
 ) -> Result<Stopped, Failure> {
-    let pid = match Instance::find(paths) {
+    let (pid, found) = match Instance::find(paths) {
         Instance::Stopped { stale_pid } => return Ok(Stopped::WasNotRunning { stale_pid }),
-        Instance::Running { pid: Some(pid), .. } => pid,
+        Instance::Running { pid: Some(pid), live } => (pid, live),
         Instance::Running { pid: None, .. } => {
             return Err(Failure::new("a gateway runs, but its process could not be found")
                 .hint(format!("look for who holds {}", paths.instance_lock().display())));
@@ -102,7 +102,9 @@ pub(crate) fn stop(
     // A cancel request is a request to stop, too. A signal beside it would be one request more,
     // and the third makes a gateway leave without telling how its jobs ended.
     let cancelled = force && socket::cancel(&paths.socket());
-    if !cancelled {
+    // One that drains was told already: a second signal would cancel the work that is waited for.
+    let drains = found.is_some_and(|live| live.phase == Phase::Draining);
+    if force && !cancelled || !force && !drains {
         send(&process, pid)?;
     }
     let mut second_signal_due = force && !cancelled;

@@ -40,6 +40,7 @@ pub struct GlobalOptions {
     pub claude_cli: Option<String>,
     pub codex_cli: Option<String>,
     pub gemini_cli: Option<String>,
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Everything but the key.
@@ -57,6 +58,7 @@ impl std::fmt::Debug for GlobalOptions {
             .field("claude_cli", &self.claude_cli)
             .field("codex_cli", &self.codex_cli)
             .field("gemini_cli", &self.gemini_cli)
+            .field("metrics_listen", &self.metrics_listen)
             .finish_non_exhaustive()
     }
 }
@@ -187,11 +189,7 @@ fn merge(
         log_filter: layers
             .variable(&[variable::LOG_FILTER])
             .unwrap_or_else(|| Sourced::default(DEFAULT_LOG_FILTER.to_owned())),
-        metrics_listen: layers.parsed(
-            variable::METRICS_LISTEN,
-            "not an address and port, e.g. 127.0.0.1:9464",
-            |text| text.parse().ok(),
-        ),
+        metrics_listen: metrics_listen(options, &mut layers),
         live_events: layers.boolean(variable::LIVE_EVENTS, true),
         allow_insecure: layers.boolean(variable::ALLOW_INSECURE_BACKEND, false),
         claude_cli,
@@ -255,6 +253,14 @@ fn limit(layers: &mut Layers<'_>, variable: variable::Variable) -> Sourced<Optio
         Some(found) => found.map(Some),
         None => Sourced::default(None),
     }
+}
+
+fn metrics_listen(options: &GlobalOptions, layers: &mut Layers<'_>) -> Option<Sourced<SocketAddr>> {
+    let flag = options.metrics_listen;
+    flag.map(|value| Sourced { value, source: Source::Flag("--metrics-listen") }).or_else(|| {
+        let wrong = "not an address and port, e.g. 127.0.0.1:9464";
+        layers.parsed(variable::METRICS_LISTEN, wrong, |text| text.parse().ok())
+    })
 }
 
 fn host_name() -> String {

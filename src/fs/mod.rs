@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, OFlags};
 use tempfile::NamedTempFile;
 
+pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -19,8 +18,9 @@ use super::life;
 use super::machine_control::HEARTBEAT_FRESH;
 use super::queue::{Entry, Gate, Offered, Queue, Slots, Work};
 use super::stop::{JobStop, StopReason};
+use super::view::{self, ActiveJob, JobList, JobPhase, QueuedJob, Target};
 use super::{run_events, subagent_dirs};
-use crate::model::{Job, JobId, JobStatus, RunId};
+use crate::model::{Job, JobId, JobStatus, RunId, time};
 use crate::providers::Standings;
 use crate::task::{Ending, Group, Pulse};
 
@@ -43,6 +43,8 @@ pub enum News {
     NotRunning(JobId),
     /// Rows may have changed unheard: that of every job in hand is read.
     MayHaveChanged,
+    /// Somebody asks what waits and runs; whoever has gone meanwhile gets no answer.
+    List(oneshot::Sender<JobList>),
 }
 
 /// How much the gateway still does. Only ever goes up.
@@ -54,18 +56,6 @@ pub enum Level {
     Draining,
     /// Cancels what runs.
     Cancelling,
-}
-
-/// A job in hand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ActiveJob {
-    /// `gateway_jobs.id`.
-    pub id: String,
-    /// `job_type`.
-    #[serde(rename = "type")]
-    pub job_type: String,
-    /// Wire time of the claim.
-    pub started_at: String,
 }
 
 /// What the controller is doing, for status and for shutdown.
@@ -92,8 +82,8 @@ pub struct Controller {
     replays: Group,
     late: Arc<LateClaims>,
     stops: HashMap<JobId, JobStop>,
-    claimed: BTreeMap<JobId, ActiveJob>,
-    claims: (mpsc::Sender<life::Claimed>, mpsc::Receiver<life::Claimed>),
+    in_hand: BTreeMap<JobId, ActiveJob>,
+    steps: (mpsc::Sender<life::Step>, mpsc::Receiver<life::Step>),
     finished: u64,
     level: watch::Receiver<Level>,
     heard: watch::Receiver<Option<Instant>>,
@@ -125,8 +115,8 @@ impl Controller {
             replays: Group::new(CancellationToken::new()),
             late: Arc::default(),
             stops: HashMap::new(),
-            claimed: BTreeMap::new(),
-            claims: mpsc::channel(slots.jobs.max(1) * 2),
+            in_hand: BTreeMap::new(),
+            steps: mpsc::channel(slots.jobs.max(1) * 2),
             finished: 0,
             level,
             heard,
@@ -155,14 +145,14 @@ impl Controller {
                 () = stop.cancelled() => return,
                 () = beat.asked() => {}
                 news = news.recv() => match news {
-                    Some(news) => self.hear(&news),
+                    Some(news) => self.hear(news),
                     None => return,
                 },
                 Some(ended) = self.jobs.next(), if !self.jobs.is_empty() => self.ended(&ended),
                 Some(ended) = self.replays.next(), if !self.replays.is_empty() => {
                     self.replayed(&ended);
                 }
-                Some(claimed) = self.claims.1.recv() => self.claimed(claimed),
+                Some(done) = self.steps.1.recv() => self.stepped(done),
                 Ok(()) = self.level.changed() => self.change_level(),
                 Ok(()) = self.heard.changed() => {}
                 Ok(()) = self.providers.changed() => {}
@@ -224,15 +214,18 @@ impl Controller {
         self.queue.ended(&JobId::new(ended.name.as_str()), Instant::now());
     }
 
-    fn hear(&mut self, news: &News) {
+    fn hear(&mut self, news: News) {
         match news {
-            News::Queued(offer) => self.take(offer),
+            News::Queued(offer) => self.take(&offer),
             News::NotRunning(id) => {
-                if let Some(stop) = self.stops.get(id) {
+                if let Some(stop) = self.stops.get(&id) {
                     stop.look();
                 }
             }
             News::MayHaveChanged => self.stops.values().for_each(JobStop::look),
+            News::List(asked_by) => {
+                let _gone = asked_by.send(self.list());
+            }
         }
     }
 
@@ -277,19 +270,24 @@ impl Controller {
             let stop = JobStop::default();
             self.stops.insert(id.clone(), stop.clone());
             let host = Arc::clone(&self.host);
-            let claims = self.claims.0.clone();
-            let job_type = match &entry.work {
-                Work::Run(job) => job.job_type.clone(),
-                Work::Refuse(_) => String::new(),
+            let steps = life::Steps::new(id.clone(), self.steps.0.clone());
+            let job_type = entry.job_type().to_owned();
+            let target = match &entry.work {
+                Work::Run(job) => Target::of(job),
+                Work::Refuse(_) => Target::default(),
             };
+            let active = ActiveJob {
+                id: id.to_string(),
+                job_type: job_type.clone(),
+                started_at: time::now_wire(),
+                phase: JobPhase::Claiming,
+                target,
+            };
+            self.in_hand.insert(id.clone(), active);
             let earlier = self.late.take(&id);
             let span = tracing::info_span!("job", id = %id, r#type = %job_type);
             self.jobs.spawn(id.as_str(), move |_| {
-                let claimed = async move |claimed| {
-                    // The controller is gone only when the whole process goes.
-                    let _ = claims.send(claimed).await;
-                };
-                life::live(host, entry, earlier, stop, claimed).instrument(span)
+                life::live(host, entry, earlier, stop, steps).instrument(span)
             });
         }
     }
@@ -310,12 +308,28 @@ impl Controller {
         }
     }
 
-    fn claimed(&mut self, claimed: life::Claimed) {
-        // A short job may have ended before its claim was read here.
-        if self.stops.contains_key(&claimed.id) {
-            let life::Claimed { id, job_type, started_at } = claimed;
-            let job = ActiveJob { id: id.to_string(), job_type, started_at };
-            self.claimed.insert(id, job);
+    fn stepped(&mut self, step: life::Step) {
+        // A short job may have ended before its steps were read here.
+        let Some(job) = self.in_hand.get_mut(&step.id) else { return };
+        match step.what {
+            life::What::Claimed { job_type, started_at, target } => {
+                job.phase = JobPhase::Running;
+                (job.job_type, job.started_at, job.target) = (job_type, started_at, target);
+            }
+            life::What::Reporting => job.phase = JobPhase::Reporting,
+        }
+    }
+
+    fn list(&self) -> JobList {
+        JobList {
+            active: self.in_hand.values().cloned().collect(),
+            queued: self
+                .queue
+                .waiting_entries()
+                .take(view::MOST_QUEUED)
+                .map(QueuedJob::from)
+                .collect(),
+            queued_total: self.queue.waiting(),
         }
     }
 
@@ -324,7 +338,7 @@ impl Controller {
         let id = JobId::new(ended.name.as_str());
         self.queue.ended(&id, Instant::now());
         self.stops.remove(&id);
-        self.claimed.remove(&id);
+        self.in_hand.remove(&id);
         self.finished += 1;
     }
 
@@ -344,7 +358,12 @@ impl Controller {
         let now = Activity {
             queued: self.queue.waiting(),
             active: self.stops.len(),
-            jobs: self.claimed.values().cloned().collect(),
+            jobs: self
+                .in_hand
+                .values()
+                .filter(|job| job.phase != JobPhase::Claiming)
+                .cloned()
+                .collect(),
             finished: self.finished,
             draining: !self.queue.is_accepting(),
         };

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::handlers::{self, Finished, Host};
 use super::journal::Record;
@@ -13,6 +15,7 @@ use super::queue::{Entry, Work};
 use super::report::report;
 use super::stop::{JobStop, StopReason};
 use super::subagent_failure;
+use super::view::Target;
 use crate::backend::retry::Backoff;
 use crate::backend::{BackendError, Claim, Completion, SessionState};
 use crate::model::{Job, JobId, JobStatus, time};
@@ -21,22 +24,45 @@ use crate::task::catch_panic;
 /// How often a running job's row is looked at: somebody may have cancelled it.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
-/// What the controller is told once a job is ours.
-pub(super) struct Claimed {
+/// What the controller is told while a job goes on.
+pub(super) struct Step {
     pub(super) id: JobId,
-    pub(super) job_type: String,
-    pub(super) started_at: String,
+    pub(super) what: What,
 }
 
-/// Claims the row and, if it is ours now, carries it to its end. `claimed` is called in between.
-/// `earlier` is the intent of a claim that may be on its way still: ours says the same, so that it
-/// does not matter which of them arrives.
+/// See [`Step`].
+pub(super) enum What {
+    /// It is ours.
+    Claimed { job_type: String, started_at: String, target: Target },
+    /// Its work is done; the backend is not told yet.
+    Reporting,
+}
+
+/// Tells the controller how far one job is.
+pub(super) struct Steps {
+    id: JobId,
+    tell: mpsc::Sender<Step>,
+}
+
+impl Steps {
+    pub(super) fn new(id: JobId, tell: mpsc::Sender<Step>) -> Self {
+        Self { id, tell }
+    }
+
+    async fn tell(&self, what: What) {
+        // The controller is gone only when the whole process goes.
+        let _ = self.tell.send(Step { id: self.id.clone(), what }).await;
+    }
+}
+
+/// Claims the row and, if it is ours now, carries it to its end. `earlier` is the intent of a claim
+/// that may be on its way still: ours says the same, so that it does not matter which of them arrives.
 pub(super) async fn live(
     host: Arc<Host>,
     entry: Entry,
     earlier: Option<Record>,
     stop: JobStop,
-    claimed: impl AsyncFnOnce(Claimed),
+    steps: Steps,
 ) {
     let may_be_ours = earlier.is_some();
     let record = earlier.unwrap_or_else(|| {
@@ -63,7 +89,10 @@ pub(super) async fn live(
         }
     };
     let (job, refusal) = read_claimed(&host, entry, &row);
-    claimed(Claimed { id: job.id.clone(), job_type: job.job_type.clone(), started_at }).await;
+    host.metrics.claimed(&job.job_type);
+    let began = Instant::now();
+    let (job_type, target) = (job.job_type.clone(), Target::of(&job));
+    steps.tell(What::Claimed { job_type, started_at, target }).await;
     let progress = Progress::new(&host.journal, record);
     let finished = match refusal {
         Some(reason) => Finished::failed(json!({
@@ -72,6 +101,12 @@ pub(super) async fn live(
         })),
         None => work(&host, &job, &stop, &progress).await,
     };
+    let status = match stop.reason() {
+        Some(StopReason::RowEnded) => JobStatus::Cancelled,
+        Some(StopReason::Shutdown) | None => finished.status,
+    };
+    host.metrics.ended(&job.job_type, status, began.elapsed());
+    steps.tell(What::Reporting).await;
     end(&host, &job, &stop, progress.into_record(), finished).await;
 }
 

@@ -8,7 +8,7 @@ use crate::backend::ControlState;
 use crate::model::{GatewayId, TeamId};
 
 /// Peers treat a gateway whose last heartbeat is older as offline, and so do we.
-pub(super) const HEARTBEAT_FRESH: Duration = Duration::from_secs(90);
+pub(crate) const HEARTBEAT_FRESH: Duration = Duration::from_secs(90);
 
 /// Machine control is effective only if the gateway's row can be read, is fresh, both toggles are
 /// on, and the capabilities in the row say so. The error is the reason, for the job's message.

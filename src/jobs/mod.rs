@@ -23,11 +23,14 @@ mod stop;
 mod subagent_dirs;
 mod subagent_failure;
 mod subagents;
+mod view;
 
-pub use controller::{ActiveJob, Activity, Controller, Level, News, Offer};
+pub use controller::{Activity, Controller, Level, News, Offer};
 pub use handlers::Host;
 pub(crate) use handlers::MODEL_WORK;
+pub(crate) use machine_control::HEARTBEAT_FRESH;
 pub use queue::{Entry, Gate, Offered, Queue, Slots, Work};
 pub(crate) use run_events::Turns as EventTurns;
 pub use stop::{JobStop, StopReason};
 pub(crate) use subagents::Subagents;
+pub use view::{ActiveJob, JobList, JobPhase, QueuedJob, Target};

@@ -250,6 +250,11 @@ impl Queue {
         self.accepting
     }
 
+    /// Those that wait, in their order.
+    pub fn waiting_entries(&self) -> impl Iterator<Item = &Entry> {
+        self.waiting.iter()
+    }
+
     /// How many wait.
     pub fn waiting(&self) -> usize {
         self.waiting.len()

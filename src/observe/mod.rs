@@ -1,7 +1,9 @@
-//! Logging and redaction.
+//! Logging, redaction and metrics.
 
 pub mod logging;
+mod metrics;
 mod redact;
 mod rotate;
 
+pub use metrics::JobMetrics;
 pub use redact::Redactor;

@@ -16,8 +16,8 @@ use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::validation::Occasion;
 use super::{
-    config_watch, events, heartbeat, ingress, memory, providers, realtime, service_manager,
-    session, status_socket, supervisor,
+    config_watch, events, heartbeat, ingress, liveness, memory, metrics_server, providers,
+    realtime, service_manager, session, status_socket, supervisor,
 };
 use crate::backend::{Api, Endpoint, Http, RedactedTokens, Session};
 use crate::config::{
@@ -28,6 +28,7 @@ use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Controller, EventTurns, Host, Level, MODEL_WORK, Slots, Subagents};
 use crate::model::{GatewayId, TeamId};
 use crate::observe::Redactor;
+use crate::observe::logging::LogHandle;
 use crate::providers::{Roster, VALIDATION_WORK, sweep_work_dirs};
 use crate::task::Group;
 
@@ -47,6 +48,8 @@ pub struct GatewayOptions {
     pub settings: Settings,
     /// Shared with logging.
     pub redactor: Redactor,
+    /// What status says of the log; `None` when there is none.
+    pub log: Option<LogHandle>,
     /// The umask of whoever started the gateway; children get it.
     pub caller_umask: u32,
     /// Who started this process, if that is a service manager.
@@ -105,6 +108,12 @@ impl GatewayHandle {
     /// Checks the session, beats and polls now.
     pub fn wake(&self) {
         self.shared.wake.send_modify(|wakes| *wakes += 1);
+    }
+
+    /// True when the runtime has shown within this time that its tasks get their turn: what a
+    /// watchdog asks before it says that all is well.
+    pub fn alive_within(&self, limit: Duration) -> bool {
+        self.shared.alive_within(limit)
     }
 
     /// How far the gateway is.
@@ -174,13 +183,14 @@ impl Gateway {
             })
             .ok()
             .map(Arc::new);
-        let shared = Arc::new(Shared::new(
+        let shared = Shared::new(
             options.settings.concurrency.value,
             saved.full_control(),
             saved.text("gatewayId").map(str::to_owned),
             journal,
             Roster::new(options.redactor.clone()),
-        ));
+        );
+        let shared = Arc::new(shared.with_log(options.log.clone()));
         Ok(Self { options, config, shared, socket, pid_file, _lock: lock })
     }
 
@@ -210,6 +220,16 @@ impl Gateway {
         supervisor::spawn(&mut house, &self.shared, "service manager", move |stop| {
             service_manager::run(Arc::clone(&shared), service.clone(), stop)
         });
+        let shared = Arc::clone(&self.shared);
+        supervisor::spawn(&mut house, &self.shared, "liveness", move |stop| {
+            liveness::run(Arc::clone(&shared), stop)
+        });
+        if let Some(Sourced { value: address, .. }) = self.options.settings.metrics_listen {
+            let shared = Arc::clone(&self.shared);
+            supervisor::spawn(&mut house, &self.shared, "metrics", move |stop| {
+                metrics_server::run(Arc::clone(&shared), address, stop)
+            });
+        }
         let mut occasion = Occasion::Startup;
         let result = loop {
             match self.live_identity(occasion).await {
@@ -268,6 +288,7 @@ impl Gateway {
             .context("load the session")?;
         let (gateway, team) = (GatewayId::new(text("gatewayId")), TeamId::new(text("teamId")));
         let api = Api::new(http, endpoint, Arc::new(session), gateway, team);
+        self.shared.notes().api = Some(api.clone());
         let host = Arc::new(Host {
             api: api.clone(),
             config: self.config.clone(),
@@ -277,6 +298,7 @@ impl Gateway {
             journal: self.shared.journal.clone(),
             caller_umask: self.options.caller_umask,
             providers: Arc::clone(&self.shared.providers),
+            metrics: self.shared.job_metrics.clone(),
             subagents: Subagents::default(),
             event_turns: EventTurns::default(),
             live_events: settings.live_events.value,

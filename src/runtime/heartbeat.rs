@@ -112,10 +112,7 @@ async fn beat(
             if before != Some(status) {
                 tracing::info!(status = status.as_str(), "the backend knows our status");
             }
-            let mut notes = shared.notes();
-            notes.heartbeat.last_ok_at = Some(time::now_wire());
-            notes.heartbeat.error = None;
-            drop(notes);
+            shared.notes().heartbeat.worked(time::now_wire());
             if status == GatewayStatus::Ready {
                 shared.phase.send_if_modified(|phase| {
                     let came_up = *phase == Phase::Starting;
@@ -129,11 +126,9 @@ async fn beat(
         }
         Err(error) => {
             let text = identity.host.redactor.text(&error.to_string());
-            let mut notes = shared.notes();
-            if notes.heartbeat.error.as_ref() != Some(&text) {
+            if shared.notes().heartbeat.broke(text.clone()) {
                 tracing::warn!(error = %text, "heartbeat failed");
             }
-            notes.heartbeat.error = Some(text);
         }
     }
     result

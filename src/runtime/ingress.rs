@@ -47,10 +47,7 @@ pub(super) async fn run(
             Ok(()) => {
                 backoff.reset();
                 shared.polled.send_replace(Some(Instant::now()));
-                let mut notes = shared.notes();
-                notes.poll.last_ok_at = Some(time::now_wire());
-                notes.poll.error = None;
-                drop(notes);
+                shared.notes().poll.worked(time::now_wire());
                 for job in shared.deliveries().settle(began) {
                     tracing::warn!(job_id = %job, "realtime did not tell of a job; a poll found it");
                 }
@@ -109,9 +106,7 @@ fn page_key(row: &Value) -> Option<PageKey> {
 
 fn note_failure(identity: &Identity, error: &BackendError) {
     let text = identity.host.redactor.text(&error.to_string());
-    let mut notes = identity.shared.notes();
-    if notes.poll.error.as_ref() != Some(&text) {
+    if identity.shared.notes().poll.broke(text.clone()) {
         tracing::warn!(error = %text, "could not ask the backend for jobs");
     }
-    notes.poll.error = Some(text);
 }

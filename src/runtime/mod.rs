@@ -2,7 +2,7 @@
 //!
 //! [`Gateway::prepare`] takes the instance lock and everything else that needs no network;
 //! [`Gateway::run`] lives until it is stopped. Supervisors (session, heartbeat, ingress, jobs,
-//! providers, realtime, config watch, status socket) are named tasks that talk through
+//! providers, realtime, config watch, status socket, metrics, liveness) are named tasks that talk through
 //! `shared::Shared`; one that panics or returns is logged, counted and started again. Shutdown, in
 //! order: stop accepting and say `pending`, wait for the jobs (or cancel them), say `offline`, stop
 //! the supervisors, remove pid file and socket.
@@ -13,12 +13,18 @@ mod contact;
 mod deliveries;
 mod events;
 mod gateway;
+pub mod health;
 mod heartbeat;
 mod identity;
 mod ingress;
+mod liveness;
 mod memory;
+mod metrics;
+mod metrics_server;
 pub mod notify;
+mod process_facts;
 mod providers;
+
 mod realtime;
 mod service_manager;
 mod session;

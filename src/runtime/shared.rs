@@ -4,21 +4,31 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::deliveries::Deliveries;
-use super::status::{Contact, JournalState, LiveStatus, Phase, RealtimeState, SupervisorState};
+use super::health::{self, Health};
+use super::liveness::Liveness;
+use super::status::{
+    Contact, JournalState, ListenState, LiveStatus, LogState, Phase, RealtimeState, SupervisorState,
+};
 use super::status_rule::{self, Facts};
+use crate::backend::Api;
 use crate::backend::realtime::State;
 use crate::jobs::journal::Journal;
-use crate::jobs::{Activity, Level, News};
+use crate::jobs::{Activity, JobList, Level, News};
 use crate::model::{GatewayStatus, time};
+use crate::observe::JobMetrics;
+use crate::observe::logging::LogHandle;
 use crate::providers::Roster;
 use crate::task::Pulse;
 
 /// How often the backend is asked for jobs.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The controller answers at once, unless its disk is slow.
+const LIST_LIMIT: Duration = Duration::from_secs(1);
 
 /// How the session is, as far as the rest of the gateway minds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +49,9 @@ pub(super) struct Notes {
     pub(super) session_error: Option<String>,
     pub(super) realtime: Realtime,
     pub(super) supervisors: BTreeMap<&'static str, SupervisorState>,
+    pub(super) metrics_listen: Option<ListenState>,
+    /// The client of the identity in force.
+    pub(super) api: Option<Api>,
 }
 
 /// What `status` says of realtime.
@@ -124,6 +137,11 @@ pub(super) struct Shared {
     pub(super) providers: Arc<Roster>,
     /// Whether the loops that matter turn.
     pub(super) pulse: Pulse,
+    /// Shows that tasks get their turn.
+    pub(super) liveness: Liveness,
+    /// Counts what jobs do.
+    pub(super) job_metrics: JobMetrics,
+    log: Option<LogHandle>,
     notes: Mutex<Notes>,
     deliveries: Mutex<Deliveries>,
     last_stop: Mutex<Option<Instant>>,
@@ -161,6 +179,9 @@ impl Shared {
             stops: watch::Sender::new(0),
             reported: watch::Sender::new(None),
             poll_now: watch::Sender::new(0),
+            liveness: Liveness::new(),
+            job_metrics: JobMetrics::default(),
+            log: None,
             news: watch::Sender::new(None),
             notes: Mutex::default(),
             deliveries: Mutex::default(),
@@ -169,6 +190,11 @@ impl Shared {
             started: Instant::now(),
             concurrency,
         }
+    }
+
+    /// Reports on this log, too.
+    pub(super) fn with_log(self, log: Option<LogHandle>) -> Self {
+        Self { log, ..self }
     }
 
     /// A fresh start under a new identity: all but the requests to stop is forgotten.
@@ -246,8 +272,38 @@ impl Shared {
         (status, stale_at)
     }
 
+    /// True when the runtime has shown within this time that its tasks get their turn.
+    pub(super) fn alive_within(&self, limit: Duration) -> bool {
+        self.liveness.age() <= limit
+    }
+
+    /// Alive, and ready for jobs.
+    pub(super) fn health(&self) -> Health {
+        let age = |at: &watch::Sender<Option<Instant>>| at.borrow().map(|at| at.elapsed());
+        health::health(health::Facts {
+            alive: self.alive_within(health::ALIVE_WITHIN),
+            phase: *self.phase.borrow(),
+            session_ended: matches!(&*self.login.borrow(), Login::Ended(_)),
+            journal_in_order: self.journal.trouble().borrow().is_none(),
+            heartbeat: age(&self.heard),
+            poll: age(&self.polled),
+        })
+    }
+
+    /// What waits and runs, by the controller itself; `None` when it does not answer in time.
+    pub(super) async fn jobs(&self) -> Option<JobList> {
+        let Some(controller) = self.news.borrow().clone() else { return Some(JobList::default()) };
+        let (asked_by, answer) = oneshot::channel();
+        let asked = async {
+            controller.send(News::List(asked_by)).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(LIST_LIMIT, asked).await.ok().flatten()
+    }
+
     /// Everything that the status socket answers.
     pub(super) fn live_status(&self) -> LiveStatus {
+        let health = self.health();
         let activity = self.activity.borrow().clone();
         let session = match (&*self.login.borrow(), &self.notes().session_error) {
             (Login::Ended(_), _) => "ended",
@@ -260,7 +316,7 @@ impl Shared {
         let (records, bytes) = self.journal.usage();
         let phase = *self.phase.borrow();
         let detail = match phase {
-            Phase::Draining => Some(format!("{} jobs in hand", activity.active)),
+            Phase::Draining => Some(self.drains_for(activity.active)),
             Phase::Starting | Phase::Up | Phase::Stopped => notes.session_error.clone(),
         };
         LiveStatus {
@@ -268,14 +324,17 @@ impl Shared {
             version: crate::VERSION.to_owned(),
             started_at: self.started_at.clone(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            health,
             phase,
             detail,
             reported_status: self.reported.borrow().map(|status| status.as_str().to_owned()),
-            heartbeat: notes.heartbeat.clone(),
-            poll: notes.poll.clone(),
+            heartbeat: with_age(&notes.heartbeat, *self.heard.borrow()),
+            poll: with_age(&notes.poll, *self.polled.borrow()),
             ingress: if notes.realtime.is_ready() { "realtime" } else { "polling" }.to_owned(),
             realtime: notes.realtime.report(missed),
             session: session.to_owned(),
+            session_refreshes: notes.api.as_ref().map_or(0, |api| api.session().refreshes()),
+            requests_sent: notes.api.as_ref().map_or(0, Api::requests_sent),
             full_control_enabled: *self.toggle.borrow(),
             concurrency: self.concurrency,
             queued_jobs: activity.queued,
@@ -288,7 +347,29 @@ impl Shared {
             },
             providers: super::capabilities::provider_states(&self.providers.standings()),
             supervisors: notes.supervisors.values().cloned().collect(),
+            log: self.log.as_ref().map(log_state).unwrap_or_default(),
+            metrics_listen: notes.metrics_listen.clone(),
         }
+    }
+
+    fn drains_for(&self, active: usize) -> String {
+        let jobs = if active == 1 { "job" } else { "jobs" };
+        match *self.level.borrow() {
+            Level::Cancelling => format!("cancelling {active} {jobs}"),
+            Level::Accepting | Level::Draining => format!("{active} {jobs} in hand"),
+        }
+    }
+}
+
+fn with_age(contact: &Contact, at: Option<Instant>) -> Contact {
+    let age = at.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
+    Contact { last_ok_age_ms: age, ..contact.clone() }
+}
+
+fn log_state(log: &LogHandle) -> LogState {
+    LogState {
+        dropped_lines: u64::try_from(log.dropped_lines()).unwrap_or(u64::MAX),
+        failed_writes: log.failed_writes(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::health::Health;
 use crate::jobs::ActiveJob;
 
 /// How far a gateway is.
@@ -23,7 +24,52 @@ pub enum Phase {
 pub struct Contact {
     /// Wire time of the last success.
     pub last_ok_at: Option<String>,
+    /// Milliseconds since, by a clock that is never set.
+    #[serde(default)]
+    pub last_ok_age_ms: Option<u64>,
     /// The last failure since then, one line.
+    pub error: Option<String>,
+    /// How many worked since the start.
+    #[serde(default)]
+    pub succeeded: u64,
+    /// How many failed since the start.
+    #[serde(default)]
+    pub failed: u64,
+}
+
+impl Contact {
+    /// It worked, at this wire time.
+    pub(super) fn worked(&mut self, at: String) {
+        self.succeeded += 1;
+        (self.last_ok_at, self.error) = (Some(at), None);
+    }
+
+    /// It failed. True when it did not fail like this before.
+    pub(super) fn broke(&mut self, error: String) -> bool {
+        self.failed += 1;
+        let news = self.error.as_ref() != Some(&error);
+        self.error = Some(error);
+        news
+    }
+}
+
+/// What became of log lines that did not reach the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogState {
+    /// Came faster than they could be written.
+    pub dropped_lines: u64,
+    /// Refused by the file system.
+    pub failed_writes: u64,
+}
+
+/// The HTTP address for metrics and probes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenState {
+    /// The one asked for; once it listens, with the port that it has.
+    pub address: String,
+    /// It listens there.
+    pub listening: bool,
+    /// Why not.
     pub error: Option<String>,
 }
 
@@ -89,6 +135,9 @@ pub struct LiveStatus {
     pub started_at: String,
     /// Milliseconds since.
     pub uptime_ms: u64,
+    /// Alive, and ready for jobs.
+    #[serde(default)]
+    pub health: Health,
     /// How far it is.
     pub phase: Phase,
     /// Why it waits while it starts, or what it drains for; one line.
@@ -105,6 +154,12 @@ pub struct LiveStatus {
     pub realtime: RealtimeState,
     /// `unchecked`, `valid`, `retrying` or `ended`.
     pub session: String,
+    /// Refreshes of the session that ended, well or not.
+    #[serde(default)]
+    pub session_refreshes: u64,
+    /// Requests sent to the backend for the identity in force.
+    #[serde(default)]
+    pub requests_sent: u64,
     /// The host toggle as last read.
     pub full_control_enabled: bool,
     /// Most jobs at a time.
@@ -121,4 +176,10 @@ pub struct LiveStatus {
     pub providers: Vec<ProviderState>,
     /// The supervisors.
     pub supervisors: Vec<SupervisorState>,
+    /// The log's troubles.
+    #[serde(default)]
+    pub log: LogState,
+    /// Set when metrics are to be served by HTTP.
+    #[serde(default)]
+    pub metrics_listen: Option<ListenState>,
 }

@@ -17,6 +17,7 @@ fn every_error_of_usage() {
         ("pair_with_nothing_on_stdin", &["pair", "-"]),
         ("start_both_ways", &["start", "--foreground", "--daemon"]),
         ("start_in_no_mode", &["start", "--mode", "remote"]),
+        ("start_metrics_at_no_address", &["start", "--metrics-listen", "9464"]),
         ("stop_waits_for_words", &["stop", "--wait=long"]),
         ("logs_no_lines", &["logs", "--lines", "0"]),
         ("logs_not_a_number", &["logs", "--lines=many"]),

@@ -163,6 +163,7 @@ impl Up<'_> {
         let options = GatewayOptions {
             settings,
             redactor: self.context.redactor.clone(),
+            log: None,
             caller_umask: self.context.caller_umask,
             service: ServiceManager::none(),
         };
@@ -195,6 +196,7 @@ impl Up<'_> {
             claude_cli: given.claude_cli.clone(),
             codex_cli: given.codex_cli.clone(),
             gemini_cli: given.gemini_cli.clone(),
+            metrics_listen: None,
             env: None,
             env_file: None,
         };

@@ -21,7 +21,7 @@ use super::subagents::Subagents;
 use crate::backend::Api;
 use crate::config::{ConfigStore, Environment, SavedConfig};
 use crate::model::{Job, JobStatus};
-use crate::observe::Redactor;
+use crate::observe::{JobMetrics, Redactor};
 use crate::providers::{ModelCheck, Roster};
 
 pub(crate) use model_run::WORK as MODEL_WORK;
@@ -46,6 +46,8 @@ pub struct Host {
     pub journal: Journal,
     /// The agent CLIs of this host.
     pub providers: Arc<Roster>,
+    /// Counts what jobs do.
+    pub metrics: JobMetrics,
     /// The runs of subagents that are in hand.
     pub(crate) subagents: Subagents,
     /// Who sends the events of which run.

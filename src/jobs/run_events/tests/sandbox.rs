@@ -76,6 +76,7 @@ impl World {
             polled: watch::Sender::new(None).subscribe(),
             journal: Journal::open(&dir.path().join("jobs")).unwrap(),
             providers: Arc::new(Roster::new(redactor)),
+            metrics: crate::observe::JobMetrics::default(),
             subagents: Subagents::default(),
             event_turns: super::super::Turns::default(),
             live_events: true,
