@@ -1,6 +1,7 @@
 //! What the supervisors of one gateway tell each other. Watches and short locks only.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::deliveries::Deliveries;
 use super::status::{Contact, JournalState, LiveStatus, Phase, RealtimeState, SupervisorState};
 use super::status_rule::{self, Facts};
 use crate::backend::realtime::State;
+use crate::clock::Moment;
 use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Level, News};
 use crate::model::{GatewayStatus, time};
@@ -90,7 +92,7 @@ pub(super) struct Shared {
     /// How much the gateway still does.
     pub(super) level: watch::Sender<Level>,
     /// When the backend last accepted a heartbeat.
-    pub(super) heard: watch::Sender<Option<Instant>>,
+    pub(super) heard: watch::Sender<Option<Moment>>,
     /// When the backend last answered a poll.
     pub(super) polled: watch::Sender<Option<Instant>>,
     /// What the controller does.
@@ -103,8 +105,12 @@ pub(super) struct Shared {
     pub(super) login: watch::Sender<Login>,
     /// The gateway id that `gateway.json` names now.
     pub(super) identity: watch::Sender<Option<String>>,
-    /// Counts up at each wake: everybody tries again at once.
+    /// Counts up at each wake. The session is seen to first; see `woken`.
     pub(super) wake: watch::Sender<u64>,
+    /// Counts up when a wake has reached everybody else: they try again at once.
+    pub(super) woken: watch::Sender<u64>,
+    /// Counts up when the backend, after it was out of reach, has answered.
+    pub(super) back: watch::Sender<u64>,
     /// Counts up at each SIGHUP.
     pub(super) reload: watch::Sender<u64>,
     /// Requests to stop: 1 drains, 2 cancels, 3 goes at once.
@@ -119,6 +125,8 @@ pub(super) struct Shared {
     pub(super) news: watch::Sender<Option<mpsc::Sender<News>>>,
     /// The agent CLIs.
     pub(super) providers: Arc<Roster>,
+    /// The last call of a supervisor found nobody.
+    out_of_reach: AtomicBool,
     notes: Mutex<Notes>,
     deliveries: Mutex<Deliveries>,
     last_stop: Mutex<Option<Instant>>,
@@ -150,11 +158,14 @@ impl Shared {
             login: watch::Sender::new(Login::Unknown),
             identity: watch::Sender::new(identity),
             wake: watch::Sender::new(0),
+            woken: watch::Sender::new(0),
+            back: watch::Sender::new(0),
             reload: watch::Sender::new(0),
             stops: watch::Sender::new(0),
             reported: watch::Sender::new(None),
             poll_now: watch::Sender::new(0),
             news: watch::Sender::new(None),
+            out_of_reach: AtomicBool::new(false),
             notes: Mutex::default(),
             deliveries: Mutex::default(),
             last_stop: Mutex::default(),
@@ -189,6 +200,14 @@ impl Shared {
     /// Has the backend asked for jobs at once.
     pub(super) fn poll_soon(&self) {
         self.poll_now.send_modify(|polls| *polls += 1);
+    }
+
+    /// Notes whether a call to the backend was answered at all.
+    pub(super) fn reached(&self, answered: bool) {
+        let was_out_of_reach = self.out_of_reach.swap(!answered, Ordering::Relaxed);
+        if answered && was_out_of_reach {
+            self.back.send_modify(|returns| *returns += 1);
+        }
     }
 
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
