@@ -21,8 +21,9 @@ use crate::clock::Clock;
 
 /// Connecting, name resolution included.
 const CONNECT: Duration = Duration::from_secs(4);
-/// Shorter than what proxies and servers keep idle connections for, longer than the poll interval.
-const IDLE: Duration = Duration::from_secs(30);
+/// Shorter than what proxies and servers keep idle connections for, longer than the heartbeat's
+/// interval: a poll is often under way when one is due, so that it needs a connection of its own.
+const IDLE: Duration = Duration::from_secs(45);
 /// What was sent and is not acknowledged for so long is given up, and the call is made anew: after a
 /// network that was away, the system would try again ever more rarely. Linux only.
 pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(10);

@@ -35,6 +35,7 @@ pub struct Moment(Instant);
 
 impl Moment {
     /// So much later, for any time.
+    #[must_use]
     pub fn after(self, time: Duration) -> Self {
         Self(self.0.checked_add(time.min(HORIZON)).unwrap_or(self.0))
     }

@@ -25,7 +25,9 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
 
 /// From now on, in the whole process.
 pub(crate) fn count_warnings() {
-    let counting = tracing_subscriber::registry().with(Warnings);
+    let shown = crate::common::setting("PANORAMA_SHOW_LOG")
+        .map(|_| tracing_subscriber::fmt::layer().with_writer(std::io::stderr));
+    let counting = tracing_subscriber::registry().with(Warnings).with(shown);
     tracing::subscriber::set_global_default(counting).unwrap();
 }
 
@@ -37,7 +39,7 @@ pub(crate) fn an_hour_without_a_network() {
         async |_| {
             // Its result has to wait.
             let home = world.machine.home();
-            let job = world.submit("touch runs; while [ ! -e go ]; do sleep 0.05; done");
+            let job = world.submit("cd; touch runs; while [ ! -e go ]; do sleep 0.05; done");
             until("the job to run", async || home.join("runs").exists().then_some(())).await;
             let since = tokio::time::Instant::now();
             let warned = WARNINGS.load(Ordering::Relaxed);

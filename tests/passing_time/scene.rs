@@ -93,9 +93,20 @@ impl World {
                 })
                 .await;
                 act(&steering).await;
-                handle.stop();
             };
-            let (ended, ()) = tokio::join!(gateway.run(), story);
+            let run = gateway.run();
+            tokio::pin!(run);
+            tokio::select! {
+                ended = &mut run => panic!("the gateway ended: {ended:?}"),
+                () = story => {}
+            }
+            handle.stop();
+            let ended = loop {
+                tokio::select! {
+                    ended = &mut run => break ended,
+                    () = pass(Duration::from_secs(1)) => {}
+                }
+            };
             ended.unwrap();
             drop(still);
         });

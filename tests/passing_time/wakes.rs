@@ -61,8 +61,9 @@ pub(crate) fn a_sleep_with_a_job_in_hand() {
     world.play(
         |_| (),
         async |steering| {
-            let job = world
-                .submit("echo began >> runs; while [ ! -e go ]; do sleep 0.05; done; echo over");
+            let job = world.submit(
+                "cd; echo began >> runs; while [ ! -e go ]; do sleep 0.05; done; echo over",
+            );
             let home = world.machine.home();
             until("the job to run", async || home.join("runs").exists().then_some(())).await;
             middleman.forget();
@@ -90,7 +91,8 @@ pub(crate) fn a_process_that_stood_still() {
             // As after SIGSTOP: the clocks went on, and no timer was served.
             tokio::time::advance(Duration::from_hours(2)).await;
             let kinds = after_the_wake(&middleman).await;
-            assert_eq!(count(&kinds, "refresh"), 1, "{kinds:?}");
+            // One that a wake interrupts is sent again.
+            assert!(matches!(count(&kinds, "refresh"), 1 | 2), "{kinds:?}");
             is_ready(&world).await;
         },
     );
@@ -172,7 +174,9 @@ pub(crate) fn a_wake_before_the_network_is_back() {
             let job = world.submit("echo back");
             pass(Duration::from_secs(4)).await;
             assert_eq!(ended(&world, &job).await["status"], "completed");
-            assert_eq!(count(&kinds(&middleman), "refresh"), 1);
+            let kinds = kinds(&middleman);
+            // One that a wake interrupts is sent again.
+            assert!(matches!(count(&kinds, "refresh"), 1 | 2), "{kinds:?}");
             is_ready(&world).await;
         },
     );

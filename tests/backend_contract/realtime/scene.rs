@@ -32,6 +32,7 @@ pub(super) struct Scene {
     pub(super) auth: Fake,
     pub(super) first: String,
     pub(super) wake: watch::Sender<u64>,
+    pub(super) back: watch::Sender<u64>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: JoinSet<()>,
     _still: std::sync::mpsc::Sender<()>,
