@@ -207,9 +207,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn absurd_times_are_cut() {
-        let clock = Clock::system();
-        assert!(clock.left(clock.now().after(Duration::MAX)) <= HORIZON);
         let (clock, steering) = Clock::steered();
+        assert_eq!(clock.left(clock.now().after(Duration::MAX)), HORIZON);
         steering.set_wall(SignedDuration::MAX);
         steering.set_wall(SignedDuration::MAX);
         clock.read();

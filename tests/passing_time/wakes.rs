@@ -25,6 +25,17 @@ async fn after_the_wake(middleman: &Middleman) -> Vec<&'static str> {
     kinds(middleman)
 }
 
+/// What is under way comes to its end, and is forgotten.
+async fn quiet(middleman: &Middleman) {
+    loop {
+        let before = middleman.seen().len();
+        real_pause(Duration::from_millis(100)).await;
+        if middleman.seen().len() == before {
+            return middleman.forget();
+        }
+    }
+}
+
 /// One refresh, then the heartbeat, then the poll; realtime after the refresh.
 fn in_order(kinds: &[&str]) {
     assert_eq!(count(kinds, "refresh"), 1, "{kinds:?}");
@@ -40,14 +51,14 @@ pub(crate) fn a_sleep_through_the_tokens_end() {
         |_| (),
         async |steering| {
             for hours in [8, 40] {
-                middleman.forget();
+                quiet(&middleman).await;
                 steering.sleep(Duration::from_hours(hours));
                 tokio::time::advance(LOOK).await;
                 in_order(&after_the_wake(&middleman).await);
                 is_ready(&world).await;
             }
             // A nap costs no refresh, but new connections.
-            middleman.forget();
+            quiet(&middleman).await;
             steering.sleep(Duration::from_mins(5));
             tokio::time::advance(LOOK).await;
             let kinds = after_the_wake(&middleman).await;
@@ -66,7 +77,7 @@ pub(crate) fn a_sleep_with_a_job_in_hand() {
             );
             let home = world.machine.home();
             until("the job to run", async || home.join("runs").exists().then_some(())).await;
-            middleman.forget();
+            quiet(&middleman).await;
             steering.sleep(Duration::from_hours(8));
             tokio::time::advance(LOOK).await;
             in_order(&after_the_wake(&middleman).await);
@@ -87,7 +98,7 @@ pub(crate) fn a_process_that_stood_still() {
     world.play(
         |_| (),
         async |_| {
-            middleman.forget();
+            quiet(&middleman).await;
             // As after SIGSTOP: the clocks went on, and no timer was served.
             tokio::time::advance(Duration::from_hours(2)).await;
             let kinds = after_the_wake(&middleman).await;
@@ -104,7 +115,7 @@ pub(crate) fn the_wall_clock_is_set() {
         |_| (),
         async |steering| {
             for by in [DAY, -DAY, -DAY, DAY] {
-                middleman.forget();
+                quiet(&middleman).await;
                 steering.set_wall(by);
                 tokio::time::advance(LOOK).await;
                 let kinds = after_the_wake(&middleman).await;

@@ -228,7 +228,7 @@ async fn a_wake_makes_a_new_connection_at_once() {
 #[tokio::test]
 async fn the_backends_return_ends_a_wait_but_not_one_that_it_asked_for() {
     for (status, hurries) in [(503, true), (429, false)] {
-        let mut scene = Scene::new().await;
+        let scene = Scene::new().await;
         let (mut stream, _) = scene.listener.accept().await.unwrap();
         let mut request = vec![0; 4096];
         let _ = stream.read(&mut request).await.unwrap();
