@@ -3,10 +3,11 @@
 //!
 //! The modules are rooms of one house; dependencies point down only:
 //! `cli` → `sandbox`, `runtime` → `jobs` → `doctor` → `providers`, `process`, `backend` → `config`, `observe`,
-//! `task`, `fs`, `phoenix`, `model`. `docs/ARCHITECTURE.md` has the picture.
+//! `task`, `fs`, `phoenix`, `clock`, `model`. `docs/ARCHITECTURE.md` has the picture.
 
 pub mod backend;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod doctor;
 pub mod fs;

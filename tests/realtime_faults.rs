@@ -135,7 +135,7 @@ async fn a_job_is_claimed_within_milliseconds_and_a_cancelled_one_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_silent_is_found_by_its_deadlines() {
-    tokio::join!(half_open(), frozen_for_a_minute(), mute_after_the_join());
+    tokio::join!(half_open(), frozen_for_a_minute(), mute_after_the_join(), stopped_for_a_while());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,6 +173,23 @@ async fn frozen_for_a_minute() {
     assert_eq!(scene.control.ended(&job).await["status"], "completed");
     let took = since.elapsed();
     say(&format!("realtime faults: frozen: the waiting job is done after {}", shown(took)));
+}
+
+/// By SIGSTOP, as a frozen container is: the server has given the socket up meanwhile.
+async fn stopped_for_a_while() {
+    let scene = Scene::new().await;
+    let before = scene.reconnects().await;
+    scene.paired.gateway.signal(nix::sys::signal::Signal::SIGSTOP);
+    let job = scene.paired.submit_shell(&scene.control, "true", json!({})).await;
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert_eq!(scene.control.admin.job(&job).await.unwrap()["status"], "queued");
+    let since = Instant::now();
+    scene.paired.gateway.signal(nix::sys::signal::Signal::SIGCONT);
+    assert_eq!(scene.control.ended(&job).await["status"], "completed");
+    ready(&scene.paired, before + 1).await;
+    recovered("stopped for 40 s", since, BACK_WITHIN);
+    let log = scene.paired.machine.run_async(&["logs", "--no-follow"]).await.stdout;
+    assert!(log.contains("the process stood still for"), "{log}");
 }
 
 async fn cut_every_10_s() {

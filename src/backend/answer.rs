@@ -7,11 +7,11 @@ use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::BackendError;
 use super::http::{Call, unreachable};
 use super::json::parse_json;
+use crate::clock::{Clock, Moment};
 
 /// Of an error answer no more is read: enough for any JSON error, and HTML pages are not shown.
 const ERROR_BODY_BYTES: usize = 64 * 1024;
@@ -32,7 +32,7 @@ pub(super) struct Answer {
     headers: HeaderMap,
     body: Vec<u8>,
     /// When its head came in.
-    pub(super) received: Instant,
+    pub(super) received: Moment,
 }
 
 impl Answer {
@@ -40,8 +40,9 @@ impl Answer {
     pub(super) async fn read(
         mut response: reqwest::Response,
         limit: u64,
+        clock: &Clock,
     ) -> Result<Self, BackendError> {
-        let received = Instant::now();
+        let received = clock.now();
         let mut body = Vec::new();
         if response.status().is_success() {
             if response.content_length().is_some_and(|length| length > limit) {
@@ -202,7 +203,7 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             headers: map,
             body: body.into(),
-            received: Instant::now(),
+            received: Clock::system().now(),
         }
     }
 

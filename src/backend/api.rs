@@ -1,25 +1,29 @@
 //! Every call that a paired gateway makes, typed. Requests carry exactly what the contract names;
 //! answers may carry more.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::client::proxy::matcher::Matcher;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::http::{Call, Limits, may_have_arrived};
 use super::json::to_clean_body;
 use super::pairing::succeeded;
 use super::rest::{Prefer, Tables, quoted, read, read_at_most, write};
 use super::{BackendError, Endpoint, Http, Session, realtime};
+use crate::clock::Clock;
 use crate::model::{
     Capabilities, GatewayId, GatewayStatus, Job, JobId, JobStatus, ResourceId, TeamId, time,
 };
 
 /// Readers refuse longer event messages; counted as JavaScript counts.
 const EVENT_MESSAGE_UNITS: usize = 2000;
+/// While the backend is away, one warning a minute at most.
+const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// Where the next page of a poll starts: the last row's `created_at` (verbatim) and `id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +109,8 @@ struct Shared {
     gateway: GatewayId,
     team: TeamId,
     tables: Tables,
+    /// When it was last warned that the backend is away.
+    warned: Mutex<Option<Instant>>,
 }
 
 impl Api {
@@ -116,8 +122,8 @@ impl Api {
         gateway: GatewayId,
         team: TeamId,
     ) -> Self {
-        let tables = Tables::default();
-        Self { shared: Arc::new(Shared { http, endpoint, session, gateway, team, tables }) }
+        let (tables, warned) = (Tables::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { http, endpoint, session, gateway, team, tables, warned }) }
     }
 
     /// This gateway.
@@ -138,6 +144,26 @@ impl Api {
     /// The client that everything is sent with.
     pub fn http(&self) -> &Http {
         &self.shared.http
+    }
+
+    /// This machine's clock.
+    pub fn clock(&self) -> &Clock {
+        self.shared.http.clock().local()
+    }
+
+    /// Uses no connection again that was made before.
+    pub async fn connect_anew(&self) {
+        self.shared.http.connect_anew().await;
+    }
+
+    /// Whether to warn that the backend is away: true once a minute at most, whoever asks.
+    pub fn may_warn(&self) -> bool {
+        let mut warned = self.shared.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = warned.is_none_or(|at| at.elapsed() >= WARN_EVERY);
+        if may {
+            *warned = Some(Instant::now());
+        }
+        may
     }
 
     /// The session behind it.

@@ -4,8 +4,8 @@
 //! HTTP/1.1 with kept connections. Redirects are never followed: they would carry credentials to an
 //! address that nobody configured.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,11 +17,16 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::BackendError;
 use super::answer::{Answer, FUNCTION_FIELDS, TABLE_FIELDS};
 use super::clock::ServerClock;
+use crate::clock::Clock;
 
 /// Connecting, name resolution included.
 const CONNECT: Duration = Duration::from_secs(4);
-/// Shorter than what proxies and servers keep idle connections for, longer than the poll interval.
-const IDLE: Duration = Duration::from_secs(30);
+/// Shorter than what proxies and servers keep idle connections for, longer than the heartbeat's
+/// interval: a poll is often under way when one is due, so that it needs a connection of its own.
+const IDLE: Duration = Duration::from_secs(45);
+/// What was sent and is not acknowledged for so long is given up, and the call is made anew: after a
+/// network that was away, the system would try again ever more rarely. Linux only.
+pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 /// Ten jobs, a poll and a heartbeat at once.
 const IDLE_CONNECTIONS: usize = 12;
 
@@ -170,7 +175,8 @@ pub struct Http {
 
 #[derive(Debug)]
 struct Shared {
-    client: reqwest::Client,
+    url: Url,
+    client: Mutex<reqwest::Client>,
     sent: AtomicU64,
     clock: ServerClock,
 }
@@ -182,29 +188,31 @@ impl Http {
     /// Fails for a URL or key that no request can be made of, and where the platform has no root
     /// certificates (a plain-http loopback backend needs none).
     pub fn new(endpoint: &Endpoint) -> anyhow::Result<Self> {
+        Self::with_clock(endpoint, Clock::system())
+    }
+
+    /// The same by another clock than the system's.
+    pub fn with_clock(endpoint: &Endpoint, clock: Clock) -> anyhow::Result<Self> {
         let url = endpoint.join("")?;
         secret_value("the anon key", endpoint.anon_key.expose_secret())?;
-        // An error says that a provider is installed already, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .http1_only()
-            .user_agent(concat!("panorama-gateway/", env!("CARGO_PKG_VERSION")));
-        if is_loopback(&url) {
-            builder = builder.no_proxy();
-            if url.scheme() == "http" {
-                // No TLS will be spoken: reading the platform's roots would cost milliseconds at
-                // start and megabytes for nothing.
-                builder = builder.tls_certs_only([]);
-            }
-        }
-        let client = builder.build().context("make the HTTP client")?;
-        let shared = Shared { client, sent: AtomicU64::new(0), clock: ServerClock::default() };
+        let client = Mutex::new(make_client(&url)?);
+        let clock = ServerClock::new(clock);
+        let shared = Shared { url, client, sent: AtomicU64::new(0), clock };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Uses no connection again that was made before: after a sleep the other side has long given
+    /// them up. Calls under way go on.
+    pub(super) async fn connect_anew(&self) {
+        let url = self.shared.url.clone();
+        // Reading the platform's roots takes milliseconds.
+        match tokio::task::spawn_blocking(move || make_client(&url)).await {
+            Ok(Ok(client)) => {
+                *self.shared.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "old connections stay in use"),
+            Err(error) => tracing::warn!(%error, "old connections stay in use"),
+        }
     }
 
     /// How many requests were put on the wire so far, repetitions included.
@@ -236,21 +244,45 @@ impl Http {
             first => first,
         };
         let response = response.map_err(unreachable)?;
-        Answer::read(response, call.limits.bytes).await
+        Answer::read(response, call.limits.bytes, self.clock().local()).await
     }
 
     async fn execute(&self, call: &Call) -> reqwest::Result<reqwest::Response> {
-        let mut request = self
-            .shared
-            .client
-            .request(call.method.clone(), call.url.clone())
-            .headers(call.headers.clone());
+        let client = self.shared.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut request =
+            client.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());
         if let Some(body) = &call.body {
             request = request.body(body.clone());
         }
         self.shared.sent.fetch_add(1, Ordering::Relaxed);
         request.send().await
     }
+}
+
+fn make_client(url: &Url) -> anyhow::Result<reqwest::Client> {
+    // An error says that a provider is installed already, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = reqwest::Client::builder()
+        .connect_timeout(CONNECT)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .http1_only()
+        .user_agent(concat!("panorama-gateway/", env!("CARGO_PKG_VERSION")));
+    #[cfg(target_os = "linux")]
+    {
+        builder = builder.tcp_user_timeout(UNACKNOWLEDGED);
+    }
+    if is_loopback(url) {
+        builder = builder.no_proxy();
+        if url.scheme() == "http" {
+            // No TLS will be spoken: reading the platform's roots would cost milliseconds at
+            // start and megabytes for nothing.
+            builder = builder.tls_certs_only([]);
+        }
+    }
+    builder.build().context("make the HTTP client")
 }
 
 /// The error of a connection that could not be made or broke. The URL is left out: it is long.

@@ -28,9 +28,14 @@ impl Backoff {
 
     /// The delay after this failure.
     pub fn after(&mut self, error: &BackendError) -> Duration {
+        self.after_within(error, LONGEST)
+    }
+
+    /// The same, but no longer than this unless the backend asks for time.
+    pub fn after_within(&mut self, error: &BackendError, longest: Duration) -> Duration {
         self.attempt = self.attempt.saturating_add(1);
         let ceiling = 1u64.checked_shl(self.attempt).map_or(LONGEST, Duration::from_secs);
-        let mut delay = jitter(SHORTEST, ceiling.min(LONGEST));
+        let mut delay = jitter(SHORTEST, ceiling.min(longest));
         if error.status() == Some(429) {
             delay = jitter(LONGEST, LONGEST + LONGEST / 4);
         }

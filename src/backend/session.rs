@@ -13,15 +13,14 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::answer::Answer;
-use super::clock::{left, lives};
 use super::http::{Call, Limits};
 use super::refusal::{asking_for, is_from_the_future, is_refused, terminal_code};
 use super::retry::{Backoff, jitter};
 use super::tokens::{Claims, same};
 use super::{BackendError, Endpoint, Http, TokenStore, Tokens};
+use crate::clock::{Clock, Moment};
 use crate::config::LockError;
 
 /// A saved access token with less to live is refreshed at start.
@@ -63,7 +62,7 @@ pub struct Session {
 struct Held {
     tokens: Tokens,
     /// When the access token expires; unknown for a loaded one until the server's time is known.
-    expires: Option<Instant>,
+    expires: Option<Moment>,
     /// The store could not take `tokens`: what it holds instead is their parent.
     unsaved_parent: Option<SecretString>,
     state: SessionState,
@@ -78,7 +77,7 @@ struct Held {
 struct Failure {
     error: BackendError,
     /// The backend is not asked again before.
-    until: Instant,
+    until: Moment,
 }
 
 /// What to do after the store was read.
@@ -133,7 +132,7 @@ impl Session {
         {
             let mut held = self.held();
             if same(&held.tokens.access, &access) {
-                held.expires = life.map(|life| lives(Instant::now(), life));
+                held.expires = life.map(|life| self.clock().now().after(life));
                 held.state = SessionState::Valid;
             }
         }
@@ -149,7 +148,7 @@ impl Session {
         let access = self.living_token()?;
         self.save_unsaved().await;
         let expires = self.held().expires;
-        let life = expires.map(left).or_else(|| self.life(&access));
+        let life = expires.map(|end| self.clock().left(end)).or_else(|| self.life(&access));
         match life {
             Some(life) if life < MARGIN => self.refresh_if_current(&access).await,
             _ => Ok(()),
@@ -172,7 +171,7 @@ impl Session {
                 return Err(BackendError::SessionEnded(code.clone()));
             }
             if let Some(failure) = &held.failure {
-                let wait = left(failure.until);
+                let wait = self.clock().left(failure.until);
                 if held.refreshes != before || !wait.is_zero() {
                     return Err(asking_for(wait, failure.error.clone()));
                 }
@@ -229,6 +228,10 @@ impl Session {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn clock(&self) -> &Clock {
+        self.http.clock().local()
+    }
+
     fn living_token(&self) -> Result<SecretString, BackendError> {
         let held = self.held();
         match &held.state {
@@ -242,7 +245,7 @@ impl Session {
     /// What an access token has left by the server's clock, or by ours while that is unknown.
     fn life(&self, access: &SecretString) -> Option<Duration> {
         let expires = Claims::of(access).expires?;
-        Some(left(self.http.clock().instant_of(expires)))
+        Some(self.clock().left(self.http.clock().moment_of(expires)))
     }
 
     /// Like [`Self::life`]; but before a token is taken for dead the server is asked what time it
@@ -334,7 +337,8 @@ impl Session {
             None => Duration::ZERO,
         };
         let error = asking_for(wait, error);
-        held.failure = Some(Failure { error: error.clone(), until: lives(Instant::now(), wait) });
+        held.failure =
+            Some(Failure { error: error.clone(), until: self.clock().now().after(wait) });
         Err(error)
     }
 
@@ -369,7 +373,7 @@ impl Session {
         }
         let life = self.life(&saved.access);
         let mut now = self.held();
-        now.expires = life.map(|life| lives(Instant::now(), life));
+        now.expires = life.map(|life| self.clock().now().after(life));
         now.tokens = saved.clone();
         now.unsaved_parent = None;
         drop(now);
@@ -385,7 +389,7 @@ impl Session {
     async fn exchange(
         &self,
         refresh: &SecretString,
-    ) -> Result<(Tokens, Option<Instant>), BackendError> {
+    ) -> Result<(Tokens, Option<Moment>), BackendError> {
         let body = json!({"refresh_token": refresh.expose_secret()}).to_string();
         let mut call = self.auth_call("auth/v1/token?grant_type=refresh_token", Some(body))?;
         call.repeatable = true;
@@ -407,15 +411,15 @@ impl Session {
             .map_err(|error| BackendError::Contract(error.to_string()))?;
         let life = pair.get("expires_in").and_then(Value::as_u64).map(Duration::from_secs);
         let expires = match life {
-            Some(life) => Some(lives(answer.received, life)),
-            None => self.life(&tokens.access).map(|life| lives(Instant::now(), life)),
+            Some(life) => Some(answer.received.after(life)),
+            None => self.life(&tokens.access).map(|life| self.clock().now().after(life)),
         };
         Ok((tokens, expires))
     }
 
     /// Saves a new pair, then uses it. A store that fails (a full disk) does not cost the session:
     /// the parent that it holds may be used again.
-    async fn take(&self, tokens: Tokens, expires: Option<Instant>, sent: SecretString) {
+    async fn take(&self, tokens: Tokens, expires: Option<Moment>, sent: SecretString) {
         let parent = self.held().unsaved_parent.clone().unwrap_or(sent);
         let saved = self.save(&tokens, &parent).await;
         let mut held = self.held();

@@ -20,6 +20,7 @@ use super::queue::{Entry, Gate, Offered, Queue, Slots, Work};
 use super::stop::{JobStop, StopReason};
 use super::view::{self, ActiveJob, JobList, JobPhase, QueuedJob, Target};
 use super::{run_events, subagent_dirs};
+use crate::clock::Moment;
 use crate::model::{Job, JobId, JobStatus, RunId, time};
 use crate::providers::Standings;
 use crate::task::{Ending, Group, Pulse};
@@ -86,7 +87,7 @@ pub struct Controller {
     steps: (mpsc::Sender<life::Step>, mpsc::Receiver<life::Step>),
     finished: u64,
     level: watch::Receiver<Level>,
-    heard: watch::Receiver<Option<Instant>>,
+    heard: watch::Receiver<Option<Moment>>,
     providers: watch::Receiver<Standings>,
     activity: watch::Sender<Activity>,
     refused: HashSet<String>,
@@ -104,7 +105,7 @@ impl Controller {
         host: Arc<Host>,
         slots: Slots,
         level: watch::Receiver<Level>,
-        heard: watch::Receiver<Option<Instant>>,
+        heard: watch::Receiver<Option<Moment>>,
         activity: watch::Sender<Activity>,
     ) -> Self {
         Self {
@@ -302,7 +303,7 @@ impl Controller {
         let standings = self.providers.borrow_and_update();
         let undecided = standings.iter().filter(|(_, standing)| standing.health.is_undecided());
         Gate {
-            may_claim: heard.is_some_and(|at| at.elapsed() <= HEARTBEAT_FRESH),
+            may_claim: heard.is_some_and(|at| self.host.api.clock().since(at) <= HEARTBEAT_FRESH),
             undecided: undecided.map(|(id, _)| *id).collect(),
             team_knows,
         }

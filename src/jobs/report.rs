@@ -1,10 +1,8 @@
 //! Brings the end of a job to the backend, however long that takes.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::Instant;
 
 use super::handlers::Host;
 use super::journal::Record;
@@ -13,9 +11,6 @@ use crate::backend::retry::Backoff;
 use crate::backend::{BackendError, Completion, Confirmation};
 use crate::model::{JobStatus, time};
 
-/// While the backend is away, one warning a minute at most.
-const WARN_EVERY: Duration = Duration::from_mins(1);
-
 /// Keeps the result in the journal, then completes the row, again and again until the backend has
 /// taken it or the row is no longer ours, and forgets the record.
 ///
@@ -23,7 +18,6 @@ const WARN_EVERY: Duration = Duration::from_mins(1);
 /// so, so that no row stays `running` for ever. `record` has its completion.
 pub(super) async fn report(host: &Host, mut record: Record) {
     let mut backoff = Backoff::new();
-    let mut warned: Option<Instant> = None;
     let mut replaced = false;
     let mut kept = keep(host, &record).await;
     while let Some(completion) = &record.completion {
@@ -53,9 +47,8 @@ pub(super) async fn report(host: &Host, mut record: Record) {
             replaced = true;
             continue;
         }
-        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+        if host.api.may_warn() {
             tracing::warn!(error = %refused, "the job's result waits for the backend");
-            warned = Some(Instant::now());
         }
         pause(host, &refused, backoff.after(&refused)).await;
         if !kept {

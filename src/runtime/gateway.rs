@@ -16,10 +16,11 @@ use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::validation::Occasion;
 use super::{
-    config_watch, events, heartbeat, ingress, liveness, memory, metrics_server, providers,
+    clock, config_watch, events, heartbeat, ingress, liveness, memory, metrics_server, providers,
     realtime, service_manager, session, status_socket, supervisor,
 };
 use crate::backend::{Api, Endpoint, Http, RedactedTokens, Session};
+use crate::clock::Clock;
 use crate::config::{
     ConfigError, ConfigStore, FileLock, LockError, PidFile, PidRecord, Purpose, SavedConfig,
     Settings, Source, Sourced,
@@ -105,7 +106,8 @@ impl GatewayHandle {
         self.shared.reload.send_modify(|reloads| *reloads += 1);
     }
 
-    /// Checks the session, beats and polls now.
+    /// What a wake of the machine does: over new connections, checks the session, then beats and
+    /// joins realtime anew, then polls.
     pub fn wake(&self) {
         self.shared.wake.send_modify(|wakes| *wakes += 1);
     }
@@ -131,6 +133,7 @@ impl GatewayHandle {
 #[derive(Debug)]
 pub struct Gateway {
     options: GatewayOptions,
+    clock: Clock,
     config: ConfigStore,
     shared: Arc<Shared>,
     socket: Option<Arc<StdListener>>,
@@ -191,7 +194,15 @@ impl Gateway {
             Roster::new(options.redactor.clone()),
         );
         let shared = Arc::new(shared.with_log(options.log.clone()));
-        Ok(Self { options, config, shared, socket, pid_file, _lock: lock })
+        let clock = Clock::system();
+        Ok(Self { options, clock, config, shared, socket, pid_file, _lock: lock })
+    }
+
+    /// Goes by these clocks instead of the system's.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// Steers it.
@@ -209,6 +220,10 @@ impl Gateway {
         let redactor = self.options.redactor.clone();
         supervisor::spawn(&mut house, &self.shared, "config watch", move |stop| {
             config_watch::run(Arc::clone(&shared), config.clone(), redactor.clone(), stop)
+        });
+        let (shared, watched) = (Arc::clone(&self.shared), self.clock.clone());
+        supervisor::spawn(&mut house, &self.shared, "clock", move |stop| {
+            clock::run(Arc::clone(&shared), watched.clone(), stop)
         });
         if let Some(socket) = self.socket.clone() {
             let shared = Arc::clone(&self.shared);
@@ -282,7 +297,8 @@ impl Gateway {
         // What was resolved at the start was saved; a pairing since then brought its own backend.
         let endpoint =
             Endpoint { url: text("supabaseUrl"), anon_key: text("supabaseAnonKey").into() };
-        let http = Http::new(&endpoint).context("make the HTTP client")?;
+        let http =
+            Http::with_clock(&endpoint, self.clock.clone()).context("make the HTTP client")?;
         let store = RedactedTokens::new(self.config.clone(), self.options.redactor.clone());
         let session = Session::new(http.clone(), endpoint.clone(), Arc::new(store))
             .context("load the session")?;

@@ -30,7 +30,9 @@ pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
         () = stop.cancelled() => return,
     }
     let mut backoff = Backoff::new();
+    let mut log = contact::Log::default();
     let mut changes = Changes::new(&identity);
+    let mut woken = false;
     let mut kept: Option<(String, Capabilities)> = None;
     loop {
         // Marked before the facts are read: a change in between is seen twice rather than never.
@@ -38,11 +40,20 @@ pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
         let (status, _) = shared.status_now();
         let checked_at = time::now_wire();
         let capabilities = identity.capabilities(&checked_at);
-        let sent = beat(&identity, status, &capabilities).await;
+        let sent = tokio::select! {
+            // Cancel safe: the one that is dropped is sent again.
+            sent = beat(&identity, status, &capabilities) => sent,
+            // Its connection is of before the wake.
+            Ok(()) = changes.woken.changed() => {
+                woken = true;
+                continue;
+            }
+        };
         let accepted = sent.is_ok();
         let next = match sent {
             Ok(()) => {
                 backoff.reset();
+                log.well(&identity);
                 // Written only when something else than the time has changed.
                 if kept.as_ref().is_none_or(|kept| identity.capabilities(&kept.0) != kept.1) {
                     identity.keep_capabilities(&capabilities).await;
@@ -52,12 +63,19 @@ pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
             }
             Err(error) => {
                 session::note_ended(shared, &error);
+                let text = log.failed(&identity, "heartbeat failed", &error);
+                shared.notes().heartbeat.broke(text);
                 Instant::now() + contact::pause(&mut backoff, &error)
             }
         };
+        if std::mem::take(&mut woken) {
+            shared.poll_soon();
+        }
         let said = Said { status, capabilities, checked_at, accepted };
-        if !wait(&identity, &mut changes, &stop, next, &said).await {
-            return;
+        match wait(&identity, &mut changes, &stop, next, &said).await {
+            Due::Stop => return,
+            Due::Now => {}
+            Due::Woken => woken = true,
         }
     }
 }
@@ -70,28 +88,40 @@ struct Said {
     accepted: bool,
 }
 
-/// Waits until the next heartbeat is due: by time, by a wake, or because what it would say changed.
-/// False when the task must stop.
+/// Why the next heartbeat is due.
+enum Due {
+    /// It is not: the task must stop.
+    Stop,
+    /// By time, or because what it would say has changed.
+    Now,
+    /// The machine woke up.
+    Woken,
+}
+
+/// Waits until the next heartbeat is due.
 async fn wait(
     identity: &Identity,
     changes: &mut Changes,
     stop: &CancellationToken,
     next: Instant,
     said: &Said,
-) -> bool {
+) -> Due {
     loop {
         let wake_at = identity.shared.status_now().1.map_or(next, |stale_at| stale_at.min(next));
         let woken = tokio::select! {
             // Cancel safe, each arm: timers and watches.
-            () = stop.cancelled() => return false,
+            () = stop.cancelled() => return Due::Stop,
             () = sleep_until(wake_at) => false,
             woken = changes.next() => woken,
         };
+        if woken {
+            return Due::Woken;
+        }
         let differs = identity.shared.status_now().0 != said.status
             || identity.capabilities(&said.checked_at) != said.capabilities;
         // After a failed heartbeat a change does not hurry the next one: the backend is away.
-        if woken || Instant::now() >= next || (differs && said.accepted) {
-            return true;
+        if Instant::now() >= next || (differs && said.accepted) {
+            return Due::Now;
         }
     }
 }
@@ -103,32 +133,24 @@ async fn beat(
 ) -> Result<(), BackendError> {
     let shared = &identity.shared;
     let result = identity.api.heartbeat(status, capabilities, &identity.device_name).await;
-    match &result {
-        Ok(()) => {
-            // First: whoever waits for a heartbeat may mind what it said.
-            identity.host.providers.team_knows(ready(&capabilities.providers));
-            shared.heard.send_replace(Some(Instant::now()));
-            let before = shared.reported.send_replace(Some(status));
-            if before != Some(status) {
-                tracing::info!(status = status.as_str(), "the backend knows our status");
-            }
-            shared.notes().heartbeat.worked(time::now_wire());
-            if status == GatewayStatus::Ready {
-                shared.phase.send_if_modified(|phase| {
-                    let came_up = *phase == Phase::Starting;
-                    if came_up {
-                        tracing::info!("the gateway is up");
-                        *phase = Phase::Up;
-                    }
-                    came_up
-                });
-            }
+    if result.is_ok() {
+        // First: whoever waits for a heartbeat may mind what it said.
+        identity.host.providers.team_knows(ready(&capabilities.providers));
+        shared.heard.send_replace(Some(identity.api.clock().now()));
+        let before = shared.reported.send_replace(Some(status));
+        if before != Some(status) {
+            tracing::info!(status = status.as_str(), "the backend knows our status");
         }
-        Err(error) => {
-            let text = identity.host.redactor.text(&error.to_string());
-            if shared.notes().heartbeat.broke(text.clone()) {
-                tracing::warn!(error = %text, "heartbeat failed");
-            }
+        shared.notes().heartbeat.worked(time::now_wire());
+        if status == GatewayStatus::Ready {
+            shared.phase.send_if_modified(|phase| {
+                let came_up = *phase == Phase::Starting;
+                if came_up {
+                    tracing::info!("the gateway is up");
+                    *phase = Phase::Up;
+                }
+                came_up
+            });
         }
     }
     result
@@ -148,8 +170,13 @@ fn ready(providers: &Providers) -> BTreeSet<ProviderId> {
 pub(super) async fn say_offline(identity: &Identity) {
     let capabilities = identity.capabilities(&time::now_wire());
     let offline = beat(identity, GatewayStatus::Offline, &capabilities);
-    if tokio::time::timeout(OFFLINE_LIMIT, offline).await.is_err() {
-        tracing::warn!("the backend was not told that the gateway is offline");
+    match tokio::time::timeout(OFFLINE_LIMIT, offline).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let error = identity.host.redactor.text(&error.to_string());
+            tracing::warn!(error, "the backend was not told that the gateway is offline");
+        }
+        Err(_) => tracing::warn!("the backend was not told that the gateway is offline"),
     }
 }
 
@@ -160,7 +187,7 @@ struct Changes {
     toggle: tokio::sync::watch::Receiver<bool>,
     journal: tokio::sync::watch::Receiver<Option<String>>,
     providers: tokio::sync::watch::Receiver<Standings>,
-    wake: tokio::sync::watch::Receiver<u64>,
+    woken: tokio::sync::watch::Receiver<u64>,
 }
 
 impl Changes {
@@ -172,7 +199,7 @@ impl Changes {
             toggle: shared.toggle.subscribe(),
             journal: shared.journal.trouble(),
             providers: identity.host.providers.subscribe(),
-            wake: shared.wake.subscribe(),
+            woken: shared.woken.subscribe(),
         }
     }
 
@@ -192,7 +219,7 @@ impl Changes {
             _ = self.toggle.changed() => false,
             _ = self.journal.changed() => false,
             _ = self.providers.changed() => false,
-            _ = self.wake.changed() => true,
+            _ = self.woken.changed() => true,
         }
     }
 }

@@ -35,36 +35,45 @@ pub(super) async fn run(
     let mut wake = shared.wake.subscribe();
     let mut poll_now = shared.poll_now.subscribe();
     let mut backoff = Backoff::new();
+    let mut log = contact::Log::default();
     loop {
         let began = Instant::now();
+        wake.mark_unchanged();
         let result = tokio::select! {
             // Cancel safe: a poll only reads, and an offer that is not taken comes again.
-            result = poll(&identity, &offers, began) => result,
+            result = poll(&identity, &offers, began) => Some(result),
+            // Its connection is of before the wake. The next poll follows the heartbeat.
+            Ok(()) = wake.changed() => None,
             () = stop.cancelled() => return,
         };
         let mut next = began + POLL_INTERVAL;
         match result {
-            Ok(()) => {
+            None => {}
+            Some(Ok(())) => {
                 backoff.reset();
+                log.well(&identity);
                 shared.polled.send_replace(Some(Instant::now()));
                 shared.notes().poll.worked(time::now_wire());
                 for job in shared.deliveries().settle(began) {
                     tracing::warn!(job_id = %job, "realtime did not tell of a job; a poll found it");
                 }
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 session::note_ended(shared, &error);
-                note_failure(&identity, &error);
-                // The interval is pause enough unless the backend answers and asks for more.
-                if !contact::is_out_of_reach(&error) {
-                    next = next.max(Instant::now() + contact::pause(&mut backoff, &error));
-                }
+                let text = log.failed(&identity, "could not ask the backend for jobs", &error);
+                shared.notes().poll.broke(text);
+                let again = Instant::now() + contact::pause(&mut backoff, &error);
+                // A backend that cannot be reached is tried more often than one that answers.
+                next = if contact::is_out_of_reach(&error) {
+                    next.min(again)
+                } else {
+                    next.max(again)
+                };
             }
         }
         tokio::select! {
             // Cancel safe, each arm: timers and watches.
             () = sleep_until(next) => {}
-            _ = wake.changed() => {}
             _ = poll_now.changed() => {}
             () = stop.cancelled() => return,
         }
@@ -102,11 +111,4 @@ async fn poll(
 fn page_key(row: &Value) -> Option<PageKey> {
     let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
     Some(PageKey { created_at: text("created_at")?, id: JobId::new(text("id")?) })
-}
-
-fn note_failure(identity: &Identity, error: &BackendError) {
-    let text = identity.host.redactor.text(&error.to_string());
-    if identity.shared.notes().poll.broke(text.clone()) {
-        tracing::warn!(error = %text, "could not ask the backend for jobs");
-    }
 }

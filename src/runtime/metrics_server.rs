@@ -217,9 +217,8 @@ mod tests {
         let ready = ask(address, &get("/readyz")).await;
         assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("starting"), "{ready}");
         assert!(ask(address, &get("/healthz")).await.starts_with("HTTP/1.1 200"));
-        let now = Some(tokio::time::Instant::now());
-        shared.heard.send_replace(now);
-        shared.polled.send_replace(now);
+        shared.heard.send_replace(Some(crate::clock::Clock::system().now()));
+        shared.polled.send_replace(Some(tokio::time::Instant::now()));
         shared.phase.send_replace(Phase::Up);
         let ready = ask(address, &get("/readyz")).await;
         assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("\"reasons\":[]"), "{ready}");

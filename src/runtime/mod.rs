@@ -2,12 +2,14 @@
 //!
 //! [`Gateway::prepare`] takes the instance lock and everything else that needs no network;
 //! [`Gateway::run`] lives until it is stopped. Supervisors (session, heartbeat, ingress, jobs,
-//! providers, realtime, config watch, status socket, metrics, liveness) are named tasks that talk through
+//! providers, realtime, config watch, clock, status socket, metrics, liveness, service manager) are
+//! named tasks that talk through
 //! `shared::Shared`; one that panics or returns is logged, counted and started again. Shutdown, in
 //! order: stop accepting and say `pending`, wait for the jobs (or cancel them), say `offline`, stop
 //! the supervisors, remove pid file and socket.
 
 mod capabilities;
+mod clock;
 mod config_watch;
 mod contact;
 mod deliveries;

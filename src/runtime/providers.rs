@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -91,7 +91,7 @@ async fn record_events(
     mut worsened: mpsc::Receiver<Worsened>,
     mut events: mpsc::Receiver<GatewayEvent>,
 ) {
-    let mut heard: watch::Receiver<Option<Instant>> = identity.shared.heard.subscribe();
+    let mut heard = identity.shared.heard.subscribe();
     if heard.wait_for(Option::is_some).await.is_err() {
         return;
     }

@@ -46,7 +46,8 @@ pub(super) async fn run(identity: Arc<Identity>, stop: CancellationToken) {
             hear(&identity, &mut reports, event).await;
         }
     };
-    tokio::join!(client.run(tell, shared.wake.subscribe(), stop.clone()), heard);
+    let (woken, back) = (shared.woken.subscribe(), shared.back.subscribe());
+    tokio::join!(client.run(tell, woken, back, stop.clone()), heard);
     reports.stop(EVENT_BUDGET).await;
     note_state(&identity, State::Disconnected, None);
 }

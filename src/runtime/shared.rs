@@ -1,6 +1,7 @@
 //! What the supervisors of one gateway tell each other. Watches and short locks only.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::status::{
 use super::status_rule::{self, Facts};
 use crate::backend::Api;
 use crate::backend::realtime::State;
+use crate::clock::{Clock, Moment};
 use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, JobList, Level, News};
 use crate::model::{GatewayStatus, time};
@@ -104,7 +106,7 @@ pub(super) struct Shared {
     /// How much the gateway still does.
     pub(super) level: watch::Sender<Level>,
     /// When the backend last accepted a heartbeat.
-    pub(super) heard: watch::Sender<Option<Instant>>,
+    pub(super) heard: watch::Sender<Option<Moment>>,
     /// When the backend last answered a poll.
     pub(super) polled: watch::Sender<Option<Instant>>,
     /// What the controller does.
@@ -117,8 +119,12 @@ pub(super) struct Shared {
     pub(super) login: watch::Sender<Login>,
     /// The gateway id that `gateway.json` names now.
     pub(super) identity: watch::Sender<Option<String>>,
-    /// Counts up at each wake: everybody tries again at once.
+    /// Counts up at each wake. The session is seen to first; see `woken`.
     pub(super) wake: watch::Sender<u64>,
+    /// Counts up when a wake has reached everybody else: they try again at once.
+    pub(super) woken: watch::Sender<u64>,
+    /// Counts up when the backend, after it was out of reach, has answered.
+    pub(super) back: watch::Sender<u64>,
     /// Counts up at each SIGHUP.
     pub(super) reload: watch::Sender<u64>,
     /// Which of them `gateway.json` was read for.
@@ -142,6 +148,8 @@ pub(super) struct Shared {
     /// Counts what jobs do.
     pub(super) job_metrics: JobMetrics,
     log: Option<LogHandle>,
+    /// The last call of a supervisor found nobody.
+    out_of_reach: AtomicBool,
     notes: Mutex<Notes>,
     deliveries: Mutex<Deliveries>,
     last_stop: Mutex<Option<Instant>>,
@@ -173,6 +181,8 @@ impl Shared {
             login: watch::Sender::new(Login::Unknown),
             identity: watch::Sender::new(identity),
             wake: watch::Sender::new(0),
+            woken: watch::Sender::new(0),
+            back: watch::Sender::new(0),
             reload: watch::Sender::new(0),
             reloaded: watch::Sender::new(0),
             pulse: Pulse::default(),
@@ -183,6 +193,7 @@ impl Shared {
             job_metrics: JobMetrics::default(),
             log: None,
             news: watch::Sender::new(None),
+            out_of_reach: AtomicBool::new(false),
             notes: Mutex::default(),
             deliveries: Mutex::default(),
             last_stop: Mutex::default(),
@@ -222,6 +233,14 @@ impl Shared {
     /// Has the backend asked for jobs at once.
     pub(super) fn poll_soon(&self) {
         self.poll_now.send_modify(|polls| *polls += 1);
+    }
+
+    /// Notes whether a call to the backend was answered at all.
+    pub(super) fn reached(&self, answered: bool) {
+        let was_out_of_reach = self.out_of_reach.swap(!answered, Ordering::Relaxed);
+        if answered && was_out_of_reach {
+            self.back.send_modify(|returns| *returns += 1);
+        }
     }
 
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -277,16 +296,22 @@ impl Shared {
         self.liveness.age() <= limit
     }
 
+    /// How long ago the last heartbeat was accepted; sleep counts.
+    fn heard_ago(&self) -> Option<Duration> {
+        let heard = (*self.heard.borrow())?;
+        let clock = self.notes().api.as_ref().map(|api| api.clock().clone());
+        Some(clock.unwrap_or_else(Clock::system).since(heard))
+    }
+
     /// Alive, and ready for jobs.
     pub(super) fn health(&self) -> Health {
-        let age = |at: &watch::Sender<Option<Instant>>| at.borrow().map(|at| at.elapsed());
         health::health(health::Facts {
             alive: self.alive_within(health::ALIVE_WITHIN),
             phase: *self.phase.borrow(),
             session_ended: matches!(&*self.login.borrow(), Login::Ended(_)),
             journal_in_order: self.journal.trouble().borrow().is_none(),
-            heartbeat: age(&self.heard),
-            poll: age(&self.polled),
+            heartbeat: self.heard_ago(),
+            poll: self.polled.borrow().map(|at| at.elapsed()),
         })
     }
 
@@ -312,6 +337,7 @@ impl Shared {
             (Login::Proven, None) => "valid",
         };
         let missed = self.deliveries().missed();
+        let heard_ago = self.heard_ago();
         let notes = self.notes();
         let (records, bytes) = self.journal.usage();
         let phase = *self.phase.borrow();
@@ -328,8 +354,8 @@ impl Shared {
             phase,
             detail,
             reported_status: self.reported.borrow().map(|status| status.as_str().to_owned()),
-            heartbeat: with_age(&notes.heartbeat, *self.heard.borrow()),
-            poll: with_age(&notes.poll, *self.polled.borrow()),
+            heartbeat: with_age(&notes.heartbeat, heard_ago),
+            poll: with_age(&notes.poll, self.polled.borrow().map(|at| at.elapsed())),
             ingress: if notes.realtime.is_ready() { "realtime" } else { "polling" }.to_owned(),
             realtime: notes.realtime.report(missed),
             session: session.to_owned(),
@@ -361,8 +387,8 @@ impl Shared {
     }
 }
 
-fn with_age(contact: &Contact, at: Option<Instant>) -> Contact {
-    let age = at.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
+fn with_age(contact: &Contact, age: Option<Duration>) -> Contact {
+    let age = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
     Contact { last_ok_age_ms: age, ..contact.clone() }
 }
 

@@ -44,12 +44,10 @@ impl Contact {
         (self.last_ok_at, self.error) = (Some(at), None);
     }
 
-    /// It failed. True when it did not fail like this before.
-    pub(super) fn broke(&mut self, error: String) -> bool {
+    /// It failed.
+    pub(super) fn broke(&mut self, error: String) {
         self.failed += 1;
-        let news = self.error.as_ref() != Some(&error);
         self.error = Some(error);
-        news
     }
 }
 

@@ -55,6 +55,7 @@ struct Run {
     pace: Pace,
     events: mpsc::Sender<Event>,
     wake: watch::Receiver<u64>,
+    back: watch::Receiver<u64>,
     stop: CancellationToken,
     rng: fastrand::Rng,
 }
@@ -72,22 +73,25 @@ impl Client {
     }
 
     /// Runs until `stop`, or until nobody takes the events any more. A change of `wake` drops the
-    /// connection and makes a new one at once.
+    /// connection and makes a new one at once; one of `back` says that the backend can be reached
+    /// again, and ends a wait for that.
     pub async fn run(
         &self,
         events: mpsc::Sender<Event>,
         wake: watch::Receiver<u64>,
+        back: watch::Receiver<u64>,
         stop: CancellationToken,
     ) {
         let now = Instant::now();
         let (gateway, team) = (self.gateway.clone(), self.team.clone());
         let link = Link::new(now, gateway, team, fastrand::Rng::new());
         let rng = fastrand::Rng::new();
-        let mut run = Run { link, pace: Pace::default(), events, wake, stop, rng };
+        let mut run = Run { link, pace: Pace::default(), events, wake, back, stop, rng };
         loop {
             let end = self.connection(&mut run).await;
             let now = Instant::now();
             let mut next = now;
+            let mut asked_for_time = false;
             match end {
                 End::Stopped => return,
                 End::SessionEnded => {
@@ -108,10 +112,11 @@ impl Client {
                     let pause = run.pace.after(outcome, now, &mut run.rng);
                     tracing::debug!(why, pause_ms = pause.as_millis(), "no realtime connection");
                     next = now + pause;
+                    asked_for_time = outcome == Outcome::Limited;
                     run.link.disconnected(now, Some(why));
                 }
             }
-            if !run.tell_all().await || !run.wait(next).await {
+            if !run.tell_all().await || !run.wait(next, asked_for_time).await {
                 return;
             }
         }
@@ -290,21 +295,28 @@ impl Run {
         true
     }
 
-    /// Waits until the next attempt is due: not before `next`, and not before a channel may be
-    /// joined. False when the client is to stop.
-    async fn wait(&mut self, next: Instant) -> bool {
-        let due = self.link.wants_socket_at().map_or(next, |at| at.max(next));
-        if due <= Instant::now() {
-            return !self.stop.is_cancelled();
-        }
-        tokio::select! {
-            // Cancel safe, each arm: a timer and watches.
-            () = sleep_until(due) => true,
-            Ok(()) = self.wake.changed() => {
-                self.link.hurry(Instant::now());
-                true
+    /// Waits until the next attempt is due: not before `next`, unless the backend is seen to be
+    /// back and has not asked for time, and not before a channel may be joined. False when the
+    /// client is to stop.
+    async fn wait(&mut self, mut next: Instant, asked_for_time: bool) -> bool {
+        loop {
+            let due = self.link.wants_socket_at().map_or(next, |at| at.max(next));
+            if due <= Instant::now() {
+                return !self.stop.is_cancelled();
             }
-            () = self.stop.cancelled() => false,
+            tokio::select! {
+                // Cancel safe, each arm: a timer and watches.
+                () = sleep_until(due) => return true,
+                Ok(()) = self.wake.changed() => {
+                    self.link.hurry(Instant::now());
+                    return true;
+                }
+                Ok(()) = self.back.changed(), if !asked_for_time => {
+                    self.pace.well();
+                    next = Instant::now();
+                }
+                () = self.stop.cancelled() => return false,
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tower_service::Service as _;
 use url::Url;
 
-use super::super::http::is_loopback;
+use super::super::http::{UNACKNOWLEDGED, is_loopback};
 use super::super::{BackendError, Endpoint};
 
 /// Name resolution, TCP, proxy and TLS.
@@ -124,6 +124,8 @@ impl Dialer {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
         let mut connector = HttpsConnectorBuilder::new()
             .with_tls_config(rustls::ClientConfig::clone(&tls))
             .https_or_http()

@@ -15,8 +15,6 @@ use crate::backend::{Api, BackendError};
 use crate::jobs::patience::pause_unless_polled;
 use crate::model::{RunId, SubagentId};
 
-/// While the backend is away, one warning a minute at most.
-const WARN_EVERY: Duration = Duration::from_mins(1);
 /// A number that is taken.
 const UNIQUE_VIOLATION: &str = "23505";
 /// How often a number is tried that is said to be taken, but by no row that we see.
@@ -37,6 +35,8 @@ pub(in crate::jobs) trait Table: Send + Sync + 'static {
         &self,
         events: &[(i64, &str, &Value)],
     ) -> impl Future<Output = Result<(), BackendError>> + Send;
+    /// Whether to warn that the backend is away.
+    fn may_warn(&self) -> bool;
     /// Waits after a failure.
     fn pause(&self, refused: &BackendError, delay: Duration) -> impl Future<Output = ()> + Send;
 }
@@ -61,6 +61,10 @@ impl Table for RunTable {
 
     async fn insert(&self, events: &[(i64, &str, &Value)]) -> Result<(), BackendError> {
         self.api.insert_run_events(&self.subagent, &self.run, events).await
+    }
+
+    fn may_warn(&self) -> bool {
+        self.api.may_warn()
     }
 
     async fn pause(&self, refused: &BackendError, delay: Duration) {
@@ -107,7 +111,6 @@ pub(super) async fn deliver<T: Table>(
     counters: Arc<Counters>,
 ) -> Delivered {
     let mut backoff = Backoff::new();
-    let mut warned: Option<Instant> = None;
     let mut unseen = 0;
     loop {
         let tried = match next {
@@ -122,9 +125,8 @@ pub(super) async fn deliver<T: Table>(
             return Delivered::SessionEnded(error);
         }
         count(&counters.retries, 1);
-        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+        if table.may_warn() {
             tracing::warn!(%error, "the events of a subagent's run wait for the backend");
-            warned = Some(Instant::now());
         }
         table.pause(&error, backoff.after(&error)).await;
     }

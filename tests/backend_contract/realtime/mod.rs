@@ -226,6 +226,36 @@ async fn a_wake_makes_a_new_connection_at_once() {
 }
 
 #[tokio::test]
+async fn the_backends_return_ends_a_wait_but_not_one_that_it_asked_for() {
+    for (status, hurries) in [(503, true), (429, false)] {
+        let scene = Scene::new().await;
+        let (mut stream, _) = scene.listener.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        let _ = stream.read(&mut request).await.unwrap();
+        let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        drop(stream);
+        scene.back.send_modify(|returns| *returns += 1);
+        // No time passes.
+        let mut connected = false;
+        for _ in 0..if hurries { 1_000 } else { 20 } {
+            tokio::select! {
+                biased;
+                accepted = scene.listener.accept() => {
+                    accepted.unwrap();
+                    connected = true;
+                    break;
+                }
+                () = settled() => {}
+            }
+        }
+        assert_eq!(connected, hurries, "{status}");
+        // The next scene stops it again.
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
 async fn a_message_over_the_bound_ends_the_connection() {
     let mut scene = Scene::new().await;
     let mut peer = scene.ready().await;

@@ -32,6 +32,7 @@ pub(super) struct Scene {
     pub(super) auth: Fake,
     pub(super) first: String,
     pub(super) wake: watch::Sender<u64>,
+    pub(super) back: watch::Sender<u64>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: JoinSet<()>,
     _still: std::sync::mpsc::Sender<()>,
@@ -78,10 +79,11 @@ impl Scene {
         let own = Arc::clone(&session);
         let client = Client::new(&endpoint(&url), own, gateway, team, proxies.build()).unwrap();
         let (tell, events) = mpsc::channel(64);
-        let (wake, stop) = (watch::Sender::new(0), CancellationToken::new());
-        let (woken, stopped) = (wake.subscribe(), stop.clone());
-        tasks.spawn(async move { client.run(tell, woken, stopped).await });
-        Self { listener, events, session, auth, first, wake, stop, tasks, _still: still }
+        let (wake, back) = (watch::Sender::new(0), watch::Sender::new(0));
+        let stop = CancellationToken::new();
+        let (woken, returned, stopped) = (wake.subscribe(), back.subscribe(), stop.clone());
+        tasks.spawn(async move { client.run(tell, woken, returned, stopped).await });
+        Self { listener, events, session, auth, first, wake, back, stop, tasks, _still: still }
     }
 
     /// The next connection, upgraded; its request's path and query.

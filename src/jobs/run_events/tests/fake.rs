@@ -196,6 +196,10 @@ impl Table for Fake {
         self.leave(fault).await
     }
 
+    fn may_warn(&self) -> bool {
+        true
+    }
+
     async fn pause(&self, _: &BackendError, delay: Duration) {
         tokio::time::sleep(delay).await;
     }
