@@ -6,6 +6,7 @@
 //! the records of an earlier one to their ends. Shutdown: the controller first stops accepting, then
 //! waits for its jobs, or cancels them.
 
+mod audit;
 mod controller;
 mod handlers;
 pub mod journal;

@@ -1,7 +1,9 @@
-//! Logging and redaction.
+//! Logging, the audit log, and redaction.
 
+pub mod audit;
 pub mod logging;
 mod redact;
-mod rotate;
+pub(crate) mod rotate;
 
+pub use audit::Audit;
 pub use redact::Redactor;

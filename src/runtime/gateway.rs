@@ -14,8 +14,8 @@ use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::validation::Occasion;
 use super::{
-    config_watch, events, heartbeat, ingress, memory, providers, realtime, session, status_socket,
-    supervisor,
+    config_watch, events, heartbeat, house_audit, ingress, memory, providers, realtime, session,
+    status_socket, supervisor,
 };
 use crate::backend::{Api, Endpoint, Http, RedactedTokens, Session};
 use crate::config::{
@@ -25,7 +25,7 @@ use crate::config::{
 use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Controller, Host, Level, MODEL_WORK, Slots, Subagents};
 use crate::model::{GatewayId, TeamId};
-use crate::observe::Redactor;
+use crate::observe::{Audit, Redactor};
 use crate::providers::{Roster, VALIDATION_WORK, sweep_work_dirs};
 use crate::task::Group;
 
@@ -119,6 +119,7 @@ impl GatewayHandle {
 pub struct Gateway {
     options: GatewayOptions,
     config: ConfigStore,
+    audit: Audit,
     shared: Arc<Shared>,
     socket: Option<Arc<StdListener>>,
     pid_file: PidFile,
@@ -177,7 +178,8 @@ impl Gateway {
             journal,
             Roster::new(options.redactor.clone()),
         ));
-        Ok(Self { options, config, shared, socket, pid_file, _lock: lock })
+        let audit = Audit::new(&paths.audit_file(), options.redactor.clone());
+        Ok(Self { options, audit, config, shared, socket, pid_file, _lock: lock })
     }
 
     /// Steers it.
@@ -189,12 +191,15 @@ impl Gateway {
     /// work in hand is finished first.
     pub async fn run(self) -> Result<ExitReason, StartError> {
         tracing::info!(version = crate::VERSION, pid = std::process::id(), "starting");
+        house_audit::started(&self.audit, &self.shared).await;
         let stop = CancellationToken::new();
         let mut house = Group::new(stop.clone());
         let (shared, config) = (Arc::clone(&self.shared), self.config.clone());
-        let redactor = self.options.redactor.clone();
+        let (redactor, audit) = (self.options.redactor.clone(), self.audit.clone());
         supervisor::spawn(&mut house, &self.shared, "config watch", move |stop| {
-            config_watch::run(Arc::clone(&shared), config.clone(), redactor.clone(), stop)
+            let (shared, config, redactor) =
+                (Arc::clone(&shared), config.clone(), redactor.clone());
+            config_watch::run(shared, config, redactor, audit.clone(), stop)
         });
         if let Some(socket) = self.socket.clone() {
             let shared = Arc::clone(&self.shared);
@@ -214,6 +219,7 @@ impl Gateway {
             }
         };
         house.stop(SUPERVISOR_BUDGET).await;
+        house_audit::stopped(&self.audit, &result).await;
         self.shared.phase.send_replace(Phase::Stopped);
         if self.socket.is_some() {
             // Under the lock still, so it is ours.
@@ -264,6 +270,7 @@ impl Gateway {
             redactor: self.options.redactor.clone(),
             polled: self.shared.polled.subscribe(),
             journal: self.shared.journal.clone(),
+            audit: self.audit.clone(),
             caller_umask: self.options.caller_umask,
             providers: Arc::clone(&self.shared.providers),
             subagents: Subagents::default(),

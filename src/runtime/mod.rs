@@ -14,6 +14,7 @@ mod deliveries;
 mod events;
 mod gateway;
 mod heartbeat;
+mod house_audit;
 mod identity;
 mod ingress;
 mod memory;

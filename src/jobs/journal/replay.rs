@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{Record, SubagentWork};
 use crate::backend::retry::Backoff;
 use crate::backend::{BackendError, Claim, Completion};
+use crate::jobs::audit::ended_by_successor;
 use crate::jobs::handlers::{Finished, Host};
 use crate::jobs::report::report;
 use crate::jobs::{run_end, subagent_dirs, subagent_failure};
@@ -36,6 +37,7 @@ pub(in crate::jobs) async fn replay(host: &Arc<Host>, mut record: Record) {
     }
     if record.completion.is_none() {
         record.completion = Some(finish(host, &record).await);
+        ended_by_successor(&host.audit, &host.redactor, &record).await;
     }
     if let Some(work) = &record.subagent {
         subagent_dirs::remove(host, work).await;
