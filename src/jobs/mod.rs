@@ -29,4 +29,5 @@ pub use handlers::Host;
 pub(crate) use handlers::MODEL_WORK;
 pub use queue::{Entry, Gate, Offered, Queue, Slots, Work};
 pub use stop::{JobStop, StopReason};
+pub(crate) use subagent_dirs::{WORK as SUBAGENT_WORK, bound as bound_kept_folders};
 pub(crate) use subagents::Subagents;

@@ -14,8 +14,8 @@ use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::validation::Occasion;
 use super::{
-    config_watch, events, heartbeat, house_audit, ingress, memory, providers, realtime, session,
-    status_socket, supervisor,
+    config_watch, events, heartbeat, house_audit, hygiene, ingress, memory, providers, realtime,
+    session, status_socket, supervisor,
 };
 use crate::backend::{Api, Endpoint, Http, RedactedTokens, Session};
 use crate::config::{
@@ -304,6 +304,10 @@ impl Gateway {
         let own = Arc::clone(identity);
         let slots = slots(&self.options.settings);
         supervisor::spawn(group, shared, "jobs", move |stop| jobs(Arc::clone(&own), slots, stop));
+        let own = Arc::clone(identity);
+        supervisor::spawn(group, shared, "hygiene", move |stop| {
+            hygiene::run(Arc::clone(&own), stop)
+        });
         let own = Arc::clone(identity);
         let settings = self.options.settings.clone();
         supervisor::spawn(group, shared, "providers", move |stop| {

@@ -2,7 +2,7 @@
 //!
 //! [`Gateway::prepare`] takes the instance lock and everything else that needs no network;
 //! [`Gateway::run`] lives until it is stopped. Supervisors (session, heartbeat, ingress, jobs,
-//! providers, realtime, config watch, status socket) are named tasks that talk through
+//! providers, realtime, hygiene, config watch, status socket) are named tasks that talk through
 //! `shared::Shared`; one that panics or returns is logged, counted and started again. Shutdown, in
 //! order: stop accepting and say `pending`, wait for the jobs (or cancel them), say `offline`, stop
 //! the supervisors, remove pid file and socket.
@@ -15,6 +15,7 @@ mod events;
 mod gateway;
 mod heartbeat;
 mod house_audit;
+pub(crate) mod hygiene;
 mod identity;
 mod ingress;
 mod memory;
