@@ -7,7 +7,7 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -158,13 +158,16 @@ impl Audit {
 }
 
 /// Name of the user whom this process runs as, or the number of one without a name. Asks the
-/// system's user database.
-pub fn local_user() -> String {
-    let user = nix::unistd::geteuid();
-    match nix::unistd::User::from_uid(user) {
-        Ok(Some(found)) => found.name,
-        Ok(None) | Err(_) => user.to_string(),
-    }
+/// system's user database, which may block, the first time.
+pub fn local_user() -> &'static str {
+    static USER: OnceLock<String> = OnceLock::new();
+    USER.get_or_init(|| {
+        let user = nix::unistd::geteuid();
+        match nix::unistd::User::from_uid(user) {
+            Ok(Some(found)) => found.name,
+            Ok(None) | Err(_) => user.to_string(),
+        }
+    })
 }
 
 fn lost_note(lost: &Lost) -> String {

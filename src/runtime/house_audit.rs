@@ -10,7 +10,12 @@ use crate::observe::audit::local_user;
 /// The gateway starts, perhaps as another version than the last time.
 pub(super) async fn started(audit: &Audit, shared: &Shared) {
     let own = audit.clone();
-    let last = tokio::task::spawn_blocking(move || own.last_version()).await.ok().flatten();
+    let looked = tokio::task::spawn_blocking(move || {
+        // Known from here on.
+        local_user();
+        own.last_version()
+    });
+    let last = looked.await.ok().flatten();
     if let Some(last) = last.filter(|last| last != crate::VERSION) {
         audit.record("gateway_upgraded", fields(json!({"from": last, "to": crate::VERSION}))).await;
     }

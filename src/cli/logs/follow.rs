@@ -75,16 +75,17 @@ impl Follower {
     /// The file that came after ours: the log, unless it was rotated more than once since.
     fn younger_file(&self) -> Option<File> {
         let ours = identity(&self.file)?;
-        let mut younger = open_to_look(&self.path).ok()??;
-        if identity(&younger)? == ours {
+        // Absent between a rotation and the next line.
+        let mut younger = open_to_look(&self.path).ok().flatten();
+        if younger.as_ref().and_then(identity) == Some(ours) {
             return None;
         }
         for number in 1..=MOST_ROTATED {
             let Ok(Some(older)) = open_to_look(&rotated(&self.path, number)) else { break };
             if identity(&older)? == ours {
-                return Some(younger);
+                return younger;
             }
-            younger = older;
+            younger = Some(older);
         }
         // Ours is too old to be kept, or was moved elsewhere.
         open_to_look(&self.path).ok()?

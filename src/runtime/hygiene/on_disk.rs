@@ -73,12 +73,12 @@ fn report(usages: &[Usage]) -> Check {
     const ID: &str = "on_disk";
     let there: Vec<_> =
         usages.iter().filter(|usage| usage.count > 0).map(Usage::for_people).collect();
-    let past = usages.iter().find_map(|usage| Some((usage, usage.hint?)));
+    let past: Vec<_> = usages.iter().filter(|usage| usage.hint.is_some()).collect();
     let all = if there.is_empty() { "nothing yet".to_owned() } else { there.join(", ") };
-    let check = match past {
-        Some((usage, hint)) => {
-            let detail = format!("{} are past their bounds; {all}", usage.title);
-            Check::warn(ID, detail, hint)
+    let check = match past.iter().find_map(|usage| usage.hint) {
+        Some(hint) => {
+            let titles: Vec<_> = past.iter().map(|usage| usage.title).collect();
+            Check::warn(ID, format!("past the bounds: {}; of {all}", titles.join(", ")), hint)
         }
         None => Check::ok(ID, all),
     };
