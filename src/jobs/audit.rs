@@ -181,7 +181,7 @@ fn cut(text: &str, bytes: usize) -> &str {
 mod tests {
     use super::*;
 
-    fn job(payload: Value) -> (Job, Value) {
+    fn job(payload: &Value) -> (Job, Value) {
         let row = json!({
             "id": "j", "team_id": "t", "gateway_id": "g", "job_type": "shell_exec",
             "status": "running", "created_at": "c", "payload": payload,
@@ -206,7 +206,7 @@ mod tests {
         let redactor = Redactor::default();
         redactor.add_secret("correct-horse-battery");
         let audit = Audit::new(&path, redactor.clone());
-        let (job, row) = job(payload);
+        let (job, row) = job(&payload);
         act(&JobAudit::of(&audit, &redactor, &job, &row)).await;
         let text = std::fs::read_to_string(path).unwrap();
         let mut lines: Vec<Value> =

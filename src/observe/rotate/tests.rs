@@ -118,6 +118,9 @@ fn a_file_that_is_taken_away_is_made_anew() {
     assert_eq!(state.lost_lines(), 0);
 }
 
+/// Puts something at a path; what must stay open meanwhile.
+type Make<'a> = &'a dyn Fn(&Path) -> Option<File>;
+
 #[test]
 fn what_is_no_file_of_ours_is_refused_and_tried_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -129,7 +132,7 @@ fn what_is_no_file_of_ours_is_refused_and_tried_again() {
         // With a reader, opening it for writing would succeed.
         Some(File::options().read(true).write(true).open(path).unwrap())
     };
-    let kinds: [(&str, &dyn Fn(&Path) -> Option<File>); 3] = [
+    let kinds: [(&str, Make<'_>); 3] = [
         ("fifo", &fifo),
         ("directory", &|path| std::fs::create_dir(path).map(|()| None).unwrap()),
         ("link", &|path| std::os::unix::fs::symlink(&target, path).map(|()| None).unwrap()),

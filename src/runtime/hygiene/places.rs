@@ -73,7 +73,7 @@ pub(super) fn places(paths: &Paths) -> Vec<Place> {
     let journal = paths.journal();
     let kept = KeptBounds::USUAL;
     let mut records = Place::new("journal", "journal", Owner, bounds(DAY * 365, MAX_BYTES, DAY))
-        .of(list(&journal, |name| name.ends_with(".json")));
+        .of(list(&journal, |path| has_extension(path, "json")));
     records.entries = MAX_RECORDS;
     let work: Vec<PathBuf> = [MODEL_WORK, VALIDATION_WORK]
         .iter()
@@ -91,7 +91,7 @@ pub(super) fn places(paths: &Paths) -> Vec<Place> {
         Place::new("tmp", "tmp", Sweep, bounds(DAY * 7, 4096 * MIB, DAY))
             .of(list(&paths.tmp(), |_| true)),
         Place::new("leftovers", "leftovers", Sweep, bounds(DAY, MIB, DAY))
-            .of(list(&paths.dir, |name| name.starts_with('.') && name.ends_with(".tmp"))),
+            .of(list(&paths.dir, |path| is_hidden(path) && has_extension(path, "tmp"))),
         rotated("logs", "logs", &paths.log_file, logging::KEEP, logging::ROTATE_AT, DAY * 90),
         rotated("audit", "audit", &paths.audit_file(), audit::KEEP, audit::ROTATE_AT, DAY * 365),
     ]
@@ -129,7 +129,7 @@ fn rotated(
 
 /// The files and directories in `dir` whose names are wanted, in the order of their names; none of
 /// a link to elsewhere.
-fn list(dir: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+fn list(dir: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     if !dir.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
         return Vec::new();
     }
@@ -137,11 +137,19 @@ fn list(dir: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter(|entry| wanted(&entry.file_name().to_string_lossy()))
         .map(|entry| entry.path())
+        .filter(|path| wanted(path))
         .collect();
     found.sort_unstable();
     found
+}
+
+fn has_extension(path: &Path, wanted: &str) -> bool {
+    path.extension().is_some_and(|extension| extension == wanted)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// What is known of an entry. `live`: names of what jobs in hand work with.
