@@ -210,6 +210,9 @@ pub(crate) struct LogsArgs {
     /// Do not wait for more
     #[arg(long)]
     pub no_follow: bool,
+    /// Who had this gateway do what, instead of the log
+    #[arg(long, conflicts_with = "level")]
+    pub audit: bool,
     /// Only lines of this level or worse
     #[arg(long, value_enum)]
     pub level: Option<Level>,

@@ -12,11 +12,16 @@ use super::instance::Instance;
 use super::validation::{self, Tokens};
 use super::{asynchronous, table};
 use crate::backend::{Api, Endpoint, Http};
-use crate::config::{Purpose, SavedConfig, Settings};
+use crate::config::{Paths, Purpose, SavedConfig, Settings};
 use crate::doctor::{self, Check, Status};
 use crate::providers::ProviderId;
+use crate::runtime::hygiene;
 use crate::runtime::status::LiveStatus;
 use crate::runtime::validation::Occasion;
+
+/// Why a gateway's work is not told of.
+const AUDIT_HINT: &str =
+    "jobs run without being audited: put right what is there, or name another place by --log-path";
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &DoctorArgs) -> Outcome {
@@ -82,6 +87,8 @@ fn local(report: &Report<'_>) -> Result<Option<(Settings, SavedConfig)>, Failure
     };
     report.add(doctor::host::permissions(&paths))?;
     report.add(doctor::host::disk_space(&paths.dir))?;
+    report.add(hygiene::check(&paths))?;
+    report.add(audit_log(&paths))?;
     let read = context
         .settings(Purpose::Look)
         .and_then(|settings| Ok((context.saved(&settings)?, settings)));
@@ -96,6 +103,26 @@ fn local(report: &Report<'_>) -> Result<Option<(Settings, SavedConfig)>, Failure
             report.add(of_failure("config", failure))?;
             Ok(None)
         }
+    }
+}
+
+/// Whether a line could be written now. Changes nothing.
+fn audit_log(paths: &Paths) -> Check {
+    const ID: &str = "audit_log";
+    let file = paths.audit_file();
+    let there = match crate::fs::open_to_look(&file) {
+        Ok(there) => there.is_some(),
+        Err(error) => return Check::warn(ID, error.to_string(), AUDIT_HINT),
+    };
+    let writable = if there {
+        rustix::fs::access(&file, rustix::fs::Access::WRITE_OK).is_ok()
+    } else {
+        file.parent().is_some_and(|dir| crate::fs::check_writable_dir(dir).is_ok())
+    };
+    match (writable, there) {
+        (true, true) => Check::ok(ID, file.display().to_string()),
+        (true, false) => Check::ok(ID, format!("{} is not there yet", file.display())),
+        (false, _) => Check::warn(ID, format!("{} cannot be written", file.display()), AUDIT_HINT),
     }
 }
 
@@ -269,6 +296,8 @@ fn title(id: &'static str) -> &'static str {
         "host" => "Host",
         "permissions" => "Permissions",
         "disk_space" => "Disk space",
+        "on_disk" => "On disk",
+        "audit_log" => "Audit log",
         "config" => "Config",
         "gateway" => "Gateway",
         "pairing" => "Pairing",

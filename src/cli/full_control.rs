@@ -1,6 +1,9 @@
 //! `full-control`: the host toggle.
 
+use serde_json::json;
+
 use super::args::{FullControlArgs, Toggle};
+use super::audit;
 use super::context::Context;
 use super::failure::{Exit, Outcome};
 use super::instance::Instance;
@@ -23,7 +26,10 @@ pub(crate) fn run(context: &Context, args: &FullControlArgs) -> Outcome {
             if store.load()?.full_control() == wanted {
                 wanted
             } else {
-                store.update(|saved| saved.set("full_control_enabled", wanted))?.full_control()
+                let saved = store.update(|saved| saved.set("full_control_enabled", wanted))?;
+                let about = json!({"enabled": wanted});
+                audit::tell(context, &settings.paths, "full_control_changed", about);
+                saved.full_control()
             }
         }
     };

@@ -7,6 +7,7 @@
 mod age;
 mod args;
 mod asynchronous;
+mod audit;
 mod background;
 mod completions;
 mod config_show;

@@ -7,7 +7,7 @@ use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::identity::{self, NewIdentity};
 use super::instance::Instance;
-use super::{asynchronous, start, validation};
+use super::{asynchronous, audit, start, validation};
 use crate::backend::Endpoint;
 use crate::config::{ConfigStore, Purpose};
 
@@ -30,6 +30,7 @@ pub(crate) fn run(context: &Context, args: &PairArgs) -> Outcome {
     let saved = identity::save(&store, &identity, &pairing).map_err(|error| {
         Failure::from(error).context("the code was exchanged, but the identity could not be saved")
     })?;
+    audit::paired(context, &settings.paths, &pairing, &saved);
     context.ui.out(&format!("Paired as {}.", identity.device_name))?;
     context.ui.out(&format!("Gateway {}, team {}", pairing.gateway_id, pairing.team_id))?;
     let toggle = if saved.full_control() { "enabled" } else { "disabled" };

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::args::UnpairArgs;
-use super::asynchronous;
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::instance::Instance;
 use super::stop::{Stopped, stop};
+use super::{asynchronous, audit};
 use crate::backend::{Api, Endpoint, Http, Session};
 use crate::config::{ConfigStore, Purpose, SavedConfig, Settings};
 use crate::fs::read_private;
@@ -48,6 +50,8 @@ pub(crate) fn run(context: &Context, args: &UnpairArgs) -> Outcome {
         }
         saved.set("full_control_enabled", false);
     })?;
+    let about = json!({"gateway_id": saved.text("gatewayId"), "full_control": false});
+    audit::tell(context, &settings.paths, "unpaired", about);
     context.ui.out("Unpaired: identity and tokens are removed, machine control is off.")?;
     Ok(Exit::Done)
 }

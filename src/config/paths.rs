@@ -9,6 +9,7 @@ use crate::fs::{self, FsError};
 
 const CONFIG_FILE: &str = "gateway.json";
 const LOG_FILE: &str = "gateway.log";
+const AUDIT_FILE: &str = "audit.jsonl";
 const PID_FILE: &str = "gateway.pid";
 /// More than any config: what is carried over is taken as it is.
 const LARGEST_CONFIG: u64 = 16 * 1024 * 1024;
@@ -55,6 +56,11 @@ impl Paths {
     /// does. (Missing parents of files elsewhere are made when those are written.)
     pub fn prepare(&self) -> Result<(), FsError> {
         fs::ensure_private_dir(&self.dir)
+    }
+
+    /// Who asked for what; beside the log.
+    pub fn audit_file(&self) -> PathBuf {
+        self.log_file.with_file_name(AUDIT_FILE)
     }
 
     /// TMPDIR of shell children.

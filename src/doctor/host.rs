@@ -9,7 +9,7 @@ use crate::config::Paths;
 /// Below, nothing may be written at any moment.
 const LEAST_SPACE: u64 = 64 << 20;
 /// Below, runs of agents may fill the disk.
-const LITTLE_SPACE: u64 = 1 << 30;
+pub(crate) const LITTLE_SPACE: u64 = 1 << 30;
 
 /// The machine and the program.
 pub fn host() -> Check {
@@ -77,6 +77,12 @@ pub fn permissions(paths: &Paths) -> Check {
         }
         None => Check::ok(ID, format!("{} is private", paths.dir.display())),
     }
+}
+
+/// Bytes that may still be written at `dir`; `None` when the file system does not tell.
+pub(crate) fn free_space(dir: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(dir).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// The room for files of the gateway. Asks the file system.

@@ -49,6 +49,9 @@ pub struct Check {
     pub hint: Option<String>,
     /// How long the look took, milliseconds.
     pub duration_ms: u64,
+    /// More for readers of JSON, where there is more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Value>,
 }
 
 impl Check {
@@ -69,7 +72,14 @@ impl Check {
 
     fn new(id: &'static str, status: Status, detail: &str, hint: Option<String>) -> Self {
         let detail = detail.split_whitespace().collect::<Vec<_>>().join(" ");
-        Self { id, status, detail, hint, duration_ms: 0 }
+        Self { id, status, detail, hint, duration_ms: 0, figures: None }
+    }
+
+    /// With numbers for readers of JSON.
+    #[must_use]
+    pub fn with_figures(mut self, figures: Value) -> Self {
+        self.figures = Some(figures);
+        self
     }
 
     /// With how long it took.

@@ -179,6 +179,12 @@ pub fn read_unrepaired(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FsErr
     }
 }
 
+/// Opens a regular file for reading, whoever owns it, and changes nothing; `None` when it is absent.
+/// Never follows a symlink, and never waits for the peer of a fifo.
+pub fn open_to_look(path: &Path) -> Result<Option<File>, FsError> {
+    Ok(open_file(path, OpenOptions::new().read(true))?.map(|(file, _)| file))
+}
+
 /// Opens a private file for appending, made 0600 when absent (missing parents 0700), checked when
 /// present.
 pub fn append_private(path: &Path) -> Result<File, FsError> {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::audit::JobAudit;
 use super::handlers::{self, Finished, Host};
 use super::journal::Record;
 use super::patience::read;
@@ -93,7 +94,8 @@ pub(super) async fn live(
     let began = Instant::now();
     let (job_type, target) = (job.job_type.clone(), Target::of(&job));
     steps.tell(What::Claimed { job_type, started_at, target }).await;
-    let progress = Progress::new(&host.journal, record);
+    let audit = JobAudit::of(&host.audit, &host.redactor, &job, &row);
+    let progress = Progress::new(&host.journal, record, audit);
     let finished = match refusal {
         Some(reason) => Finished::failed(json!({
             "message": format!("The job's row cannot be read: {reason}"),
@@ -107,11 +109,17 @@ pub(super) async fn live(
     };
     host.metrics.ended(&job.job_type, status, began.elapsed());
     steps.tell(What::Reporting).await;
-    end(&host, &job, &stop, progress.into_record(), finished).await;
+    end(&host, &job, &stop, progress.into_parts(), finished).await;
 }
 
 /// From the handler's word to the end of the record.
-async fn end(host: &Host, job: &Job, stop: &JobStop, mut record: Record, finished: Finished) {
+async fn end(
+    host: &Host,
+    job: &Job,
+    stop: &JobStop,
+    (mut record, audit): (Record, JobAudit),
+    finished: Finished,
+) {
     if record.subagent.as_ref().is_some_and(|work| work.end.is_some())
         && matches!(host.api.session().state(), SessionState::Ended(_))
     {
@@ -122,12 +130,15 @@ async fn end(host: &Host, job: &Job, stop: &JobStop, mut record: Record, finishe
     }
     host.learn_secrets().await;
     let finished = finished.redacted(&host.redactor);
-    record.completion = Some(Completion {
+    let completion = Completion {
         status: finished.status,
         result: finished.result,
         error: finished.error,
         completed_at: time::now_wire(),
-    });
+    };
+    // First: a job whose gateway dies from here on has this line, and perhaps a successor's.
+    audit.ends(&record.started_at, &completion).await;
+    record.completion = Some(completion);
     let settled = subagent_failure::settle(host, &record, &job.payload).await;
     if stop.reason() != Some(StopReason::RowEnded) {
         return report(host, record).await;

@@ -6,6 +6,7 @@
 //! the records of an earlier one to their ends. Shutdown: the controller first stops accepting, then
 //! waits for its jobs, or cancels them.
 
+mod audit;
 mod controller;
 mod handlers;
 pub mod journal;
@@ -32,5 +33,6 @@ pub(crate) use machine_control::HEARTBEAT_FRESH;
 pub use queue::{Entry, Gate, Offered, Queue, Slots, Work};
 pub(crate) use run_events::Turns as EventTurns;
 pub use stop::{JobStop, StopReason};
+pub(crate) use subagent_dirs::{WORK as SUBAGENT_WORK, bound as bound_kept_folders};
 pub(crate) use subagents::Subagents;
 pub use view::{ActiveJob, JobList, JobPhase, QueuedJob, Target};

@@ -1,7 +1,8 @@
-//! How far a claimed job is, for the journal.
+//! How far a claimed job is, for the journal and the audit log.
 
 use tokio::sync::Mutex;
 
+use super::audit::JobAudit;
 use super::journal::{Journal, JournalError, Record, RunEnd, SubagentWork};
 use crate::model::{RunId, SubagentId};
 use crate::process::RunIds;
@@ -11,12 +12,18 @@ use crate::process::RunIds;
 pub(super) struct Progress<'a> {
     journal: &'a Journal,
     record: Mutex<Record>,
+    audit: JobAudit,
 }
 
 impl<'a> Progress<'a> {
     /// Of the job that `record` names.
-    pub(super) fn new(journal: &'a Journal, record: Record) -> Self {
-        Self { journal, record: Mutex::new(record) }
+    pub(super) fn new(journal: &'a Journal, record: Record, audit: JobAudit) -> Self {
+        Self { journal, record: Mutex::new(record), audit }
+    }
+
+    /// What the audit log is told of the job.
+    pub(super) fn audit(&self) -> &JobAudit {
+        &self.audit
     }
 
     /// A run carries the job out now. If the gateway dies and the run's shim too, the next gateway
@@ -53,7 +60,7 @@ impl<'a> Progress<'a> {
     }
 
     /// The record as it is at the end of the work.
-    pub(super) fn into_record(self) -> Record {
-        self.record.into_inner()
+    pub(super) fn into_parts(self) -> (Record, JobAudit) {
+        (self.record.into_inner(), self.audit)
     }
 }

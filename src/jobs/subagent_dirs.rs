@@ -6,7 +6,7 @@ use crate::providers::{KeptBounds, bound_kept_dirs, remove_work_dir};
 
 /// Kind of the work dirs: a folder for each subagent, and in it, where none is kept, one for each
 /// run.
-pub(super) const WORK: &str = "subagents";
+pub(crate) const WORK: &str = "subagents";
 
 /// Removes what a run of an earlier gateway left. A folder that is kept for the next run stays.
 pub(super) async fn remove(host: &Host, work: &SubagentWork) {
@@ -18,7 +18,7 @@ pub(super) async fn remove(host: &Host, work: &SubagentWork) {
 }
 
 /// Removes folders past their bounds, but none that a run is in. May be dropped at any time.
-pub(super) async fn bound(host: &Host) {
+pub(crate) async fn bound(host: &Host) {
     let (all, subagents) = (host.config.paths().work(WORK), host.subagents.clone());
     let bounded = tokio::task::spawn_blocking(move || {
         bound_kept_dirs(&all, KeptBounds::USUAL, &|subagent| subagents.holds(subagent));

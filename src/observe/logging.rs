@@ -15,13 +15,14 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry};
 
 use super::Redactor;
-use super::rotate::{Bounds, FileState, RotatingFile};
+use super::rotate::{Bounds, FileState, Lost, RotatingFile, Trouble};
 use crate::fs::FsError;
+use crate::model::time;
 
 /// A log file is rotated at this size.
-const ROTATE_AT: u64 = 20 * 1024 * 1024;
+pub(crate) const ROTATE_AT: u64 = 20 * 1024 * 1024;
 /// Old log files kept.
-const KEEP: u32 = 5;
+pub(crate) const KEEP: u32 = 5;
 /// Lines that wait for the writer before some are dropped.
 const WAITING_LINES: usize = 2048;
 
@@ -96,9 +97,19 @@ impl LogHandle {
         self.dropped.as_ref().map_or(0, ErrorCounter::dropped_lines)
     }
 
-    /// Lines that the file system refused.
+    /// Writes and rotations that the file system refused.
     pub fn failed_writes(&self) -> u64 {
         self.file.failures()
+    }
+
+    /// Lines that are in no file because it could not be written, since the start.
+    pub fn lost_lines(&self) -> u64 {
+        self.file.lost_lines()
+    }
+
+    /// Why the last line was lost, e.g. `the disk was full`; `None` when it was written.
+    pub fn trouble(&self) -> Option<&'static str> {
+        self.file.trouble().map(Trouble::as_str)
     }
 }
 
@@ -183,12 +194,22 @@ fn default_filter() -> Targets {
 }
 
 fn file_writer(path: &Path, state: FileState) -> Result<(NonBlocking, WorkerGuard), FsError> {
-    let file = RotatingFile::open(path, Bounds { size: ROTATE_AT, keep: KEEP }, state)?;
+    let bounds = Bounds { size: ROTATE_AT, keep: KEEP };
+    let file = RotatingFile::open(path, bounds, state, lost_note)?;
     Ok(NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(WAITING_LINES)
         .thread_name("log-writer")
         .finish(file))
+}
+
+/// The line that tells of lost ones, in the form of the others.
+fn lost_note(lost: &Lost) -> String {
+    let line = serde_json::json!({
+        "timestamp": time::now_wire(), "level": "WARN", "message": lost.to_string(),
+        "lost": lost.lines, "target": module_path!(),
+    });
+    format!("{line}\n")
 }
 
 fn stderr_layer<S>(

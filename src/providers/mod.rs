@@ -42,6 +42,7 @@ pub use plan::{
 };
 pub use roster::{Ran, Roster, Standing, Standings, Worsened};
 pub use run::{OUTPUT_LIMIT, Place, PlanRun, PlanRunError, RefusedFile, output_path, run_plan};
+pub(crate) use work_dir::remove_tree;
 pub use work_dir::{
     KeptBounds, WorkDir, WorkDirError, bound_kept_dirs, remove_work_dir, sweep_work_dirs,
 };

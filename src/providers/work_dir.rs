@@ -317,6 +317,12 @@ fn remove_all(path: &Path) {
     }
 }
 
+/// Removes a file, a link or a directory with all that is below it, closed directories too. Best
+/// effort. Blocks.
+pub(crate) fn remove_tree(path: &Path) {
+    remove_all(path);
+}
+
 /// The dir of the kind, and the one of all kinds.
 fn remove_empty(work: &Path) {
     for dir in work.ancestors().take(2) {

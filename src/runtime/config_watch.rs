@@ -8,9 +8,10 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::house_audit;
 use super::shared::Shared;
 use crate::config::{ConfigStore, SavedConfig};
-use crate::observe::Redactor;
+use crate::observe::{Audit, Redactor};
 
 /// The file is looked at this often even when no event came: watches can be exhausted.
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
@@ -22,6 +23,7 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     config: ConfigStore,
     redactor: Redactor,
+    audit: Audit,
     stop: CancellationToken,
 ) {
     let changed = Arc::new(Notify::new());
@@ -32,7 +34,12 @@ pub(super) async fn run(
     let mut reload = shared.reload.subscribe();
     loop {
         let asked = *reload.borrow_and_update();
+        let before = *shared.toggle.borrow();
         read(&shared, &config, &redactor).await;
+        let now = *shared.toggle.borrow();
+        if now != before {
+            house_audit::toggled(&audit, now).await;
+        }
         shared.reloaded.send_if_modified(|done| std::mem::replace(done, asked) != asked);
         tokio::select! {
             // Cancel safe, each arm: notifications and timers.

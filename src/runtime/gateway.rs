@@ -16,8 +16,8 @@ use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::validation::Occasion;
 use super::{
-    clock, config_watch, events, heartbeat, ingress, liveness, memory, metrics_server, providers,
-    realtime, service_manager, session, status_socket, supervisor,
+    clock, config_watch, events, heartbeat, house_audit, hygiene, ingress, liveness, memory,
+    metrics_server, providers, realtime, service_manager, session, status_socket, supervisor,
 };
 use crate::backend::{Api, Endpoint, Http, RedactedTokens, Session};
 use crate::clock::Clock;
@@ -28,8 +28,8 @@ use crate::config::{
 use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Controller, EventTurns, Host, Level, MODEL_WORK, Slots, Subagents};
 use crate::model::{GatewayId, TeamId};
-use crate::observe::Redactor;
 use crate::observe::logging::LogHandle;
+use crate::observe::{Audit, Redactor};
 use crate::providers::{Roster, VALIDATION_WORK, sweep_work_dirs};
 use crate::task::Group;
 
@@ -135,6 +135,7 @@ pub struct Gateway {
     options: GatewayOptions,
     clock: Clock,
     config: ConfigStore,
+    audit: Audit,
     shared: Arc<Shared>,
     socket: Option<Arc<StdListener>>,
     pid_file: Option<PidFile>,
@@ -195,7 +196,8 @@ impl Gateway {
         );
         let shared = Arc::new(shared.with_log(options.log.clone()));
         let clock = Clock::system();
-        Ok(Self { options, clock, config, shared, socket, pid_file, _lock: lock })
+        let audit = Audit::new(&paths.audit_file(), options.redactor.clone());
+        Ok(Self { options, clock, audit, config, shared, socket, pid_file, _lock: lock })
     }
 
     /// Goes by these clocks instead of the system's.
@@ -214,12 +216,15 @@ impl Gateway {
     /// work in hand is finished first.
     pub async fn run(self) -> Result<ExitReason, StartError> {
         tracing::info!(version = crate::VERSION, pid = std::process::id(), "starting");
+        house_audit::started(&self.audit, &self.shared).await;
         let stop = CancellationToken::new();
         let mut house = Group::new(stop.clone());
         let (shared, config) = (Arc::clone(&self.shared), self.config.clone());
-        let redactor = self.options.redactor.clone();
+        let (redactor, audit) = (self.options.redactor.clone(), self.audit.clone());
         supervisor::spawn(&mut house, &self.shared, "config watch", move |stop| {
-            config_watch::run(Arc::clone(&shared), config.clone(), redactor.clone(), stop)
+            let (shared, config, redactor) =
+                (Arc::clone(&shared), config.clone(), redactor.clone());
+            config_watch::run(shared, config, redactor, audit.clone(), stop)
         });
         let (shared, watched) = (Arc::clone(&self.shared), self.clock.clone());
         supervisor::spawn(&mut house, &self.shared, "clock", move |stop| {
@@ -258,6 +263,7 @@ impl Gateway {
         };
         self.options.service.stopping();
         house.stop(SUPERVISOR_BUDGET).await;
+        house_audit::stopped(&self.audit, &result).await;
         self.shared.phase.send_replace(Phase::Stopped);
         if self.socket.is_some() {
             // Under the lock still, so it is ours.
@@ -312,6 +318,7 @@ impl Gateway {
             redactor: self.options.redactor.clone(),
             polled: self.shared.polled.subscribe(),
             journal: self.shared.journal.clone(),
+            audit: self.audit.clone(),
             caller_umask: self.options.caller_umask,
             providers: Arc::clone(&self.shared.providers),
             metrics: self.shared.job_metrics.clone(),
@@ -347,6 +354,10 @@ impl Gateway {
         let own = Arc::clone(identity);
         let slots = slots(&self.options.settings);
         supervisor::spawn(group, shared, "jobs", move |stop| jobs(Arc::clone(&own), slots, stop));
+        let own = Arc::clone(identity);
+        supervisor::spawn(group, shared, "hygiene", move |stop| {
+            hygiene::run(Arc::clone(&own), stop)
+        });
         let own = Arc::clone(identity);
         let settings = self.options.settings.clone();
         supervisor::spawn(group, shared, "providers", move |stop| {

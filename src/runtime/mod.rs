@@ -2,8 +2,8 @@
 //!
 //! [`Gateway::prepare`] takes the instance lock and everything else that needs no network;
 //! [`Gateway::run`] lives until it is stopped. Supervisors (session, heartbeat, ingress, jobs,
-//! providers, realtime, config watch, clock, status socket, metrics, liveness, service manager) are
-//! named tasks that talk through
+//! providers, realtime, hygiene, config watch, clock, status socket, metrics, liveness, service
+//! manager) are named tasks that talk through
 //! `shared::Shared`; one that panics or returns is logged, counted and started again. Shutdown, in
 //! order: stop accepting and say `pending`, wait for the jobs (or cancel them), say `offline`, stop
 //! the supervisors, remove pid file and socket.
@@ -17,6 +17,8 @@ mod events;
 mod gateway;
 pub mod health;
 mod heartbeat;
+mod house_audit;
+pub(crate) mod hygiene;
 mod identity;
 mod ingress;
 mod liveness;
@@ -26,7 +28,6 @@ mod metrics_server;
 pub mod notify;
 mod process_facts;
 mod providers;
-
 mod realtime;
 mod service_manager;
 mod session;

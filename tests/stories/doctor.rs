@@ -82,6 +82,8 @@ async fn a_paired_machine_is_looked_at_without_and_with_a_running_gateway() {
         "host",
         "permissions",
         "disk_space",
+        "on_disk",
+        "audit_log",
         "config",
         "gateway",
         "pairing",

@@ -11,8 +11,10 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 mod common;
 
+mod audit;
 mod config_files;
 mod doctor;
+mod logs;
 mod model_run;
 mod pairing;
 mod providers;

@@ -5,7 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::tail::{ROTATED, rotated};
+use super::tail::MOST_ROTATED;
+use crate::fs::{FsError, open_to_look};
+use crate::observe::rotate::rotated;
 
 /// Read at a time; what is more waits for the next look.
 const MOST_AT_ONCE: u64 = 1024 * 1024;
@@ -19,11 +21,12 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// From the end of the file on.
-    pub(super) fn at_end(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let position = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), file, position, partial: Vec::new() })
+    /// From the end of the file on; `None` when there is none.
+    pub(super) fn at_end(path: &Path) -> Result<Option<Self>, FsError> {
+        let Some(file) = open_to_look(path)? else { return Ok(None) };
+        let metadata = file.metadata().map_err(|error| FsError::io("examine", path, error))?;
+        let position = metadata.len();
+        Ok(Some(Self { path: path.to_owned(), file, position, partial: Vec::new() }))
     }
 
     /// The file, and how far it was when following began: the path may name another by now.
@@ -72,19 +75,20 @@ impl Follower {
     /// The file that came after ours: the log, unless it was rotated more than once since.
     fn younger_file(&self) -> Option<File> {
         let ours = identity(&self.file)?;
-        let mut younger = File::open(&self.path).ok()?;
-        if identity(&younger)? == ours {
+        // Absent between a rotation and the next line.
+        let mut younger = open_to_look(&self.path).ok().flatten();
+        if younger.as_ref().and_then(identity) == Some(ours) {
             return None;
         }
-        for number in 1..=ROTATED {
-            let Ok(older) = File::open(rotated(&self.path, number)) else { break };
+        for number in 1..=MOST_ROTATED {
+            let Ok(Some(older)) = open_to_look(&rotated(&self.path, number)) else { break };
             if identity(&older)? == ours {
-                return Some(younger);
+                return younger;
             }
-            younger = older;
+            younger = Some(older);
         }
         // Ours is too old to be kept, or was moved elsewhere.
-        File::open(&self.path).ok()
+        open_to_look(&self.path).ok()?
     }
 }
 
@@ -113,7 +117,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         append(&path, "before\n");
-        let mut follower = Follower::at_end(&path).unwrap();
+        let mut follower = Follower::at_end(&path).unwrap().unwrap();
         assert_eq!(follower.poll(), Vec::<String>::new());
         append(&path, "one\ntw");
         assert_eq!(follower.poll(), ["one"]);
@@ -126,7 +130,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         append(&path, "");
-        let mut follower = Follower::at_end(&path).unwrap();
+        let mut follower = Follower::at_end(&path).unwrap().unwrap();
         append(&path, "last of the old\n");
         std::fs::rename(&path, dir.path().join("log.1")).unwrap();
         assert_eq!(follower.poll(), ["last of the old"]);
@@ -140,7 +144,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         append(&path, "");
-        let mut follower = Follower::at_end(&path).unwrap();
+        let mut follower = Follower::at_end(&path).unwrap().unwrap();
         append(&path, "first\n");
         std::fs::rename(&path, rotated(&path, 2)).unwrap();
         append(&rotated(&path, 1), "second\n");
@@ -157,8 +161,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         append(&path, "a long line before\n");
-        let mut follower = Follower::at_end(&path).unwrap();
+        let mut follower = Follower::at_end(&path).unwrap().unwrap();
         std::fs::write(&path, "new\n").unwrap();
         assert_eq!(follower.poll(), ["new"]);
+    }
+
+    #[test]
+    fn what_takes_the_place_of_the_log_and_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path, "");
+        let mut follower = Follower::at_end(&path).unwrap().unwrap();
+        std::fs::rename(&path, dir.path().join("gone")).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(follower.poll(), Vec::<String>::new());
+        std::fs::remove_file(&path).unwrap();
+        append(&path, "back\n");
+        assert_eq!(follower.poll(), ["back"]);
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let refused = Follower::at_end(&fifo).map(|_| ()).unwrap_err();
+        assert!(refused.to_string().ends_with("is a named pipe, not a regular file"));
     }
 }

@@ -94,7 +94,7 @@ pub(super) fn render(line: &str) -> String {
     printable::line(&shown)
 }
 
-fn pair((name, value): (&String, &Value)) -> String {
+pub(super) fn pair((name, value): (&String, &Value)) -> String {
     match value.as_str() {
         Some(text) if !text.is_empty() && !text.contains([' ', '"', '=']) => {
             format!("{name}={text}")

@@ -3,15 +3,19 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::line::Filter;
+use crate::fs::open_to_look;
+use crate::observe::rotate::rotated;
+use crate::observe::{audit, logging};
 
 const BLOCK: u64 = 64 * 1024;
 /// A line that is longer is shown in pieces.
 const LONGEST_LINE: usize = 1024 * 1024;
 /// Rotated files that may exist.
-pub(super) const ROTATED: u32 = 5;
+pub(super) const MOST_ROTATED: u32 =
+    if audit::KEEP > logging::KEEP { audit::KEEP } else { logging::KEEP };
 
 /// The last `most` lines that `filter` shows, oldest first. `log` is the open log, which is read up
 /// to `end`; `path` leads to its forerunners.
@@ -23,21 +27,15 @@ pub(super) fn last_lines(
 ) -> io::Result<Vec<String>> {
     let mut found = VecDeque::new();
     let mut complete = take(log, end, most, filter, &mut found)?;
-    for number in 1..=ROTATED {
+    for number in 1..=MOST_ROTATED {
         if complete {
             break;
         }
-        let Ok(mut file) = File::open(rotated(path, number)) else { break };
+        let Ok(Some(mut file)) = open_to_look(&rotated(path, number)) else { break };
         let end = file.metadata()?.len();
         complete = take(&mut file, end, most, filter, &mut found)?;
     }
     Ok(found.into())
-}
-
-pub(super) fn rotated(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    name.into()
 }
 
 /// Puts lines in front of `found`; true when no more are wanted.

@@ -15,6 +15,7 @@ use super::args::UpArgs;
 use super::outcome::{self, text};
 use super::serve::StopSignals;
 use super::{INTERRUPTED, LISTEN, client_of, data_dir, log_filter, show_path, submit, team};
+use crate::cli::audit;
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::identity::{self, NewIdentity};
@@ -225,7 +226,8 @@ impl Up<'_> {
             full_control: None,
         };
         let pairing = identity::exchange(self.context, &identity, &made.code).await?;
-        identity::save(store, &identity, &pairing)?;
+        let saved = identity::save(store, &identity, &pairing)?;
+        audit::paired(self.context, store.paths(), &pairing, &saved);
         Ok(pairing.gateway_id.as_str().to_owned())
     }
 
@@ -237,6 +239,8 @@ impl Up<'_> {
     ) -> Result<(), Failure> {
         if !store.load()?.full_control() {
             store.update(|saved| saved.set("full_control_enabled", true))?;
+            let about = json!({"enabled": true});
+            audit::tell(self.context, store.paths(), "full_control_changed", about);
         }
         backend.client.set_full_control(Some(gateway_id), true).await?;
         team::remote_shell(&backend.client, gateway_id).await?;

@@ -21,7 +21,7 @@ use super::subagents::Subagents;
 use crate::backend::Api;
 use crate::config::{ConfigStore, Environment, SavedConfig};
 use crate::model::{Job, JobStatus};
-use crate::observe::{JobMetrics, Redactor};
+use crate::observe::{Audit, JobMetrics, Redactor};
 use crate::providers::{ModelCheck, Roster};
 
 pub(crate) use model_run::WORK as MODEL_WORK;
@@ -38,6 +38,8 @@ pub struct Host {
     pub environment: Environment,
     /// Takes secrets out of what people read.
     pub redactor: Redactor,
+    /// Who asked for what, for the admin of this host.
+    pub audit: Audit,
     /// The umask of whoever started the gateway.
     pub caller_umask: u32,
     /// When the backend last answered a poll: results that wait are tried again then.
@@ -144,8 +146,14 @@ pub(super) async fn run(
         "shell_exec" => shell_exec::run(host, job, stop, progress).await,
         "model_run" => Box::pin(model_run::run(host, job, stop, progress)).await,
         "subagent_run" => Box::pin(subagent_run::run(host, job, stop, progress)).await,
-        "diagnostic" => Box::pin(diagnostic::run(host, job, stop, progress)).await,
-        "subagent_cancel" => Box::pin(subagent_cancel::run(host, job, stop)).await,
+        "diagnostic" => {
+            progress.audit().starts().await;
+            Box::pin(diagnostic::run(host, job, stop, progress)).await
+        }
+        "subagent_cancel" => {
+            progress.audit().starts().await;
+            Box::pin(subagent_cancel::run(host, job, stop)).await
+        }
         other => Finished::failed(json!({
             "message": format!("This gateway does not know the job type {other:?}"),
             "job_type": other,
@@ -154,7 +162,7 @@ pub(super) async fn run(
 }
 
 /// `SIGTERM` for 15; the number itself for one that has no name here.
-fn signal_name(signal: i32) -> String {
+pub(super) fn signal_name(signal: i32) -> String {
     nix::sys::signal::Signal::try_from(signal)
         .map_or_else(|_| signal.to_string(), |signal| signal.as_str().to_owned())
 }

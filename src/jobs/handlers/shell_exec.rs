@@ -42,7 +42,7 @@ pub(super) async fn run(
 ) -> Finished {
     let checked = tokio::select! {
         // Cancel safe: checks only read.
-        checked = check(host, job) => checked,
+        checked = check(host, job, progress) => checked,
         () = stop.token().cancelled() => return Finished::stopped(),
     };
     let checked = match checked {
@@ -50,10 +50,16 @@ pub(super) async fn run(
         Err(refusal) => return refusal,
     };
     let shell = shell(host);
+    progress.audit().place(CWD);
+    progress.audit().starts().await;
     let run = match Run::spawn(spec(host, &shell, &checked.command)).await {
         Ok(run) => {
             progress.run_started(run.ids()).await;
-            run.wait(Some(checked.limit), stop.token()).await
+            let ended = run.wait(Some(checked.limit), stop.token()).await;
+            if let Ok(outcome) = &ended {
+                progress.audit().exit(outcome.exit, outcome.ended);
+            }
+            ended
         }
         Err(error) => Err(error),
     };
@@ -75,7 +81,7 @@ fn refuse(resource_id: Option<&str>, message: &str) -> Finished {
     Finished::failed(result)
 }
 
-async fn check(host: &Host, job: &Job) -> Result<Checked, Finished> {
+async fn check(host: &Host, job: &Job, progress: &Progress<'_>) -> Result<Checked, Finished> {
     let resource_id =
         job.payload.get("resource_id").and_then(Value::as_str).filter(|id| !id.trim().is_empty());
     let unread = |what: &str, error: BackendError| {
@@ -98,11 +104,15 @@ async fn check(host: &Host, job: &Job) -> Result<Checked, Finished> {
         .map_err(|error| unread("this gateway's row", error))?;
     let saved = host.saved_config().await.map_err(|message| refuse(resource_id, &message))?;
     let toggle = saved.full_control();
+    progress.audit().toggle("host", toggle);
+    if let Some(row) = &row {
+        progress.audit().toggle("team", row.full_control_enabled);
+    }
     machine_control(row.as_ref(), toggle)
         .map_err(|reason| refuse(resource_id, &format!("Machine control is off: {reason}")))?;
 
     let id = resource_id.ok_or_else(|| refuse(None, "resource_id is missing"))?;
-    check_resource(host, job, id, row.as_ref()).await?;
+    check_resource(host, job, progress, id, row.as_ref()).await?;
 
     let command = job
         .payload
@@ -124,6 +134,7 @@ async fn check(host: &Host, job: &Job) -> Result<Checked, Finished> {
 async fn check_resource(
     host: &Host,
     job: &Job,
+    progress: &Progress<'_>,
     id: &str,
     row: Option<&ControlState>,
 ) -> Result<(), Finished> {
@@ -137,6 +148,10 @@ async fn check_resource(
             return Err(refuse(Some(id), &format!("Could not read the resource: {why}")));
         }
     };
+    if let Some(resource) = &resource {
+        let on = resource.pointer("/metadata/full_control") == Some(&Value::Bool(true));
+        progress.audit().toggle("resource", on);
+    }
     let vm_id = row.and_then(|row| row.vm_id.as_deref());
     remote_shell_resource(resource.as_ref(), &job.team_id, &job.gateway_id, vm_id)
         .map_err(|reason| refuse(Some(id), &format!("The resource cannot be used: {reason}")))

@@ -24,9 +24,9 @@ use crate::fs::{self, FsError};
 use crate::model::JobId;
 
 /// Most records at a time.
-const MAX_RECORDS: usize = 1_000;
+pub(crate) const MAX_RECORDS: usize = 1_000;
 /// Most bytes of all records.
-const MAX_BYTES: u64 = 256 * 1024 * 1024;
+pub(crate) const MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// Far above any result: two bounded streams, escaped.
 const MAX_RECORD: u64 = 128 * 1024 * 1024;
 /// Results that the backend refused are kept this long.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{Record, SubagentWork};
 use crate::backend::retry::Backoff;
 use crate::backend::{BackendError, Claim, Completion};
+use crate::jobs::audit::ended_by_successor;
 use crate::jobs::handlers::{Finished, Host};
 use crate::jobs::late_claims::LateClaims;
 use crate::jobs::report::report;
@@ -44,6 +45,7 @@ pub(in crate::jobs) async fn replay(host: &Arc<Host>, mut record: Record, late: 
     if record.completion.is_none() {
         let run = subagent_failure::run_of(&record, payload_of(row.as_ref()));
         record.completion = Some(finish(host, &record, run.as_ref()).await);
+        ended_by_successor(&host.audit, &host.redactor, &record).await;
     }
     if let Some(work) = &record.subagent {
         subagent_dirs::remove(host, work).await;

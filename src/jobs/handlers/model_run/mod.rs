@@ -73,11 +73,16 @@ async fn carry_out(
     };
     let command = debug::command_line(&host.redactor, plan);
     let before = debug::before(&host.redactor, asked, plan, &work_dir(&place, job));
+    progress.audit().command(&command, &work_dir(&place, job).display().to_string());
+    progress.audit().starts().await;
     let started = async |ids| progress.run_started(&ids).await;
     let (ran, ()) = tokio::join!(
         run_plan(&place, job.id.as_str(), plan, stop.token(), started),
         tell_debug(host, job, &before),
     );
+    if let Ok(ran) = &ran {
+        progress.audit().exit(ran.left.exit, ran.left.ended);
+    }
     let ran = match ran {
         Ok(ran) if ran.left.ended == Ended::Cancelled => return Finished::stopped(),
         Ok(ran) => ran,

@@ -221,6 +221,9 @@ impl Course<'_> {
         } else {
             WorkDir::make(&work.join(subagent), target.run_id.as_str(), &call.plan.files).await?
         };
+        let audit = self.progress.audit();
+        audit.command(&self.command_line(&call.plan), &dir.path().display().to_string());
+        audit.starts().await;
         let place = Place {
             work,
             environment: &self.host.environment,
@@ -269,6 +272,7 @@ impl Course<'_> {
         let provider = self.prepared.target.provider;
         let (ran, outcome, was_stopped) = match run {
             Ok(run) => {
+                self.progress.audit().exit(run.exit, run.ended);
                 let stopped = run.ended == crate::process::Ended::Cancelled;
                 (ran.of(&self.host.redactor, &run), finalise::judge(&run), stopped)
             }

@@ -56,7 +56,7 @@ pub(super) async fn run(
     };
     let prepared = tokio::select! {
         // Cancel safe: it only reads.
-        prepared = prepare(host, &asked) => prepared,
+        prepared = prepare(host, progress, &asked) => prepared,
         () = shut_down(stop) => return call_off(host, progress, &asked).await,
     };
     let prepared = match prepared {
@@ -105,7 +105,11 @@ async fn call_off(host: &Host, progress: &Progress<'_>, asked: &Asked) -> Finish
 }
 
 /// All checks, in their order; an error is the job's end. It only reads.
-async fn prepare(host: &Host, asked: &Asked) -> Result<Prepared, Finished> {
+async fn prepare(
+    host: &Host,
+    progress: &Progress<'_>,
+    asked: &Asked,
+) -> Result<Prepared, Finished> {
     let row = match asked.subagent() {
         Some(id) => read(host, || host.api.subagent(&id))
             .await
@@ -113,7 +117,7 @@ async fn prepare(host: &Host, asked: &Asked) -> Result<Prepared, Finished> {
         None => None,
     };
     let target = asked.target(row.as_ref(), host.api.gateway())?;
-    let (full_control, guest) = check_policy(host, asked, &target).await?;
+    let (full_control, guest) = check_policy(host, progress, asked, &target).await?;
     // Before the run's row is read: a cancel that comes from now on finds it.
     let active = host.subagents.enter(&target.subagent_id, &target.run_id);
     let run = read(host, || host.api.subagent_run(&target.run_id))
@@ -125,6 +129,7 @@ async fn prepare(host: &Host, asked: &Asked) -> Result<Prepared, Finished> {
 
 async fn check_policy(
     host: &Host,
+    progress: &Progress<'_>,
     asked: &Asked,
     target: &Target,
 ) -> Result<(FullControl, bool), Finished> {
@@ -145,12 +150,22 @@ async fn check_policy(
         }
         (_, None) | (None, _) => Err(finalise::failure_text(id, "it was not found on this host")),
     };
+    let wanted = Config(&target.config).wants_full_control();
+    let audit = progress.audit();
+    audit.toggle("wanted", wanted);
+    if let Some(state) = &state {
+        audit.toggle("team", state.full_control_enabled);
+    }
+    if let Ok(saved) = &saved {
+        audit.toggle("host", saved.full_control());
+    }
     let full_control = FullControl::judge(
-        Config(&target.config).wants_full_control(),
+        wanted,
         state.is_some_and(|state| state.full_control_enabled),
         saved.map(|saved| saved.full_control()),
         provider,
     );
+    audit.toggle("full_control", full_control.effective());
     Ok((full_control, guest))
 }
 

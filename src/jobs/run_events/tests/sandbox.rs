@@ -18,7 +18,7 @@ use crate::jobs::handlers::Host;
 use crate::jobs::journal::Journal;
 use crate::jobs::run_events::{Ended, Left, RunEvents, RunEventsDriver, finish, left, open};
 use crate::model::{RunId, SubagentId};
-use crate::observe::Redactor;
+use crate::observe::{Audit, Redactor};
 use crate::providers::Roster;
 use crate::sandbox::{AdminClient, Server, ServerOptions};
 
@@ -72,6 +72,7 @@ impl World {
             config: ConfigStore::new(Paths::in_dir(&dir.path().join("gateway"))),
             environment: Environment::default(),
             redactor: redactor.clone(),
+            audit: Audit::new(&dir.path().join("audit.jsonl"), redactor.clone()),
             caller_umask: 0o022,
             polled: watch::Sender::new(None).subscribe(),
             journal: Journal::open(&dir.path().join("jobs")).unwrap(),
