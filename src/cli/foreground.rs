@@ -8,6 +8,7 @@ use super::asynchronous;
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::start::already_running;
+use super::upgrade;
 use crate::config::Settings;
 use crate::observe::logging::{self, Colour, LogError, LogHandle};
 use crate::runtime::{ExitReason, Gateway, GatewayHandle, GatewayOptions, StartError};
@@ -25,13 +26,16 @@ pub(crate) fn run(context: &Context, settings: Settings) -> Outcome {
         &settings.paths.log_file,
     )?;
     let options = GatewayOptions {
+        relaunch: upgrade::relaunch(context, &settings),
         settings,
         redactor: context.redactor.clone(),
         caller_umask: context.caller_umask,
     };
     let hangup = if has_terminal() { Hangup::OfTerminal } else { Hangup::Reload };
     let ended = asynchronous::long()?.block_on(async {
-        let gateway = Gateway::prepare(options)?;
+        let Some(gateway) = upgrade::prepare(context, options).await? else {
+            return Ok(ExitReason::Stopped);
+        };
         let signals = Signals::listen(gateway.handle(), log.handle(), hangup)?;
         run_with_signals(gateway, signals).await
     });
@@ -60,7 +64,7 @@ pub(crate) async fn run_with_signals(
 /// How the end of a gateway is told to the shell.
 pub(crate) fn outcome(ended: Result<ExitReason, StartError>) -> Outcome {
     match ended? {
-        ExitReason::Stopped => Ok(Exit::Done),
+        ExitReason::Stopped | ExitReason::HandedOver => Ok(Exit::Done),
         ExitReason::PairingRevoked(reason) => Err(Failure::revoked(&reason)),
         ExitReason::Unpaired => Err(Failure::not_paired()),
     }

@@ -12,7 +12,9 @@ use super::instance::Instance;
 use super::{age, table};
 use crate::config::{Purpose, SavedConfig, Settings};
 use crate::model::time;
-use crate::runtime::status::{Contact, LiveStatus, Phase, RealtimeState, SupervisorState};
+use crate::runtime::status::{
+    Contact, LiveStatus, Phase, RealtimeState, SupervisorState, UpgradeState,
+};
 
 /// Everything that `status` knows; `--json` prints it. Fields are added, never renamed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -136,6 +138,11 @@ fn gateway_line(report: &Report) -> String {
         Phase::Draining => "stopping",
         Phase::Stopped => "stopped",
     };
+    let phase = if live.upgrade.version.is_some() && live.phase == Phase::Draining {
+        "finishing its work before an upgrade"
+    } else {
+        phase
+    };
     let detail = live.detail.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
     format!("{phase}{detail}, version {}, for {}", live.version, age::millis(live.uptime_ms))
 }
@@ -160,6 +167,7 @@ fn live_lines(live: &LiveStatus, now: Timestamp, lines: &mut Vec<(&'static str, 
     if let Some(trouble) = realtime_trouble(&live.realtime) {
         lines.push(("Realtime", trouble));
     }
+    upgrade_lines(&live.upgrade, now, lines);
     if live.session != "valid" {
         lines.push(("Session", live.session.clone()));
     }
@@ -191,6 +199,26 @@ fn live_lines(live: &LiveStatus, now: Timestamp, lines: &mut Vec<(&'static str, 
     for supervisor in live.supervisors.iter().filter(|s| s.state != "running" || s.restarts > 0) {
         let SupervisorState { name, state, restarts } = supervisor;
         lines.push(("Trouble", format!("{name} is {state}, started again {restarts} times")));
+    }
+}
+
+fn upgrade_lines(upgrade: &UpgradeState, now: Timestamp, lines: &mut Vec<(&'static str, String)>) {
+    let ago = |at: &str| time::parse(at).map(|at| format!(", {} ago", age::between(at, now)));
+    if let Some(version) = &upgrade.version {
+        let stage = match upgrade.state.as_str() {
+            "preparing" => "gets ready",
+            "draining" => "is ready and waits for the jobs in hand",
+            _ => "takes over",
+        };
+        lines.push(("Upgrade", format!("version {version} {stage}")));
+    }
+    if let Some(failed) = &upgrade.last_failed {
+        let what = failed
+            .version
+            .as_ref()
+            .map_or("what was installed".to_owned(), |version| format!("version {version}"));
+        let when = ago(&failed.at).unwrap_or_default();
+        lines.push(("Trouble", format!("{what} did not take over{when}: {}", failed.reason)));
     }
 }
 
@@ -233,7 +261,7 @@ fn verbose_lines(report: &Report, lines: &mut Vec<(&'static str, String)>) {
 mod tests {
     use super::*;
     use crate::jobs::ActiveJob;
-    use crate::runtime::status::{JournalState, ProviderState};
+    use crate::runtime::status::{FailedUpgrade, JournalState, ProviderState};
 
     fn stopped() -> Report {
         Report {
@@ -301,6 +329,15 @@ mod tests {
                 state: "waiting".into(),
                 restarts: 2,
             }],
+            upgrade: UpgradeState {
+                state: "watching".into(),
+                last_failed: Some(FailedUpgrade {
+                    version: Some("1.2.4".into()),
+                    reason: "it ended with exit code 1".into(),
+                    at: "2026-01-01T01:00:00.000Z".into(),
+                }),
+                ..UpgradeState::default()
+            },
         }
     }
 
@@ -324,6 +361,26 @@ mod tests {
             ..stopped()
         };
         insta::assert_snapshot!("running", render(&report, false, now()));
+    }
+
+    #[test]
+    fn one_that_hands_over() {
+        let upgrade = UpgradeState {
+            state: "draining".into(),
+            version: Some("1.2.4".into()),
+            ..UpgradeState::default()
+        };
+        let live = LiveStatus {
+            phase: Phase::Draining,
+            detail: Some("1 jobs in hand".into()),
+            upgrade,
+            ..live()
+        };
+        let gateway = Some(Box::new(live));
+        let report = Report { running: true, pid: Some(42), gateway, ..stopped() };
+        let shown = render(&report, false, now());
+        assert!(shown.contains("finishing its work before an upgrade: 1 jobs in hand"), "{shown}");
+        assert!(shown.contains("version 1.2.4 is ready and waits for the jobs in hand"), "{shown}");
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub enum News {
     MayHaveChanged,
 }
 
-/// How much the gateway still does. Only ever goes up.
+/// How much the gateway still does. Goes up, but for a drain for an upgrade that fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Takes jobs.
@@ -307,6 +307,8 @@ impl Controller {
         let level = *self.level.borrow_and_update();
         if level >= Level::Draining {
             self.queue.stop_accepting();
+        } else {
+            self.queue.accept_again();
         }
         if level >= Level::Cancelling {
             for stop in self.stops.values() {

@@ -107,7 +107,7 @@ async fn beat(
         Ok(()) => {
             // First: whoever waits for a heartbeat may mind what it said.
             identity.host.providers.team_knows(ready(&capabilities.providers));
-            shared.heard.send_replace(Some(Instant::now()));
+            shared.was_heard(status);
             let before = shared.reported.send_replace(Some(status));
             if before != Some(status) {
                 tracing::info!(status = status.as_str(), "the backend knows our status");

@@ -25,6 +25,7 @@ pub mod status;
 mod status_rule;
 mod status_socket;
 mod supervisor;
+pub mod upgrade;
 pub mod validation;
 
 pub use gateway::{ExitReason, Gateway, GatewayHandle, GatewayOptions, StartError};

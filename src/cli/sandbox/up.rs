@@ -163,6 +163,8 @@ impl Up<'_> {
             settings,
             redactor: self.context.redactor.clone(),
             caller_umask: self.context.caller_umask,
+            // The server of the same process could not go along.
+            relaunch: None,
         };
         match Gateway::prepare(options) {
             Ok(gateway) => self.with_gateway(gateway, backend, server, &gateway_id).await,
