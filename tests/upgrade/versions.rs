@@ -85,7 +85,7 @@ pub(crate) fn impostor(version: &str, behaviour: &str) -> PathBuf {
         std::fs::write(&source, IMPOSTOR).unwrap();
         let environment = panorama_gateway::config::Environment::of_process();
         let compiled = Command::new(environment.get("RUSTC").unwrap_or("rustc"))
-            .args(["--edition", "2024", "-o"])
+            .args(["--edition", "2024", "--crate-name", "impostor", "-o"])
             .args([path, &source])
             .env("SAYS_VERSION", version)
             .env("BEHAVIOUR", behaviour)
