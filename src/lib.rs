@@ -18,6 +18,7 @@ pub mod process;
 pub mod providers;
 pub mod runtime;
 pub mod sandbox;
+pub mod service;
 pub mod task;
 
 /// The gateway's own version, as `--version`, heartbeats and status report it.

@@ -110,6 +110,9 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Allow or forbid machine control on this host
     FullControl(FullControlArgs),
+    /// Have this machine's service manager start the gateway and keep it running
+    #[command(subcommand, arg_required_else_help = true)]
+    Service(ServiceCommand),
     /// Give up the pairing: stop, remove identity and tokens
     Unpair(UnpairArgs),
     /// Look at the configuration
@@ -242,6 +245,52 @@ pub(crate) enum Toggle {
     #[value(alias = "off", alias = "false")]
     Disable,
     Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// Install, enable and start the service; global options given here are the service's
+    Install(ServiceInstallArgs),
+    /// Stop the service and remove it
+    Uninstall(ServiceScopeArgs),
+    /// Say whether it is installed, enabled and running
+    Status(ServiceScopeArgs),
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ServiceScopeArgs {
+    /// The service of this user (the default)
+    #[arg(long, conflicts_with = "system")]
+    pub user: bool,
+    /// The service of this machine
+    #[arg(long)]
+    pub system: bool,
+    /// The service manager [default: this system's]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub manager: Option<Manager>,
+}
+
+/// A service manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Manager {
+    Systemd,
+    Launchd,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ServiceInstallArgs {
+    #[command(flatten)]
+    pub scope: ServiceScopeArgs,
+    /// With --system: the user that the gateway and its jobs run as [default: who called sudo]
+    #[arg(long, value_name = "USER", requires = "system")]
+    pub run_as: Option<String>,
+    /// Only print the service file
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Let (or, with `=false`, do not let) this user's services run without a login; else it is asked
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = boolean, conflicts_with = "system")]
+    pub linger: Option<bool>,
 }
 
 #[derive(Debug, Args)]

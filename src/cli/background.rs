@@ -22,13 +22,14 @@ use super::start::already_running;
 use super::upgrade;
 use crate::config::{Purpose, Settings, Source, Sourced};
 use crate::observe::logging;
+use crate::runtime::notify::ServiceManager;
 use crate::runtime::status::Phase;
 use crate::runtime::upgrade::Installation;
 use crate::runtime::{ExitReason, GatewayOptions, StartError};
 
 /// Marks the child's command line, with the umask of whoever started it. No flag of the grammar:
 /// people have no use for it.
-pub(super) const MARKER: &str = "--detached-child=";
+const MARKER: &str = "--detached-child=";
 /// How long the parent waits for the child's word.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Of what a dying child says on stderr.
@@ -167,12 +168,16 @@ fn wait_for_word(child: &mut Child) -> Result<Option<Word>, String> {
 
 /// The same options, which must mean the same in another directory.
 pub(super) fn child_arguments(context: &Context, settings: &Settings) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["start".into(), "--foreground".into()];
+    words.push(format!("{MARKER}{:03o}", context.caller_umask).into());
+    words.extend(carried_options(context, settings));
+    words
+}
+
+/// The global options that another process needs to find the same settings, wherever it is started.
+pub(super) fn carried_options(context: &Context, settings: &Settings) -> Vec<OsString> {
     let options = &context.options;
-    let mut words: Vec<OsString> = vec![
-        "start".into(),
-        "--foreground".into(),
-        format!("{MARKER}{:03o}", context.caller_umask).into(),
-    ];
+    let mut words = Vec::new();
     let mut add = |flag: &str, value: OsString| words.extend([OsString::from(flag), value]);
     let sources = &settings.path_sources;
     for (flag, source, path) in [
@@ -290,6 +295,8 @@ fn run_child(context: &Context) -> Outcome {
         settings,
         redactor: context.redactor.clone(),
         caller_umask: context.caller_umask,
+        // The manager knows the process that sent this one here, not this one.
+        service: ServiceManager::none(),
     };
     let ended = asynchronous::long()?.block_on(async {
         let Some(gateway) = upgrade::prepare(context, options).await? else {

@@ -11,6 +11,7 @@ use super::start::already_running;
 use super::upgrade;
 use crate::config::Settings;
 use crate::observe::logging::{self, Colour, LogError, LogHandle};
+use crate::runtime::notify::ServiceManager;
 use crate::runtime::{ExitReason, Gateway, GatewayHandle, GatewayOptions, StartError};
 
 /// Runs the gateway until it is stopped.
@@ -25,13 +26,21 @@ pub(crate) fn run(context: &Context, settings: Settings) -> Outcome {
         terminal,
         &settings.paths.log_file,
     )?;
+    // The variables of a replacement name another process; the old one says whether they are ours.
+    let service = if context.takes_over.is_some() {
+        ServiceManager::none()
+    } else {
+        ServiceManager::from_environment(&context.environment)
+    };
     let options = GatewayOptions {
         relaunch: upgrade::relaunch(context, &settings),
         settings,
         redactor: context.redactor.clone(),
         caller_umask: context.caller_umask,
+        service: service.clone(),
     };
-    let hangup = if has_terminal() { Hangup::OfTerminal } else { Hangup::Reload };
+    let hangup =
+        if has_terminal() && !service.is_there() { Hangup::OfTerminal } else { Hangup::Reload };
     let ended = asynchronous::long()?.block_on(async {
         let Some(gateway) = upgrade::prepare(context, options).await? else {
             return Ok(ExitReason::Stopped);

@@ -22,6 +22,7 @@ mod pair;
 mod printable;
 mod progress;
 mod sandbox;
+mod service;
 mod socket;
 mod start;
 mod status;
@@ -95,6 +96,7 @@ fn run(context: &Context, command: &Command) -> Outcome {
         Command::Logs(args) => logs::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
         Command::FullControl(args) => full_control::run(context, args),
+        Command::Service(command) => service::run(context, command),
         Command::Unpair(args) => unpair::run(context, args),
         Command::Config(ConfigCommand::Show(args)) => config_show::run(context, args),
         Command::Sandbox(command) => sandbox::run(context, command),

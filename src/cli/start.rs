@@ -8,6 +8,8 @@ use super::failure::{Exit, Failure, Outcome};
 use super::instance::Instance;
 use super::{background, foreground};
 use crate::config::Purpose;
+use crate::runtime::StartError;
+use crate::runtime::notify::ServiceManager;
 
 /// Where a gateway runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +47,12 @@ pub(crate) fn run(context: &Context, args: &StartArgs) -> Outcome {
     }
 }
 
-/// That one runs already is what `start` is for.
+/// That one runs already is what `start` is for, unless a service manager wants one of its own: it
+/// must see that it has none, and try again.
 pub(crate) fn already_running(context: &Context, pid: Option<i32>) -> Outcome {
+    if ServiceManager::from_environment(&context.environment).is_there() {
+        return Err(StartError::AlreadyRunning { pid }.into());
+    }
     let who = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
     context.ui.out(&format!("The gateway is already running{who}."))?;
     Ok(Exit::Done)

@@ -62,10 +62,11 @@ fn is_on(settings: &Settings, by_cargo: bool) -> bool {
 
 /// Those of `start`; a `pair` that went on as a gateway cannot be repeated.
 fn arguments(context: &Context, settings: &Settings) -> Vec<OsString> {
-    let mut words = background::child_arguments(context, settings);
-    if !context.detached {
-        words.retain(|word| !word.as_encoded_bytes().starts_with(background::MARKER.as_bytes()));
+    if context.detached {
+        return background::child_arguments(context, settings);
     }
+    let mut words = vec!["start".into(), "--foreground".into()];
+    words.extend(background::carried_options(context, settings));
     words
 }
 

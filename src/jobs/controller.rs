@@ -20,7 +20,7 @@ use super::stop::{JobStop, StopReason};
 use super::{run_events, subagent_dirs};
 use crate::model::{Job, JobId, JobStatus, RunId};
 use crate::providers::Standings;
-use crate::task::{Ending, Group};
+use crate::task::{Ending, Group, Pulse};
 
 /// Rows that came with one page of a poll, or by realtime.
 #[derive(Debug)]
@@ -133,14 +133,21 @@ impl Controller {
 
     /// Runs until `stop`; jobs that are still running then are aborted with the group (their
     /// processes end with them), so cancel or drain first.
-    pub async fn run(mut self, mut news: mpsc::Receiver<News>, stop: CancellationToken) {
+    pub async fn run(
+        mut self,
+        mut news: mpsc::Receiver<News>,
+        pulse: &Pulse,
+        stop: CancellationToken,
+    ) {
         self.replay_journal().await;
+        let mut beat = pulse.beat("jobs");
         loop {
             self.start_jobs();
             self.tell();
             tokio::select! {
                 // Cancel safe, each arm: channel receives, watch changes, join of a group.
                 () = stop.cancelled() => return,
+                () = beat.asked() => {}
                 news = news.recv() => match news {
                     Some(news) => self.hear(&news),
                     None => return,

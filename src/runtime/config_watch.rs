@@ -31,7 +31,9 @@ pub(super) async fn run(
     }
     let mut reload = shared.reload.subscribe();
     loop {
+        let asked = *reload.borrow_and_update();
         read(&shared, &config, &redactor).await;
+        shared.reloaded.send_if_modified(|done| std::mem::replace(done, asked) != asked);
         tokio::select! {
             // Cancel safe, each arm: notifications and timers.
             () = changed.notified() => {}

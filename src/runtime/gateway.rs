@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identity;
+use super::notify::ServiceManager;
 use super::shared::{Login, Shared};
 use super::status::Phase;
 use super::upgrade::handing_over::HandOver;
@@ -17,8 +18,8 @@ use super::upgrade::standby::{self, Predecessor};
 use super::upgrade::{self, Offer, Relaunch, Stage};
 use super::validation::Occasion;
 use super::{
-    config_watch, events, heartbeat, ingress, memory, providers, realtime, session, status_socket,
-    supervisor,
+    config_watch, events, heartbeat, ingress, memory, providers, realtime, service_manager,
+    session, status_socket, supervisor,
 };
 use crate::backend::{Api, Endpoint, Http, RedactedTokens, Session};
 use crate::config::{
@@ -54,6 +55,8 @@ pub struct GatewayOptions {
     pub caller_umask: u32,
     /// How it is started once more when a new version is installed; `None`: it never is.
     pub relaunch: Option<Arc<Relaunch>>,
+    /// Who started this process, if that is a service manager.
+    pub service: ServiceManager,
 }
 
 /// Why a gateway did not start.
@@ -238,11 +241,19 @@ impl Gateway {
         });
         if let Some(predecessor) = self.predecessor.take() {
             self.shared.provisional.send_replace(true);
-            let shared = Arc::clone(&self.shared);
-            house.spawn("taking over", move |stop| standby::confirm(shared, predecessor, stop));
+            let (shared, service) = (Arc::clone(&self.shared), self.options.service.clone());
+            // The old process still speaks for both.
+            service.fall_silent();
+            house.spawn("taking over", move |stop| {
+                standby::confirm(shared, service, predecessor, stop)
+            });
         }
         let mut door = self.open_door();
         let (offer, mut offers) = mpsc::channel(1);
+        let (shared, service) = (Arc::clone(&self.shared), self.options.service.clone());
+        supervisor::spawn(&mut house, &self.shared, "service manager", move |stop| {
+            service_manager::run(Arc::clone(&shared), service.clone(), stop)
+        });
         let mut occasion = Occasion::Startup;
         let result = loop {
             match self.live_identity(occasion, &offer, &mut offers).await {
@@ -263,6 +274,7 @@ impl Gateway {
             }
         };
         door.stop(SUPERVISOR_BUDGET).await;
+        self.options.service.stopping();
         house.stop(SUPERVISOR_BUDGET).await;
         self.shared.phase.send_replace(Phase::Stopped);
         let is_ours =
@@ -435,6 +447,7 @@ impl Gateway {
         let mut login = shared.login.subscribe();
         let mut config_identity = shared.identity.subscribe();
         let mut activity = shared.activity.subscribe();
+        let mut beat = shared.pulse.beat("gateway");
         let mut deadline: Option<tokio::time::Instant> = None;
         let mut end: Option<IdentityEnd> = None;
         loop {
@@ -497,6 +510,7 @@ impl Gateway {
                     }
                 }
                 () = at(deadline) => {}
+                () = beat.asked() => {}
             }
         }
     }
@@ -565,7 +579,10 @@ async fn jobs(identity: Arc<Identity>, slots: Slots, stop: CancellationToken) {
         shared.may_claim.subscribe(),
         shared.activity.clone(),
     );
-    tokio::join!(ingress::run(identity, tell, stop.clone()), controller.run(news, stop),);
+    tokio::join!(
+        ingress::run(identity, tell, stop.clone()),
+        controller.run(news, &shared.pulse, stop)
+    );
 }
 
 fn slots(settings: &Settings) -> Slots {

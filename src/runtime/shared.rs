@@ -16,6 +16,7 @@ use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Level, News};
 use crate::model::{GatewayStatus, time};
 use crate::providers::Roster;
+use crate::task::Pulse;
 
 /// How often the backend is asked for jobs.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -110,6 +111,8 @@ pub(super) struct Shared {
     pub(super) wake: watch::Sender<u64>,
     /// Counts up at each SIGHUP.
     pub(super) reload: watch::Sender<u64>,
+    /// Which of them `gateway.json` was read for.
+    pub(super) reloaded: watch::Sender<u64>,
     /// Requests to stop: 1 drains, 2 cancels, 3 goes at once.
     pub(super) stops: watch::Sender<u32>,
     /// The last status that the backend accepted.
@@ -126,6 +129,8 @@ pub(super) struct Shared {
     pub(super) provisional: watch::Sender<bool>,
     /// Restart on upgrade.
     pub(super) upgrade: Memory,
+    /// Whether the loops that matter turn.
+    pub(super) pulse: Pulse,
     notes: Mutex<Notes>,
     deliveries: Mutex<Deliveries>,
     last_stop: Mutex<Option<Instant>>,
@@ -161,6 +166,8 @@ impl Shared {
             identity: watch::Sender::new(identity),
             wake: watch::Sender::new(0),
             reload: watch::Sender::new(0),
+            reloaded: watch::Sender::new(0),
+            pulse: Pulse::default(),
             stops: watch::Sender::new(0),
             reported: watch::Sender::new(None),
             poll_now: watch::Sender::new(0),

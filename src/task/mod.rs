@@ -3,6 +3,8 @@
 //! Each task has a name, a child of the group's cancellation token, and an owner that learns how it
 //! ended, panics included. Dropping a group aborts what is left of it.
 
+mod pulse;
+
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,6 +14,8 @@ use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+
+pub use self::pulse::{Beat, Pulse};
 
 /// How a task ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

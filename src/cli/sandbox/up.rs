@@ -21,6 +21,7 @@ use crate::cli::identity::{self, NewIdentity};
 use crate::cli::{asynchronous, foreground, socket};
 use crate::config::{ConfigStore, GlobalOptions, Paths, Purpose, Settings};
 use crate::observe::logging::{self, LogOptions, StderrLines};
+use crate::runtime::notify::ServiceManager;
 use crate::runtime::status::Phase;
 use crate::runtime::{ExitReason, Gateway, GatewayHandle, GatewayOptions, StartError};
 use crate::sandbox::{AdminClient, Server, ServerError, ServerOptions};
@@ -165,6 +166,7 @@ impl Up<'_> {
             caller_umask: self.context.caller_umask,
             // The server of the same process could not go along.
             relaunch: None,
+            service: ServiceManager::none(),
         };
         match Gateway::prepare(options) {
             Ok(gateway) => self.with_gateway(gateway, backend, server, &gateway_id).await,

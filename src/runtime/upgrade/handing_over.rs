@@ -8,11 +8,6 @@ use super::super::status_socket;
 use super::{Offer, Stage};
 use crate::config::{ConfigError, LockError, PidFile};
 
-/// Tells the service manager whom to watch from now on.
-fn tell_service_manager(_pid: i32) {
-    // `MAINPID=<pid>`, once there is a voice for it.
-}
-
 /// How a hand-over ended.
 pub(in crate::runtime) enum HandOver {
     /// The replacement is up.
@@ -54,7 +49,9 @@ impl Gateway {
         self.shared.upgrade.reached(Stage::HandingOver, &offer.version);
         tracing::info!(pid = offer.replacement.pid(), version = offer.version, "handing over");
         let mut stops = self.shared.stops.subscribe();
-        let outcome = match offer.replacement.hand_over(self.lock.share()) {
+        let service = self.options.service.clone();
+        let told = offer.replacement.hand_over(self.lock.share(), service.is_there());
+        let outcome = match told {
             Ok(()) => tokio::select! {
                 // Cancel safe, each arm: what it says is heard only to be acted upon here.
                 up = offer.replacement.up() => up.map_err(Some),
@@ -64,7 +61,9 @@ impl Gateway {
         };
         match outcome {
             Ok(()) => {
-                tell_service_manager(offer.replacement.pid());
+                // While this process is the one that the manager listens to.
+                service.main_pid(offer.replacement.pid().unsigned_abs());
+                service.fall_silent();
                 tracing::info!(pid = offer.replacement.pid(), "handed over");
                 offer.replacement.let_go();
                 return Ok(HandOver::Done);

@@ -74,9 +74,9 @@ impl Replacement {
         }
     }
 
-    /// Hands over to it.
-    pub(super) fn hand_over(&self, lock: BorrowedFd<'_>) -> Result<(), String> {
-        let said = self.line.say(&FromOld::TakeOver, Some(lock));
+    /// Hands over to it, and the talk with a service manager if there is one.
+    pub(super) fn hand_over(&self, lock: BorrowedFd<'_>, service: bool) -> Result<(), String> {
+        let said = self.line.say(&FromOld::TakeOver { service }, Some(lock));
         said.map_err(|error| format!("it could not be told to take over: {error}"))
     }
 
@@ -182,7 +182,7 @@ mod tests {
         let mut new = shell(&format!("{READY}; {up}"));
         assert_eq!(new.ready().await, Ok(()));
         let file = tempfile::tempfile().unwrap();
-        new.hand_over(file.as_fd()).unwrap();
+        new.hand_over(file.as_fd(), false).unwrap();
         assert_eq!(new.up().await, Ok(()));
         let pid = new.pid();
         new.end().await;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::super::gateway::{Gateway, GatewayOptions, Ready, StartError};
+use super::super::notify::ServiceManager;
 use super::super::shared::Shared;
 use super::super::status::Phase;
 use super::wire::{FromNew, FromOld, Line};
@@ -66,7 +67,7 @@ pub async fn wait(
 
 /// With whether the old process is there still.
 async fn take_over(
-    options: GatewayOptions,
+    mut options: GatewayOptions,
     ready: Ready,
     line: &mut Line,
 ) -> Result<(Option<Gateway>, bool), StartError> {
@@ -74,7 +75,10 @@ async fn take_over(
     line.say(&word, None).context("tell the old process")?;
     tracing::info!(version = crate::VERSION, "ready to take over");
     match line.hear().await.context("hear the old process")? {
-        Some(FromOld::TakeOver) => {}
+        Some(FromOld::TakeOver { service: true }) => {
+            options.service = ServiceManager::handed_over(&options.settings.environment);
+        }
+        Some(FromOld::TakeOver { service: false }) => {}
         None => {
             tracing::info!("the gateway that was to hand over is gone; taking its place");
             return Ok((alone(options, Some(ready))?, false));
@@ -161,6 +165,7 @@ async fn probe(options: &GatewayOptions, roster: Arc<Roster>) {
 /// In the replacement, until it is up: tells the old process, or notices that it is gone.
 pub(in crate::runtime) async fn confirm(
     shared: Arc<Shared>,
+    service: ServiceManager,
     mut predecessor: Predecessor,
     stop: CancellationToken,
 ) {
@@ -179,4 +184,5 @@ pub(in crate::runtime) async fn confirm(
         tracing::info!("the gateway that handed over is gone; this one is on its own");
     }
     shared.provisional.send_replace(false);
+    service.speak_again();
 }

@@ -43,7 +43,11 @@ pub(super) enum FromNew {
 #[serde(tag = "word", rename_all = "snake_case")]
 pub(super) enum FromOld {
     /// The descriptor of the instance lock comes along.
-    TakeOver,
+    TakeOver {
+        /// The old process speaks with its service manager; from now on the new one does.
+        #[serde(default)]
+        service: bool,
+    },
 }
 
 /// One end.
@@ -156,8 +160,8 @@ mod tests {
     async fn words_and_a_descriptor_come_over_and_the_end_shows() {
         let (old, mut new) = pair();
         let file = tempfile::tempfile().unwrap();
-        old.say(&FromOld::TakeOver, Some(file.as_fd())).unwrap();
-        assert_eq!(new.hear().await.unwrap(), Some(FromOld::TakeOver));
+        old.say(&FromOld::TakeOver { service: false }, Some(file.as_fd())).unwrap();
+        assert_eq!(new.hear().await.unwrap(), Some(FromOld::TakeOver { service: false }));
         assert!(new.descriptor().is_some());
         let mut old = old;
         for word in [
@@ -178,7 +182,7 @@ mod tests {
         for piece in ["{\"word\":\"take", "_over\",\"later\":7}\n{\"wo"] {
             old.stream.try_write(piece.as_bytes()).unwrap();
         }
-        assert_eq!(new.hear().await.unwrap(), Some(FromOld::TakeOver));
+        assert_eq!(new.hear().await.unwrap(), Some(FromOld::TakeOver { service: false }));
         old.stream.try_write(b"rd\":\"sing\"}\n").unwrap();
         assert!(new.hear::<FromOld>().await.is_err());
     }
