@@ -17,4 +17,5 @@ mod bad;
 mod good;
 mod kills;
 mod scene;
+mod service;
 mod versions;

@@ -71,6 +71,22 @@ impl Scene {
         self.machine.is_up().await
     }
 
+    /// The same as a service manager does that listens on this socket.
+    pub(crate) async fn start_as_service(&mut self, notify: &Path) -> Value {
+        let log = self.machine.home().join("stderr.log");
+        let stderr = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let like = self.command(&[]);
+        // `exec` keeps the pid.
+        let script = "export SYSTEMD_EXEC_PID=$$ WATCHDOG_PID=$$; exec \"$0\" start --foreground";
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).arg(&self.program).env_clear();
+        command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("NOTIFY_SOCKET", notify).env("WATCHDOG_USEC", "2000000");
+        command.current_dir(self.machine.home()).stdin(Stdio::null()).stdout(Stdio::null());
+        self.child = Some(command.stderr(stderr).spawn().unwrap());
+        self.machine.is_up().await
+    }
+
     /// The process that was started first.
     pub(crate) fn first_pid(&self) -> i32 {
         i32::try_from(self.child.as_ref().unwrap().id()).unwrap()
