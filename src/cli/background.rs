@@ -299,7 +299,7 @@ fn run_child(context: &Context) -> Outcome {
         service: ServiceManager::none(),
     };
     let ended = asynchronous::long()?.block_on(async {
-        let Some(gateway) = upgrade::prepare(context, options).await? else {
+        let Some(gateway) = upgrade::prepare(context, options, &log.handle()).await? else {
             return Ok(ExitReason::Stopped);
         };
         let signals = Signals::listen(gateway.handle(), log.handle(), Hangup::Reload)?;

@@ -42,7 +42,7 @@ pub(crate) fn run(context: &Context, settings: Settings) -> Outcome {
     let hangup =
         if has_terminal() && !service.is_there() { Hangup::OfTerminal } else { Hangup::Reload };
     let ended = asynchronous::long()?.block_on(async {
-        let Some(gateway) = upgrade::prepare(context, options).await? else {
+        let Some(gateway) = upgrade::prepare(context, options, &log.handle()).await? else {
             return Ok(ExitReason::Stopped);
         };
         let signals = Signals::listen(gateway.handle(), log.handle(), hangup)?;

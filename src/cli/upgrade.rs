@@ -13,6 +13,7 @@ use super::background;
 use super::context::Context;
 use super::start::is_run_by_cargo;
 use crate::config::{Environment, Settings, Source};
+use crate::observe::logging::LogHandle;
 use crate::runtime::upgrade::{Installation, Relaunch, TAKES_OVER, standby};
 use crate::runtime::{Gateway, GatewayOptions, StartError};
 
@@ -89,10 +90,14 @@ fn variables(context: &Context, settings: &Settings) -> Vec<(OsString, OsString)
 pub(crate) async fn prepare(
     context: &Context,
     options: GatewayOptions,
+    log: &LogHandle,
 ) -> Result<Option<Gateway>, StartError> {
     let Some(line) = &context.takes_over else { return Gateway::prepare(options).map(Some) };
     let line = line.try_clone().context("use the line to the old process")?;
-    standby::wait(options, UnixStream::from(line)).await
+    let gateway = standby::wait(options, UnixStream::from(line)).await;
+    // The old process may have rotated it meanwhile.
+    log.reopen();
+    gateway
 }
 
 #[cfg(test)]

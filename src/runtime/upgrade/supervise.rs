@@ -78,10 +78,7 @@ impl Keeper<'_> {
             return None;
         }
         // A gateway that is not in order itself could not tell whether its replacement is.
-        let heard = *shared.heard.borrow();
-        let in_order = *shared.phase.borrow() == Phase::Up
-            && heard.is_some_and(|at| at.elapsed() <= HEARD_WITHIN);
-        if !in_order {
+        if !self.is_in_order() {
             return Some(Instant::now() + LOOK_AGAIN);
         }
         let mut next = self.look().await?;
@@ -109,6 +106,12 @@ impl Keeper<'_> {
                 }
             };
         }
+    }
+
+    fn is_in_order(&self) -> bool {
+        let shared = &self.identity.shared;
+        let heard = *shared.heard.borrow();
+        *shared.phase.borrow() == Phase::Up && heard.is_some_and(|at| at.elapsed() <= HEARD_WITHIN)
     }
 
     async fn look(&self) -> Option<Next> {
@@ -178,6 +181,13 @@ impl Keeper<'_> {
                 }
             }
         };
+        if !self.is_in_order() {
+            tracing::info!(
+                reason = failed,
+                "the backend is away; the upgrade is tried again later"
+            );
+            return;
+        }
         under_way.settled();
         memory.failed(&version, &self.identity.host.redactor.text(&failed));
     }
