@@ -180,10 +180,10 @@ mod tests {
     async fn a_word_that_comes_in_pieces_with_more_fields_is_understood() {
         let (old, mut new) = pair();
         for piece in ["{\"word\":\"take", "_over\",\"later\":7}\n{\"wo"] {
-            old.stream.try_write(piece.as_bytes()).unwrap();
+            rustix::io::write(&old.stream, piece.as_bytes()).unwrap();
         }
         assert_eq!(new.hear().await.unwrap(), Some(FromOld::TakeOver { service: false }));
-        old.stream.try_write(b"rd\":\"sing\"}\n").unwrap();
+        rustix::io::write(&old.stream, b"rd\":\"sing\"}\n").unwrap();
         assert!(new.hear::<FromOld>().await.is_err());
     }
 
