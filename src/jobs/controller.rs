@@ -140,6 +140,8 @@ impl Controller {
         stop: CancellationToken,
     ) {
         self.replay_journal().await;
+        // It may have risen before this one was there to see it.
+        self.change_level();
         let mut beat = pulse.beat("jobs");
         loop {
             self.start_jobs();
