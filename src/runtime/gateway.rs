@@ -154,7 +154,7 @@ pub(super) struct Ready {
 enum IdentityEnd {
     Exit(ExitReason),
     NewIdentity,
-    HandOver(Offer),
+    HandOver(Box<Offer>),
 }
 
 impl IdentityEnd {
@@ -256,13 +256,14 @@ impl Gateway {
         });
         let mut occasion = Occasion::Startup;
         let result = loop {
-            match self.live_identity(occasion, &offer, &mut offers).await {
+            let life = Box::pin(self.live_identity(occasion, &offer, &mut offers));
+            match life.await {
                 Ok(IdentityEnd::NewIdentity) => {
                     self.shared.begin_identity();
                     occasion = Occasion::Pairing;
                 }
                 Ok(IdentityEnd::Exit(reason)) => break Ok(reason),
-                Ok(IdentityEnd::HandOver(offer)) => match self.hand_over(offer).await {
+                Ok(IdentityEnd::HandOver(offer)) => match Box::pin(self.hand_over(*offer)).await {
                     Ok(HandOver::Done) => break Ok(ExitReason::HandedOver),
                     Ok(HandOver::Back) => {
                         let old = std::mem::replace(&mut door, self.open_door());
@@ -500,7 +501,7 @@ impl Gateway {
                 _ = config_identity.changed() => {}
                 _ = activity.changed() => {}
                 Some(offer) = offers.recv(), if end.is_none() => {
-                    end = Some(IdentityEnd::HandOver(offer));
+                    end = Some(IdentityEnd::HandOver(Box::new(offer)));
                 }
                 why = no_good(end.as_mut()) => {
                     if let Some(IdentityEnd::HandOver(offer)) = end.take() {

@@ -61,7 +61,7 @@ async fn a_link_that_is_switched_upgrades_a_daemon() {
     switch_to("new");
     let new = scene.version_is_up(&numbered(6)).await;
     assert_ne!(new["pid"], old["pid"]);
-    assert_eq!(scene.who_runs().await, new["pid"].as_i64().unwrap() as i32);
+    assert_eq!(i64::from(scene.who_runs().await), new["pid"].as_i64().unwrap());
     scene.processes_are(1).await;
     // And back, as a downgrade is done.
     switch_to("old");

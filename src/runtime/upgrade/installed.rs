@@ -194,9 +194,9 @@ fn foreign(header: &[u8], ours: &[u8]) -> Option<&'static str> {
 /// `panorama-gateway 1.2.3`.
 fn named(said: &str) -> Answer {
     let mut words = said.lines().next().unwrap_or_default().split_whitespace();
-    let version = match (words.next(), words.next(), words.next()) {
-        (Some(env!("CARGO_PKG_NAME")), Some(version), None) => version,
-        _ => return Answer::Unusable("it does not call itself panorama-gateway".to_owned()),
+    let three = (words.next(), words.next(), words.next());
+    let (Some(env!("CARGO_PKG_NAME")), Some(version), None) = three else {
+        return Answer::Unusable("it does not call itself panorama-gateway".to_owned());
     };
     if version.len() > LONGEST_VERSION || !version.starts_with(|c: char| c.is_ascii_digit()) {
         return Answer::Unusable("it does not tell its version".to_owned());

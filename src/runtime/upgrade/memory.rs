@@ -126,19 +126,19 @@ impl Memory {
 
     /// For `status`.
     pub(in crate::runtime) fn report(&self) -> UpgradeState {
-        let state = self.state();
-        let (word, version, since) = match &state.progress {
+        let known = self.state();
+        let (word, version, since) = match &known.progress {
             Some((stage, version, since)) => {
                 (stage.word(), Some(version.clone()), Some(since.clone()))
             }
-            None if state.tracker.is_some() => ("watching", None, None),
+            None if known.tracker.is_some() => ("watching", None, None),
             None => ("off", None, None),
         };
         UpgradeState {
             state: word.to_owned(),
             version,
             since,
-            last_failed: state.last_failed.clone(),
+            last_failed: known.last_failed.clone(),
         }
     }
 }

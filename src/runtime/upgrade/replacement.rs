@@ -70,7 +70,9 @@ impl Replacement {
     pub(super) async fn ready(&mut self) -> Result<(), String> {
         match self.word("ready to take over").await? {
             FromNew::Ready { .. } => Ok(()),
-            other => Err(format!("it said {other:?} too early")),
+            other @ (FromNew::Up | FromNew::Failed { .. }) => {
+                Err(format!("it said {other:?} too early"))
+            }
         }
     }
 
@@ -84,7 +86,9 @@ impl Replacement {
     pub(super) async fn up(&mut self) -> Result<(), String> {
         match self.word("up").await? {
             FromNew::Up => Ok(()),
-            other => Err(format!("it said {other:?} instead")),
+            other @ (FromNew::Ready { .. } | FromNew::Failed { .. }) => {
+                Err(format!("it said {other:?} instead"))
+            }
         }
     }
 

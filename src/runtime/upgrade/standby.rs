@@ -54,9 +54,10 @@ pub async fn wait(
         }
         Ok((gateway, _)) => Ok(gateway),
         Err(error) => {
-            let reason = match &error {
-                StartError::Other(error) => format!("{error:#}"),
-                other => other.to_string(),
+            let reason = if let StartError::Other(error) = &error {
+                format!("{error:#}")
+            } else {
+                error.to_string()
             };
             // One that is gone does not mind.
             let _gone = line.say(&FromNew::Failed { reason }, None);

@@ -135,10 +135,9 @@ impl Keeper<'_> {
             return Some(Next::LookAt(Instant::now() + LOOK_AGAIN));
         };
         self.identity.shared.upgrade.with_tracker(|tracker| {
-            match tracker.looked(Some(stat), Instant::now()) {
-                Next::Read => tracker.hashed(hash, Instant::now()),
-                other => other,
-            }
+            let now = Instant::now();
+            let next = tracker.looked(Some(stat), now);
+            if next == Next::Read { tracker.hashed(hash, now) } else { next }
         })
     }
 
@@ -233,7 +232,7 @@ impl Watched {
             return;
         }
         let news = self.places != places;
-        self.watcher = match watch(places.clone(), Arc::clone(&self.changed)) {
+        self.watcher = match watch(&places, Arc::clone(&self.changed)) {
             Ok(watcher) => {
                 // What changed before the watch began is seen by one more look.
                 if news {
@@ -253,7 +252,7 @@ impl Watched {
 }
 
 /// Watches the directories: a file is replaced by a rename, which its own watch would not follow.
-fn watch(places: Vec<PathBuf>, changed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+fn watch(places: &[PathBuf], changed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     let names: Vec<_> = places.iter().filter_map(|place| place.file_name()).collect();
     let names: Vec<_> = names.into_iter().map(ToOwned::to_owned).collect();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -274,7 +273,7 @@ fn watch(places: Vec<PathBuf>, changed: Arc<Notify>) -> notify::Result<Recommend
             changed.notify_one();
         }
     })?;
-    for place in &places {
+    for place in places {
         let dir = place.parent().unwrap_or(std::path::Path::new("/"));
         watcher.watch(dir, RecursiveMode::NonRecursive)?;
     }
