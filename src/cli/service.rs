@@ -56,7 +56,7 @@ fn look(path: &Path) -> Result<Present, Failure> {
             path.display()
         ))
         .hint("move it away, then try again")),
-        present => Ok(present),
+        present @ (Present::Nothing | Present::Ours(_)) => Ok(present),
     }
 }
 

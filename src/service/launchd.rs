@@ -39,7 +39,9 @@ pub fn plist(description: &Description) -> Result<String, Unsayable> {
         \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n\
         <!-- {MARKER}; `service uninstall` removes it. -->\n<plist version=\"1.0\">\n<dict>\n"
     );
-    let mut add = |key: &str, value: &str| text += &format!("\t<key>{key}</key>\n\t{value}\n");
+    let mut add = |key: &str, value: &str| {
+        text.extend(["\t<key>", key, "</key>\n\t", value, "\n"]);
+    };
     let string = |text: &OsStr| Ok(format!("<string>{}</string>", xml(text)?));
     let number = |number: u64| format!("<integer>{number}</integer>");
     add("Label", &string(OsStr::new(LABEL))?);

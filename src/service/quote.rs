@@ -24,9 +24,7 @@ pub fn assignment(name: &str, value: &OsStr) -> String {
 pub fn program(path: &OsStr) -> Result<String, Unsayable> {
     let cannot = |byte: &u8| byte.is_ascii_control() || matches!(byte, b'"' | b'\'' | b'\\');
     match path.to_str() {
-        Some(text) if !path.as_bytes().iter().any(|byte| cannot(byte)) => {
-            Ok(quoted(OsStr::new(text), false))
-        }
+        Some(text) if !path.as_bytes().iter().any(cannot) => Ok(quoted(OsStr::new(text), false)),
         _ => Err(Unsayable::Program(path.display().to_string())),
     }
 }

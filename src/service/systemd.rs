@@ -142,7 +142,7 @@ impl State {
         match (self.get("Result"), self.get("ExecMainStatus")) {
             (None | Some("success"), _) => {}
             (Some("exit-code"), Some(code)) => {
-                line = format!("{line}, ended with exit code {code}")
+                line = format!("{line}, ended with exit code {code}");
             }
             (Some(result), _) => line = format!("{line}, ended by {result}"),
         }

@@ -11,6 +11,10 @@ const COMMANDS: &[&str] = &[
     "logs",
     "doctor",
     "full-control",
+    "service",
+    "service install",
+    "service uninstall",
+    "service status",
     "unpair",
     "config",
     "config show",
@@ -56,7 +60,7 @@ fn no_command_is_help() {
 #[test]
 fn every_command_that_help_names_is_shown_here() {
     let machine = Machine::new();
-    for parent in ["", "config", "sandbox", "sandbox submit"] {
+    for parent in ["", "config", "service", "sandbox", "sandbox submit"] {
         let words: Vec<_> = parent.split_whitespace().chain(["--help"]).collect();
         let help = String::from_utf8(machine.command(&words).output().unwrap().stdout).unwrap();
         let (_, commands) = help.split_once("Commands:\n").unwrap();

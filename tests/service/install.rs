@@ -115,6 +115,20 @@ fn secrets_and_pipes_do_not_go_into_a_service() {
 }
 
 #[test]
+fn variables_that_a_service_does_not_see_are_named() {
+    let tools = Tools::paired();
+    let machine = tools
+        .machine
+        .with("PANORAMA_GATEWAY_CONCURRENCY", "3")
+        .with("PANORAMA_GATEWAY_LOG_PATH", "log");
+    let ran = machine.run(&["service", "install", "--dry-run"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("will not see PANORAMA_GATEWAY_CONCURRENCY\n"), "{ran:?}");
+    let log = machine.home().join("log");
+    assert!(ran.stdout.contains(&format!("--log-path {}\n", log.display())), "{ran:?}");
+}
+
+#[test]
 fn an_unpaired_machine_gets_no_service() {
     let tools = Tools::new();
     let ran = tools.machine.run(&["service", "install"]);

@@ -13,5 +13,7 @@ mod common;
 
 mod install;
 mod protocol;
+mod real;
+
 mod tools;
 mod verify;

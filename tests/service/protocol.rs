@@ -58,7 +58,7 @@ impl Manager {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let left = deadline - tokio::time::Instant::now();
-            let Some(said) = self.next(left).await else { panic!("{line} was not said") };
+            let said = self.next(left).await.expect(line);
             if said.lines().any(|one| one == line) {
                 return said;
             }

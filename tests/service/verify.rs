@@ -44,7 +44,7 @@ fn systemd_accepts_the_unit_files() {
     let program = bin.join("panorama-gateway");
     std::os::unix::fs::symlink(BINARY, &program).unwrap();
     for (level, words) in
-        [("--user", ["--user"].as_slice()), ("--system", &["--system", "--run-as", "nobody"])]
+        [("--user", ["--user"].as_slice()), ("--system", &["--system", "--run-as", "daemon"])]
     {
         let output = Command::new(&program)
             .args(["service", "install", "--dry-run", "--device-name", "a \"b\" \\ 'c' %n $x\ty"])

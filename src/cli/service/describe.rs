@@ -13,6 +13,22 @@ use crate::cli::failure::Failure;
 use crate::config::{Environment, Paths, Purpose};
 use crate::service::{self, Description, Scope};
 
+/// Variables whose meaning goes into the service's arguments.
+const CARRIED: [&str; 11] = [
+    "PANORAMA_GATEWAY_CONFIG_DIR",
+    "PANORAMA_GATEWAY_CONFIG_PATH",
+    "PANORAMA_GATEWAY_LOG_PATH",
+    "PANORAMA_GATEWAY_PID_PATH",
+    "PANORAMA_ENV",
+    "PANORAMA_ENV_FILE",
+    "PANORAMA_ENV_PATH",
+    "PANORAMA_CLAUDE_CLI",
+    "PANORAMA_CODEX_CLI",
+    "PANORAMA_GEMINI_CLI",
+    // Saved by `pair`.
+    "PANORAMA_GATEWAY_DEVICE_NAME",
+];
+
 /// The service, and where its gateway keeps its files.
 pub(super) struct Described {
     pub(super) description: Description,
@@ -26,10 +42,22 @@ pub(super) fn describe(context: &Context, args: &ServiceInstallArgs) -> Result<D
         return Err(Failure::usage("a service file is no place for a key")
             .hint("pair with it, or name an env file that has it: `--env-file PATH`"));
     }
+    warn_of_variables(context);
     let owner = owner(context, args)?;
     match &owner {
         Some(user) if user.uid != getuid() => described_for(context, user),
         _ => described(context, owner.map(|user| user.name)),
+    }
+}
+
+/// A gateway in the background has the variables of its shell; a service has not.
+fn warn_of_variables(context: &Context) {
+    let ours = |name: &str| name.starts_with("PANORAMA_") && !CARRIED.contains(&name);
+    let names = context.environment.iter().filter_map(|(name, _)| name.to_str());
+    let unseen: Vec<_> = names.filter(|name| ours(name)).collect();
+    if !unseen.is_empty() {
+        context.ui.warn(&format!("the service will not see {}", unseen.join(", ")));
+        context.ui.note("put them into an env file, and name it here: `--env-file PATH`");
     }
 }
 
@@ -78,7 +106,7 @@ fn described(context: &Context, system_user: Option<String>) -> Result<Described
         description: Description {
             scope,
             command: command(context, carried_options(context, &settings)),
-            path: path.and_then(absolute_only),
+            path: path.as_ref().and_then(absolute_only),
             umask: context.caller_umask,
             drain_limit: settings.drain_timeout.value,
         },
@@ -169,7 +197,7 @@ fn absolute(path: OsString) -> OsString {
 }
 
 /// Relative entries would mean something else there.
-fn absolute_only(path: OsString) -> Option<OsString> {
-    let entries = std::env::split_paths(&path).filter(|entry| entry.is_absolute());
+fn absolute_only(path: &OsString) -> Option<OsString> {
+    let entries = std::env::split_paths(path).filter(|entry| entry.is_absolute());
     std::env::join_paths(entries).ok().filter(|path| !path.is_empty())
 }

@@ -25,7 +25,7 @@ pub(super) fn install(context: &Context, args: &ServiceInstallArgs) -> Outcome {
     needs_root(scope)?;
     let file = found(systemd::file(scope, &context.environment))?;
     let before = look(&file)?;
-    let version = version(scope).map_err(|error| unreachable(scope, error))?;
+    let version = version(scope).map_err(|error| unreachable(scope, &error))?;
     let text = systemd::unit(&description, version)?;
     if !is_paired {
         return Err(Failure::not_paired().hint(
@@ -112,7 +112,7 @@ pub(super) fn uninstall(context: &Context, args: &ServiceScopeArgs) -> Outcome {
     }
     needs_root(&scope)?;
     if let Err(error) = version(&scope) {
-        return Err(unreachable(&scope, error));
+        return Err(unreachable(&scope, &error));
     }
     systemctl(&scope, &["disable", UNIT])?;
     if state(&scope)?.is_active() {
@@ -139,7 +139,7 @@ pub(super) fn status(context: &Context, args: &ServiceScopeArgs) -> Outcome {
     context.ui.out(&format!("installed  {installed}"))?;
     let state = match version(&scope).and_then(|_| show(&scope)) {
         Ok(state) => state,
-        Err(error) => return Err(unreachable(&scope, error)),
+        Err(error) => return Err(unreachable(&scope, &error)),
     };
     context.ui.out(&format!("enabled    {}", if state.is_enabled() { "yes" } else { "no" }))?;
     context.ui.out(&format!("service    {}", state.line()))?;
@@ -185,9 +185,9 @@ fn flag_for_people(scope: &Scope) -> &'static str {
     }
 }
 
-fn unreachable(scope: &Scope, error: ToolError) -> Failure {
+fn unreachable(scope: &Scope, error: &ToolError) -> Failure {
     let has_systemd = Path::new("/run/systemd/system").is_dir();
-    let (message, hint) = match (scope, &error) {
+    let (message, hint) = match (scope, error) {
         (_, ToolError::Missing { .. }) => (
             "this system has no systemd",
             "have what starts programs here run `panorama-gateway start --foreground`; \
@@ -206,5 +206,5 @@ fn unreachable(scope: &Scope, error: ToolError) -> Failure {
             ("systemd does not answer", "see `systemctl status`")
         }
     };
-    Failure::of(&error).context(message).hint(hint)
+    Failure::of(error).context(message).hint(hint)
 }
