@@ -5,7 +5,8 @@
 //! providers, realtime, config watch, status socket) are named tasks that talk through
 //! `shared::Shared`; one that panics or returns is logged, counted and started again. Shutdown, in
 //! order: stop accepting and say `pending`, wait for the jobs (or cancel them), say `offline`, stop
-//! the supervisors, remove pid file and socket.
+//! the supervisors, remove pid file and socket. An upgrade (`upgrade`) drains too, and then hands over
+//! to the new version instead.
 
 mod capabilities;
 mod config_watch;

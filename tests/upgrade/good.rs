@@ -26,6 +26,8 @@ async fn a_new_version_takes_over_and_the_old_one_ends_well() {
     assert_eq!(scene.who_runs().await, new);
     // Nobody was told that the gateway is away, and nobody can start another one.
     assert!(!scene.log().contains("offline"), "{}", scene.log());
+    // At the start, before the hand-over, at the start of the new one.
+    assert_eq!(scene.log().matches(r#""status":"pending""#).count(), 3, "{}", scene.log());
     let gateways = scene.control.gateways().await;
     assert_eq!(gateways[0]["status"], "ready");
     assert_eq!(gateways[0]["capabilities"]["runtime"]["gateway_version"], numbered(7));
