@@ -40,6 +40,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Whether both are the same backend, spoken to with the same key.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        use secrecy::ExposeSecret as _;
+        self.url == other.url && self.anon_key.expose_secret() == other.anon_key.expose_secret()
+    }
+
     /// The address of `path`, which may carry a query.
     pub(super) fn join(&self, path: &str) -> Result<Url, BackendError> {
         let text = format!("{}/{path}", self.url.trim_end_matches('/'));

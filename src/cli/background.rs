@@ -19,11 +19,13 @@ use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::foreground::{self, Hangup, Signals};
 use super::start::already_running;
+use super::upgrade;
 use crate::config::{Purpose, Settings, Source, Sourced};
 use crate::observe::logging;
 use crate::runtime::notify::ServiceManager;
 use crate::runtime::status::Phase;
-use crate::runtime::{ExitReason, Gateway, GatewayOptions, StartError};
+use crate::runtime::upgrade::Installation;
+use crate::runtime::{ExitReason, GatewayOptions, StartError};
 
 /// Marks the child's command line, with the umask of whoever started it. No flag of the grammar:
 /// people have no use for it.
@@ -33,6 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Of what a dying child says on stderr.
 const LONGEST_COMPLAINT: u64 = 64 * 1024;
 const LONGEST_WORD: u64 = 64 * 1024;
+
+/// Variables that ask for an env file.
+pub(super) const ASK_FOR_ENV_FILE: [&str; 3] =
+    ["PANORAMA_ENV_FILE", "PANORAMA_ENV_PATH", "PANORAMA_ENV"];
 
 /// What the child says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,10 +113,13 @@ pub(crate) fn run(context: &Context, settings: &Settings) -> Outcome {
 }
 
 fn spawn(context: &Context, settings: &Settings) -> Result<Child, Failure> {
-    let mut command = Command::new(&context.executable);
+    // Through the link by which this program is installed, if there is one: a new version may be
+    // where it leads.
+    let installed = context.installation.as_ref().map(Installation::path);
+    let mut command = Command::new(installed.unwrap_or(&context.executable));
     if settings.env_file.is_some() && env_file_to_read_again(settings).is_none() {
         command.envs(settings.environment.iter());
-        for asks_for_it in ["PANORAMA_ENV_FILE", "PANORAMA_ENV_PATH", "PANORAMA_ENV"] {
+        for asks_for_it in ASK_FOR_ENV_FILE {
             command.env_remove(asks_for_it);
         }
     }
@@ -158,7 +167,7 @@ fn wait_for_word(child: &mut Child) -> Result<Option<Word>, String> {
 }
 
 /// The same options, which must mean the same in another directory.
-fn child_arguments(context: &Context, settings: &Settings) -> Vec<OsString> {
+pub(super) fn child_arguments(context: &Context, settings: &Settings) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["start".into(), "--foreground".into()];
     words.push(format!("{MARKER}{:03o}", context.caller_umask).into());
     words.extend(carried_options(context, settings));
@@ -227,8 +236,13 @@ fn absolute_program(program: &Sourced<String>) -> OsString {
 
 /// Takes the marker out of a command line; the umask that it carries.
 pub(crate) fn take_marker(words: &mut Vec<OsString>) -> Option<u32> {
+    take_umask(words, MARKER)
+}
+
+/// The same of any marker that carries a umask.
+pub(super) fn take_umask(words: &mut Vec<OsString>, marker: &str) -> Option<u32> {
     let umask = |word: &OsString| {
-        let digits = word.to_str()?.strip_prefix(MARKER)?;
+        let digits = word.to_str()?.strip_prefix(marker)?;
         u32::from_str_radix(digits, 8).ok().filter(|mask| *mask <= 0o777)
     };
     let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
@@ -280,6 +294,7 @@ fn run_child(context: &Context) -> Outcome {
         &settings.paths.log_file,
     )?;
     let options = GatewayOptions {
+        relaunch: upgrade::relaunch(context, &settings),
         settings,
         redactor: context.redactor.clone(),
         log: Some(log.handle()),
@@ -288,7 +303,9 @@ fn run_child(context: &Context) -> Outcome {
         service: ServiceManager::none(),
     };
     let ended = asynchronous::long()?.block_on(async {
-        let gateway = Gateway::prepare(options)?;
+        let Some(gateway) = upgrade::prepare(context, options, &log.handle()).await? else {
+            return Ok(ExitReason::Stopped);
+        };
         let signals = Signals::listen(gateway.handle(), log.handle(), Hangup::Reload)?;
         let phase = gateway.handle().phase();
         let run = foreground::run_with_signals(gateway, signals);

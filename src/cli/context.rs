@@ -1,6 +1,8 @@
 //! What every command starts from.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 
@@ -10,6 +12,7 @@ use crate::config::{
     ConfigStore, Environment, GlobalOptions, Paths, Purpose, SavedConfig, Settings, Sourced,
 };
 use crate::observe::{Redactor, logging};
+use crate::runtime::upgrade::Installation;
 
 /// Made once in [`super::main`].
 #[derive(Debug, Clone)]
@@ -29,6 +32,10 @@ pub(crate) struct Context {
     /// This executable, as it was called at the start: after an upgrade the kernel's name of it
     /// ends in "(deleted)".
     pub executable: PathBuf,
+    /// Where this program is installed; `None` where that cannot be found out.
+    pub installation: Option<Installation>,
+    /// The line to the gateway that hands over to this process.
+    pub takes_over: Option<Arc<OwnedFd>>,
 }
 
 impl Context {

@@ -8,6 +8,7 @@ use super::asynchronous;
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::start::already_running;
+use super::upgrade;
 use crate::config::Settings;
 use crate::observe::logging::{self, Colour, LogError, LogHandle};
 use crate::runtime::notify::ServiceManager;
@@ -25,8 +26,14 @@ pub(crate) fn run(context: &Context, settings: Settings) -> Outcome {
         terminal,
         &settings.paths.log_file,
     )?;
-    let service = ServiceManager::from_environment(&context.environment);
+    // The variables of a replacement name another process; the old one says whether they are ours.
+    let service = if context.takes_over.is_some() {
+        ServiceManager::none()
+    } else {
+        ServiceManager::from_environment(&context.environment)
+    };
     let options = GatewayOptions {
+        relaunch: upgrade::relaunch(context, &settings),
         settings,
         redactor: context.redactor.clone(),
         log: Some(log.handle()),
@@ -36,7 +43,9 @@ pub(crate) fn run(context: &Context, settings: Settings) -> Outcome {
     let hangup =
         if has_terminal() && !service.is_there() { Hangup::OfTerminal } else { Hangup::Reload };
     let ended = asynchronous::long()?.block_on(async {
-        let gateway = Gateway::prepare(options)?;
+        let Some(gateway) = upgrade::prepare(context, options, &log.handle()).await? else {
+            return Ok(ExitReason::Stopped);
+        };
         let signals = Signals::listen(gateway.handle(), log.handle(), hangup)?;
         run_with_signals(gateway, signals).await
     });
@@ -65,7 +74,7 @@ pub(crate) async fn run_with_signals(
 /// How the end of a gateway is told to the shell.
 pub(crate) fn outcome(ended: Result<ExitReason, StartError>) -> Outcome {
     match ended? {
-        ExitReason::Stopped => Ok(Exit::Done),
+        ExitReason::Stopped | ExitReason::HandedOver => Ok(Exit::Done),
         ExitReason::PairingRevoked(reason) => Err(Failure::revoked(&reason)),
         ExitReason::Unpaired => Err(Failure::not_paired()),
     }

@@ -31,10 +31,12 @@ mod stop;
 mod table;
 mod ui;
 mod unpair;
+mod upgrade;
 mod usage;
 mod validation;
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -52,10 +54,12 @@ pub fn main() -> ExitCode {
     // Whatever this process makes is its owner's alone; children get the caller's mask back.
     let caller_umask = umask(Mode::from_bits_truncate(0o077)).bits();
     let mut words = args::without_leading_dashes(std::env::args_os().collect());
+    let succeeds = upgrade::take_marker(&mut words);
     let detached = background::take_marker(&mut words);
     if detached.is_some() {
         background::detach();
     }
+    let takes_over = succeeds.and_then(|_| upgrade::line());
     let redactor = Redactor::default();
     let environment = Environment::of_process();
     let ui = Ui::new(&environment, redactor.clone());
@@ -69,18 +73,21 @@ pub fn main() -> ExitCode {
         let text = if ui.colour_on_stdout() { help.ansi().to_string() } else { help.to_string() };
         return ended(ui.out_raw(&text).map(|()| Exit::Done).map_err(Into::into), false, &ui);
     };
+    let executable = executable(&words);
     let mut options = cli.global.options();
     if let Command::Start(args) = command {
         options.metrics_listen = args.metrics_listen;
     }
     let context = Context {
         options,
-        environment,
         ui: ui.clone(),
         redactor,
-        caller_umask: detached.unwrap_or(caller_umask),
+        caller_umask: succeeds.or(detached).unwrap_or(caller_umask),
         detached: detached.is_some(),
-        executable: executable(&words),
+        installation: upgrade::installation(&words, &executable, &environment),
+        executable,
+        takes_over,
+        environment,
     };
     ended(run(&context, command), context.options.verbose, &ui)
 }
@@ -124,6 +131,11 @@ fn ended(outcome: Outcome, verbose: bool, ui: &Ui) -> ExitCode {
 }
 
 fn executable(words: &[OsString]) -> std::path::PathBuf {
-    std::env::current_exe()
-        .unwrap_or_else(|_| words.first().map_or_else(|| "panorama-gateway".into(), Into::into))
+    let Ok(path) = std::env::current_exe() else {
+        return words.first().map_or_else(|| "panorama-gateway".into(), Into::into);
+    };
+    // Replaced within the first moment of our life.
+    let name = path.as_os_str().as_bytes().strip_suffix(b" (deleted)");
+    let before = name.map(|name| std::path::Path::new(std::ffi::OsStr::from_bytes(name)));
+    before.filter(|_| !path.exists()).map_or_else(|| path.clone(), std::path::Path::to_owned)
 }

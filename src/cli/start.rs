@@ -30,6 +30,9 @@ pub(crate) fn run(context: &Context, args: &StartArgs) -> Outcome {
         return background::child(context);
     }
     let settings = context.settings(Purpose::Start)?;
+    if context.takes_over.is_some() {
+        return foreground::run(context, settings);
+    }
     if !context.saved(&settings)?.is_paired() {
         return Err(Failure::not_paired());
     }
@@ -55,11 +58,15 @@ pub(crate) fn already_running(context: &Context, pid: Option<i32>) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// `cargo run` has built it: it lies in the `target/` of the manifest's directory.
+pub(crate) fn is_run_by_cargo(executable: &Path, manifest_dir: Option<&Path>) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    manifest_dir.is_some_and(|dir| real(executable).starts_with(real(dir).join("target")))
+}
+
 /// Flags decide; else a binary that `cargo run` built stays in the foreground.
 pub(crate) fn place(args: &StartArgs, executable: &Path, manifest_dir: Option<&Path>) -> Place {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let by_cargo =
-        manifest_dir.is_some_and(|dir| real(executable).starts_with(real(dir).join("target")));
+    let by_cargo = is_run_by_cargo(executable, manifest_dir);
     match (args.foreground, args.daemon) {
         (true, _) => Place::Foreground,
         (_, true) => Place::Background,

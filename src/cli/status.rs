@@ -15,7 +15,8 @@ use crate::jobs::{ActiveJob, JobPhase};
 use crate::model::time;
 use crate::runtime::health::Reason;
 use crate::runtime::status::{
-    Contact, JournalState, ListenState, LiveStatus, LogState, Phase, RealtimeState, SupervisorState,
+    Contact, JournalState, ListenState, LiveStatus, LogState, Phase, RealtimeState,
+    SupervisorState, UpgradeState,
 };
 
 /// Everything that `status` knows; `--json` prints it. Fields are added, never renamed.
@@ -143,6 +144,11 @@ fn gateway_line(report: &Report) -> String {
         Phase::Draining => "stopping",
         Phase::Stopped => "stopped",
     };
+    let phase = if live.upgrade.version.is_some() && live.phase == Phase::Draining {
+        "finishing its work before an upgrade"
+    } else {
+        phase
+    };
     let detail = live.detail.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
     format!("{phase}{detail}, version {}, for {}", live.version, age::millis(live.uptime_ms))
 }
@@ -167,6 +173,7 @@ fn live_lines(live: &LiveStatus, now: Timestamp, lines: &mut Vec<(&'static str, 
     if let Some(trouble) = realtime_trouble(&live.realtime) {
         lines.push(("Realtime", trouble));
     }
+    upgrade_lines(&live.upgrade, now, lines);
     if live.session != "valid" {
         lines.push(("Session", live.session.clone()));
     }
@@ -262,6 +269,26 @@ fn inner_lines(live: &LiveStatus, lines: &mut Vec<(&'static str, String)>) {
     }
 }
 
+fn upgrade_lines(upgrade: &UpgradeState, now: Timestamp, lines: &mut Vec<(&'static str, String)>) {
+    let ago = |at: &str| time::parse(at).map(|at| format!(", {} ago", age::between(at, now)));
+    if let Some(version) = &upgrade.version {
+        let stage = match upgrade.state.as_str() {
+            "preparing" => "gets ready",
+            "draining" => "is ready and waits for the jobs in hand",
+            _ => "takes over",
+        };
+        lines.push(("Upgrade", format!("version {version} {stage}")));
+    }
+    if let Some(failed) = &upgrade.last_failed {
+        let what = failed
+            .version
+            .as_ref()
+            .map_or("what was installed".to_owned(), |version| format!("version {version}"));
+        let when = ago(&failed.at).unwrap_or_default();
+        lines.push(("Trouble", format!("{what} did not take over{when}: {}", failed.reason)));
+    }
+}
+
 fn contact(contact: &Contact, now: Timestamp) -> String {
     let said = contact.last_ok_at.as_deref().and_then(time::parse);
     let last = match (contact.last_ok_age_ms, said) {
@@ -305,7 +332,7 @@ mod tests {
     use super::*;
     use crate::jobs::Target;
     use crate::runtime::health::Health;
-    use crate::runtime::status::ProviderState;
+    use crate::runtime::status::{FailedUpgrade, ProviderState};
 
     fn stopped() -> Report {
         Report {
@@ -410,6 +437,15 @@ mod tests {
                 listening: false,
                 error: Some("Address already in use".into()),
             }),
+            upgrade: UpgradeState {
+                state: "watching".into(),
+                last_failed: Some(FailedUpgrade {
+                    version: Some("1.2.4".into()),
+                    reason: "it ended with exit code 1".into(),
+                    at: "2026-01-01T01:00:00.000Z".into(),
+                }),
+                ..UpgradeState::default()
+            },
         }
     }
 
@@ -452,6 +488,26 @@ mod tests {
         fields.insert("later".to_owned(), 1.into());
         let old: LiveStatus = serde_json::from_value(value).unwrap();
         assert_eq!((old.poll.failed, old.log), (0, LogState::default()));
+    }
+
+    #[test]
+    fn one_that_hands_over() {
+        let upgrade = UpgradeState {
+            state: "draining".into(),
+            version: Some("1.2.4".into()),
+            ..UpgradeState::default()
+        };
+        let live = LiveStatus {
+            phase: Phase::Draining,
+            detail: Some("1 jobs in hand".into()),
+            upgrade,
+            ..live()
+        };
+        let gateway = Some(Box::new(live));
+        let report = Report { running: true, pid: Some(42), gateway, ..stopped() };
+        let shown = render(&report, false, now());
+        assert!(shown.contains("finishing its work before an upgrade: 1 jobs in hand"), "{shown}");
+        assert!(shown.contains("version 1.2.4 is ready and waits for the jobs in hand"), "{shown}");
     }
 
     #[test]

@@ -79,7 +79,7 @@ mod tests {
         Readings {
             wall: "2026-11-21T22:00:00Z".parse().unwrap(),
             awake: Duration::from_secs(5_000),
-            boot: Duration::from_secs(9_000),
+            boot: Duration::from_mins(150),
         }
     }
 

@@ -220,7 +220,8 @@ mod tests {
         let (first, moment) = (clock.read(), clock.now());
         tokio::time::sleep(Duration::from_millis(20)).await;
         let second = clock.read();
-        let (awake, boot) = (second.awake - first.awake, second.boot - first.boot);
+        let awake = second.awake.saturating_sub(first.awake);
+        let boot = second.boot.saturating_sub(first.boot);
         assert!(awake >= Duration::from_millis(20), "{awake:?}");
         assert!(boot.abs_diff(awake) < Duration::from_secs(1), "{boot:?} {awake:?}");
         assert!(first.boot + Duration::from_secs(1) >= first.awake);

@@ -48,7 +48,7 @@ pub enum News {
     List(oneshot::Sender<JobList>),
 }
 
-/// How much the gateway still does. Only ever goes up.
+/// How much the gateway still does. Goes up, but for a drain for an upgrade that fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Takes jobs.
@@ -137,6 +137,8 @@ impl Controller {
         self.replay_journal().await;
         let mut look = tokio::time::interval(late_claims::LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // It may have risen before this one was there to see it.
+        self.change_level();
         let mut beat = pulse.beat("jobs");
         loop {
             self.start_jobs();
@@ -347,6 +349,8 @@ impl Controller {
         let level = *self.level.borrow_and_update();
         if level >= Level::Draining {
             self.queue.stop_accepting();
+        } else {
+            self.queue.accept_again();
         }
         if level >= Level::Cancelling {
             for stop in self.stops.values() {

@@ -245,6 +245,11 @@ impl Queue {
         }
     }
 
+    /// Takes everything again. What was dropped comes with the next poll.
+    pub fn accept_again(&mut self) {
+        self.accepting = true;
+    }
+
     /// False once draining.
     pub fn is_accepting(&self) -> bool {
         self.accepting
@@ -357,6 +362,19 @@ mod tests {
         assert_eq!(start(&mut queue), None, "b was dropped");
         queue.offer(entry("y", "subagent_cancel", None), now);
         assert_eq!(start(&mut queue).as_deref(), Some("y"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_drain_dropped_may_come_again_after_it() {
+        let now = Instant::now();
+        let mut queue = queue(1);
+        queue.offer(entry("a", "shell_exec", None), now);
+        queue.stop_accepting();
+        queue.offer(entry("a", "shell_exec", None), now);
+        assert_eq!(start(&mut queue), None);
+        queue.accept_again();
+        queue.offer(entry("a", "shell_exec", None), now);
+        assert_eq!(start(&mut queue).as_deref(), Some("a"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,9 @@ use super::identity::Identity;
 use super::notify::ServiceManager;
 use super::shared::{Login, Shared};
 use super::status::Phase;
+use super::upgrade::handing_over::HandOver;
+use super::upgrade::standby::{self, Predecessor};
+use super::upgrade::{self, Offer, Relaunch, Stage};
 use super::validation::Occasion;
 use super::{
     clock, config_watch, events, heartbeat, house_audit, hygiene, ingress, liveness, memory,
@@ -27,7 +30,7 @@ use crate::config::{
 };
 use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Controller, EventTurns, Host, Level, MODEL_WORK, Slots, Subagents};
-use crate::model::{GatewayId, TeamId};
+use crate::model::{GatewayId, GatewayStatus, TeamId};
 use crate::observe::logging::LogHandle;
 use crate::observe::{Audit, Redactor};
 use crate::providers::{Roster, VALIDATION_WORK, sweep_work_dirs};
@@ -39,6 +42,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const NEWS: usize = 4;
 /// How long jobs that were cancelled may take to end and to be reported.
 const CANCEL_BUDGET: Duration = Duration::from_secs(30);
+/// How long a hand-over waits for the backend to hear of it.
+const PENDING_LIMIT: Duration = Duration::from_secs(2);
 /// How long supervisors may take to stop.
 const SUPERVISOR_BUDGET: Duration = Duration::from_secs(5);
 
@@ -53,6 +58,8 @@ pub struct GatewayOptions {
     pub log: Option<LogHandle>,
     /// The umask of whoever started the gateway; children get it.
     pub caller_umask: u32,
+    /// How it is started once more when a new version is installed; `None`: it never is.
+    pub relaunch: Option<Arc<Relaunch>>,
     /// Who started this process, if that is a service manager.
     pub service: ServiceManager,
 }
@@ -86,6 +93,8 @@ pub enum ExitReason {
     PairingRevoked(String),
     /// The pairing was taken away on this machine.
     Unpaired,
+    /// A new version runs in its place.
+    HandedOver,
 }
 
 /// Steers a gateway from outside. Cheap to clone.
@@ -132,20 +141,34 @@ impl GatewayHandle {
 /// A gateway that holds the instance lock.
 #[derive(Debug)]
 pub struct Gateway {
-    options: GatewayOptions,
+    pub(super) options: GatewayOptions,
     clock: Clock,
-    config: ConfigStore,
-    audit: Audit,
-    shared: Arc<Shared>,
-    socket: Option<Arc<StdListener>>,
-    pid_file: Option<PidFile>,
-    _lock: FileLock,
+    pub(super) config: ConfigStore,
+    pub(super) audit: Audit,
+    pub(super) shared: Arc<Shared>,
+    pub(super) socket: Option<Arc<StdListener>>,
+    pub(super) pid_file: Option<PidFile>,
+    pub(super) lock: FileLock,
+    /// The old process, until this one is up.
+    pub(super) predecessor: Option<Predecessor>,
+    /// A client that has spoken to this backend already.
+    http: Option<(Endpoint, Http)>,
+}
+
+/// What a replacement has got ready before it takes over.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) endpoint: Endpoint,
+    pub(super) http: Http,
+    pub(super) roster: Arc<Roster>,
 }
 
 /// Why one identity's life ended.
+#[derive(Debug)]
 enum IdentityEnd {
     Exit(ExitReason),
     NewIdentity,
+    HandOver(Box<Offer>),
 }
 
 impl IdentityEnd {
@@ -155,6 +178,7 @@ impl IdentityEnd {
             Self::Exit(ExitReason::PairingRevoked(_)) => "the pairing was revoked",
             Self::Exit(ExitReason::Unpaired) => "the pairing was removed from this machine",
             Self::NewIdentity => "paired anew",
+            Self::HandOver(_) | Self::Exit(ExitReason::HandedOver) => "a new version takes over",
         }
     }
 }
@@ -163,10 +187,28 @@ impl Gateway {
     /// Everything that needs no network: lock, pid file, status socket, config. Blocks for
     /// milliseconds (for a second when another gateway holds the lock).
     pub fn prepare(options: GatewayOptions) -> Result<Self, StartError> {
+        Self::prepare_with(options, None)
+    }
+
+    /// The same for one that got ready already.
+    pub(super) fn prepare_with(
+        options: GatewayOptions,
+        ready: Option<Ready>,
+    ) -> Result<Self, StartError> {
+        let config = ConfigStore::new(options.settings.paths.clone());
+        config.paths().prepare().map_err(ConfigError::from)?;
+        let lock = claim_instance(&config)?;
+        Self::prepare_holding(options, lock, ready)
+    }
+
+    /// The same for one that was handed the lock.
+    pub(super) fn prepare_holding(
+        options: GatewayOptions,
+        lock: FileLock,
+        ready: Option<Ready>,
+    ) -> Result<Self, StartError> {
         let config = ConfigStore::new(options.settings.paths.clone());
         let paths = config.paths();
-        paths.prepare().map_err(ConfigError::from)?;
-        let lock = claim_instance(&config)?;
         let saved = config.load()?;
         if !saved.is_paired() {
             return Err(StartError::NotPaired);
@@ -180,24 +222,33 @@ impl Gateway {
         sweep_work_dirs(&paths.work(VALIDATION_WORK));
         let journal = Journal::open(&paths.journal()).map_err(ConfigError::from)?;
         let pid_file = write_pid(&paths.pid_file)?;
-        let socket = status_socket::bind(&paths.socket())
-            .inspect_err(|error| {
-                tracing::warn!(path = %paths.socket().display(), %error,
-                    "no status socket: `status` and `stop --wait` will know less");
-            })
-            .ok()
-            .map(Arc::new);
+        let socket = status_socket::open(&paths.socket());
+        let (roster, http) = match ready {
+            Some(ready) => (ready.roster, Some((ready.endpoint, ready.http))),
+            None => (Arc::new(Roster::new(options.redactor.clone())), None),
+        };
         let shared = Shared::new(
             options.settings.concurrency.value,
             saved.full_control(),
             saved.text("gatewayId").map(str::to_owned),
             journal,
-            Roster::new(options.redactor.clone()),
+            roster,
         );
         let shared = Arc::new(shared.with_log(options.log.clone()));
         let clock = Clock::system();
         let audit = Audit::new(&paths.audit_file(), options.redactor.clone());
-        Ok(Self { options, clock, audit, config, shared, socket, pid_file, _lock: lock })
+        Ok(Self {
+            options,
+            clock,
+            config,
+            audit,
+            shared,
+            socket,
+            pid_file,
+            lock,
+            predecessor: None,
+            http,
+        })
     }
 
     /// Goes by these clocks instead of the system's.
@@ -214,7 +265,7 @@ impl Gateway {
 
     /// Lives until it is stopped. A pairing that replaces the identity meanwhile is adopted: the
     /// work in hand is finished first.
-    pub async fn run(self) -> Result<ExitReason, StartError> {
+    pub async fn run(mut self) -> Result<ExitReason, StartError> {
         tracing::info!(version = crate::VERSION, pid = std::process::id(), "starting");
         house_audit::started(&self.audit, &self.shared).await;
         let stop = CancellationToken::new();
@@ -230,12 +281,17 @@ impl Gateway {
         supervisor::spawn(&mut house, &self.shared, "clock", move |stop| {
             clock::run(Arc::clone(&shared), watched.clone(), stop)
         });
-        if let Some(socket) = self.socket.clone() {
-            let shared = Arc::clone(&self.shared);
-            supervisor::spawn(&mut house, &self.shared, "status socket", move |stop| {
-                status_socket::run(Arc::clone(&shared), Arc::clone(&socket), stop)
+        if let Some(predecessor) = self.predecessor.take() {
+            self.shared.provisional.send_replace(true);
+            let (shared, service) = (Arc::clone(&self.shared), self.options.service.clone());
+            // The old process still speaks for both.
+            service.fall_silent();
+            house.spawn("taking over", move |stop| {
+                standby::confirm(shared, service, predecessor, stop)
             });
         }
+        let mut door = self.open_door();
+        let (offer, mut offers) = mpsc::channel(1);
         let (shared, service) = (Arc::clone(&self.shared), self.options.service.clone());
         supervisor::spawn(&mut house, &self.shared, "service manager", move |stop| {
             service_manager::run(Arc::clone(&shared), service.clone(), stop)
@@ -252,20 +308,32 @@ impl Gateway {
         }
         let mut occasion = Occasion::Startup;
         let result = loop {
-            match self.live_identity(occasion).await {
+            let life = Box::pin(self.live_identity(occasion, &offer, &mut offers));
+            match life.await {
                 Ok(IdentityEnd::NewIdentity) => {
                     self.shared.begin_identity();
                     occasion = Occasion::Pairing;
                 }
                 Ok(IdentityEnd::Exit(reason)) => break Ok(reason),
+                Ok(IdentityEnd::HandOver(offer)) => match Box::pin(self.hand_over(*offer)).await {
+                    Ok(HandOver::Done) => break Ok(ExitReason::HandedOver),
+                    Ok(HandOver::Back) => {
+                        let old = std::mem::replace(&mut door, self.open_door());
+                        old.stop(SUPERVISOR_BUDGET).await;
+                    }
+                    Err(error) => break Err(error),
+                },
                 Err(error) => break Err(error),
             }
         };
+        door.stop(SUPERVISOR_BUDGET).await;
         self.options.service.stopping();
         house.stop(SUPERVISOR_BUDGET).await;
         house_audit::stopped(&self.audit, &result).await;
         self.shared.phase.send_replace(Phase::Stopped);
-        if self.socket.is_some() {
+        let is_ours =
+            !matches!(result, Ok(ExitReason::HandedOver) | Err(StartError::AlreadyRunning { .. }));
+        if self.socket.is_some() && is_ours {
             // Under the lock still, so it is ours.
             let _ = std::fs::remove_file(self.config.paths().socket());
         }
@@ -275,13 +343,35 @@ impl Gateway {
         result
     }
 
-    async fn live_identity(&self, occasion: Occasion) -> Result<IdentityEnd, StartError> {
+    /// Serves the status socket.
+    fn open_door(&self) -> Group {
+        let mut door = Group::new(CancellationToken::new());
+        if let Some(socket) = self.socket.clone() {
+            let shared = Arc::clone(&self.shared);
+            supervisor::spawn(&mut door, &self.shared, "status socket", move |stop| {
+                status_socket::run(Arc::clone(&shared), Arc::clone(&socket), stop)
+            });
+        }
+        door
+    }
+
+    async fn live_identity(
+        &mut self,
+        occasion: Occasion,
+        offer: &mpsc::Sender<Offer>,
+        offers: &mut mpsc::Receiver<Offer>,
+    ) -> Result<IdentityEnd, StartError> {
         let identity = Arc::new(self.identity(occasion)?);
         let mut group = Group::new(CancellationToken::new());
-        self.start_supervisors(&mut group, &identity);
-        let end = self.watch_identity(&identity).await;
+        self.start_supervisors(&mut group, &identity, offer);
+        let end = self.watch_identity(&identity, offers).await;
         let gone_at_once = *self.shared.stops.borrow() >= 3;
-        if !gone_at_once && matches!(end, IdentityEnd::Exit(ExitReason::Stopped)) {
+        if matches!(end, IdentityEnd::HandOver(_)) {
+            self.pending_was_said().await;
+        }
+        // One that is not up leaves it to the old process what the team is told.
+        let is_last = !*self.shared.provisional.borrow();
+        if !gone_at_once && is_last && matches!(end, IdentityEnd::Exit(ExitReason::Stopped)) {
             // The heartbeat supervisor has been told to drain; its part ends before this one.
             group.stop(SUPERVISOR_BUDGET).await;
             heartbeat::say_offline(&identity).await;
@@ -289,6 +379,15 @@ impl Gateway {
             group.stop(if gone_at_once { Duration::ZERO } else { SUPERVISOR_BUDGET }).await;
         }
         Ok(end)
+    }
+
+    /// The team learns that nothing is accepted before somebody else says that it is.
+    async fn pending_was_said(&self) {
+        let mut reported = self.shared.reported.subscribe();
+        let pending = reported.wait_for(|status| *status == Some(GatewayStatus::Pending));
+        if tokio::time::timeout(PENDING_LIMIT, pending).await.is_err() {
+            tracing::warn!("the backend was not told that the gateway hands over");
+        }
     }
 
     /// The identity that `gateway.json` holds now.
@@ -303,8 +402,7 @@ impl Gateway {
         // What was resolved at the start was saved; a pairing since then brought its own backend.
         let endpoint =
             Endpoint { url: text("supabaseUrl"), anon_key: text("supabaseAnonKey").into() };
-        let http =
-            Http::with_clock(&endpoint, self.clock.clone()).context("make the HTTP client")?;
+        let http = self.http(&endpoint)?;
         let store = RedactedTokens::new(self.config.clone(), self.options.redactor.clone());
         let session = Session::new(http.clone(), endpoint.clone(), Arc::new(store))
             .context("load the session")?;
@@ -340,7 +438,20 @@ impl Gateway {
         })
     }
 
-    fn start_supervisors(&self, group: &mut Group, identity: &Arc<Identity>) {
+    /// The client that has spoken to this backend already, if there is one.
+    fn http(&self, endpoint: &Endpoint) -> Result<Http, StartError> {
+        match &self.http {
+            Some((known, http)) if known.is_same(endpoint) => Ok(http.clone()),
+            _ => Ok(Http::with_clock(endpoint, self.clock.clone()).context("make the HTTP client")?),
+        }
+    }
+
+    fn start_supervisors(
+        &self,
+        group: &mut Group,
+        identity: &Arc<Identity>,
+        offer: &mpsc::Sender<Offer>,
+    ) {
         let shared = &self.shared;
         let own = Arc::clone(identity);
         supervisor::spawn(group, shared, "session", move |stop| {
@@ -370,6 +481,14 @@ impl Gateway {
                 realtime::run(Arc::clone(&own), stop)
             });
         }
+        if let Some(relaunch) = self.options.relaunch.clone() {
+            let (own, offer) = (Arc::clone(identity), offer.clone());
+            let settings = self.options.settings.clone();
+            supervisor::spawn(group, shared, "restart", move |stop| {
+                let (settings, relaunch) = (settings.clone(), Arc::clone(&relaunch));
+                upgrade::run(Arc::clone(&own), settings, relaunch, offer.clone(), stop)
+            });
+        }
         let own = Arc::clone(identity);
         let fallback = self.options.settings.dir_fallback.clone();
         group.spawn("first events", move |stop| async move {
@@ -381,34 +500,44 @@ impl Gateway {
         });
     }
 
-    /// Follows signals, session and config until this identity's work is over.
-    async fn watch_identity(&self, identity: &Identity) -> IdentityEnd {
+    /// Follows signals, session, config and upgrades until this identity's work is over.
+    async fn watch_identity(
+        &self,
+        identity: &Identity,
+        offers: &mut mpsc::Receiver<Offer>,
+    ) -> IdentityEnd {
         let shared = &self.shared;
         let mut stops = shared.stops.subscribe();
         let mut login = shared.login.subscribe();
         let mut config_identity = shared.identity.subscribe();
         let mut activity = shared.activity.subscribe();
         let mut beat = shared.pulse.beat("gateway");
-        let drain_limit = self.options.settings.drain_timeout.value;
         let mut deadline: Option<tokio::time::Instant> = None;
         let mut end: Option<IdentityEnd> = None;
         loop {
             let requests = *stops.borrow_and_update();
+            // Asked again each time: a revoked gateway that drains may be paired anew meanwhile.
+            let reason = if requests >= 1 {
+                Some(IdentityEnd::Exit(ExitReason::Stopped))
+            } else {
+                reason_to_end(identity, &login, &config_identity)
+            };
+            if let Some(reason) = reason
+                && let Some(IdentityEnd::HandOver(offer)) = end.replace(reason)
+            {
+                let limit = self.options.settings.drain_timeout.value;
+                deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
+                offer.withdraw(shared).await;
+            }
             if requests >= 3 {
                 tracing::warn!("going at once, as asked");
                 return IdentityEnd::Exit(ExitReason::Stopped);
             }
-            // Asked again each time: a revoked gateway that drains may be paired anew meanwhile.
-            end = if requests >= 1 {
-                Some(IdentityEnd::Exit(ExitReason::Stopped))
-            } else {
-                reason_to_end(identity, &login, &config_identity).or(end)
-            };
             if let Some(end) = &end
                 && *shared.level.borrow() == Level::Accepting
             {
-                self.begin_drain(end);
-                deadline = drain_limit.map(|limit| tokio::time::Instant::now() + limit);
+                let limit = self.begin_drain(end);
+                deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
             }
             let expired = deadline.is_some_and(|at| at <= tokio::time::Instant::now());
             if (requests >= 2 || (expired && end.is_some()))
@@ -429,22 +558,49 @@ impl Gateway {
                 return end;
             }
             tokio::select! {
-                // Cancel safe, each arm: watches and a timer.
+                // Cancel safe, each arm: watches, a channel, what a replacement says, a timer.
                 _ = stops.changed() => {}
                 _ = login.changed() => {}
                 _ = config_identity.changed() => {}
                 _ = activity.changed() => {}
+                Some(offer) = offers.recv(), if end.is_none() => {
+                    end = Some(IdentityEnd::HandOver(Box::new(offer)));
+                }
+                why = no_good(end.as_mut()) => {
+                    if let Some(IdentityEnd::HandOver(offer)) = end.take() {
+                        offer.fail(shared, &self.options.redactor.text(&why)).await;
+                        deadline = None;
+                        shared.resume();
+                    }
+                }
                 () = at(deadline) => {}
                 () = beat.asked() => {}
             }
         }
     }
 
-    fn begin_drain(&self, end: &IdentityEnd) {
+    /// How long the work in hand may take.
+    fn begin_drain(&self, end: &IdentityEnd) -> Option<Duration> {
         let active = self.shared.activity.borrow().active;
         tracing::info!(active, because = end.reason(), "draining");
         self.shared.phase.send_replace(Phase::Draining);
         self.shared.raise(Level::Draining);
+        let settings = &self.options.settings;
+        if let IdentityEnd::HandOver(offer) = end {
+            self.shared.upgrade.reached(Stage::Draining, offer.version());
+            return settings.restart_max_wait.value;
+        }
+        settings.drain_timeout.value
+    }
+}
+
+/// Why the replacement that waits is no good, as soon as it shows.
+async fn no_good(end: Option<&mut IdentityEnd>) -> String {
+    match end {
+        Some(IdentityEnd::HandOver(offer)) => offer.gone().await,
+        Some(IdentityEnd::Exit(_) | IdentityEnd::NewIdentity) | None => {
+            std::future::pending().await
+        }
     }
 }
 
@@ -484,7 +640,7 @@ async fn jobs(identity: Arc<Identity>, slots: Slots, stop: CancellationToken) {
         Arc::clone(&identity.host),
         slots,
         shared.level.subscribe(),
-        shared.heard.subscribe(),
+        shared.may_claim.subscribe(),
         shared.activity.clone(),
     );
     tokio::join!(

@@ -136,7 +136,7 @@ async fn beat(
     if result.is_ok() {
         // First: whoever waits for a heartbeat may mind what it said.
         identity.host.providers.team_knows(ready(&capabilities.providers));
-        shared.heard.send_replace(Some(identity.api.clock().now()));
+        shared.was_heard(status, identity.api.clock().now());
         let before = shared.reported.send_replace(Some(status));
         if before != Some(status) {
             tracing::info!(status = status.as_str(), "the backend knows our status");

@@ -31,6 +31,7 @@ pub(super) async fn stopped(audit: &Audit, end: &Result<ExitReason, StartError>)
     let reason = match end {
         Ok(ExitReason::Stopped) => "asked to stop".to_owned(),
         Ok(ExitReason::PairingRevoked(code)) => format!("the pairing was revoked ({code})"),
+        Ok(ExitReason::HandedOver) => "handed over to another version".to_owned(),
         Ok(ExitReason::Unpaired) => "the pairing was removed from this machine".to_owned(),
         Err(error) => error.to_string(),
     };

@@ -6,7 +6,8 @@
 //! manager) are named tasks that talk through
 //! `shared::Shared`; one that panics or returns is logged, counted and started again. Shutdown, in
 //! order: stop accepting and say `pending`, wait for the jobs (or cancel them), say `offline`, stop
-//! the supervisors, remove pid file and socket.
+//! the supervisors, remove pid file and socket. An upgrade (`upgrade`) drains too, and then hands over
+//! to the new version instead.
 
 mod capabilities;
 mod clock;
@@ -36,6 +37,7 @@ pub mod status;
 mod status_rule;
 mod status_socket;
 mod supervisor;
+pub mod upgrade;
 pub mod validation;
 
 pub use gateway::{ExitReason, Gateway, GatewayHandle, GatewayOptions, StartError};

@@ -15,6 +15,7 @@ use super::status::{
     Contact, JournalState, ListenState, LiveStatus, LogState, Phase, RealtimeState, SupervisorState,
 };
 use super::status_rule::{self, Facts};
+use super::upgrade::Memory;
 use crate::backend::Api;
 use crate::backend::realtime::State;
 use crate::clock::{Clock, Moment};
@@ -107,6 +108,8 @@ pub(super) struct Shared {
     pub(super) level: watch::Sender<Level>,
     /// When the backend last accepted a heartbeat.
     pub(super) heard: watch::Sender<Option<Moment>>,
+    /// The same, for those who claim: not before a replacement is up.
+    pub(super) may_claim: watch::Sender<Option<Moment>>,
     /// When the backend last answered a poll.
     pub(super) polled: watch::Sender<Option<Instant>>,
     /// What the controller does.
@@ -141,6 +144,10 @@ pub(super) struct Shared {
     pub(super) news: watch::Sender<Option<mpsc::Sender<News>>>,
     /// The agent CLIs.
     pub(super) providers: Arc<Roster>,
+    /// A replacement that is not up yet: the old process may have to go on.
+    pub(super) provisional: watch::Sender<bool>,
+    /// Restart on upgrade.
+    pub(super) upgrade: Memory,
     /// Whether the loops that matter turn.
     pub(super) pulse: Pulse,
     /// Shows that tasks get their turn.
@@ -167,11 +174,14 @@ impl Shared {
         toggle: bool,
         identity: Option<String>,
         journal: Journal,
-        providers: Roster,
+        providers: Arc<Roster>,
     ) -> Self {
         Self {
             journal,
-            providers: Arc::new(providers),
+            providers,
+            provisional: watch::Sender::new(false),
+            upgrade: Memory::default(),
+            may_claim: watch::Sender::new(None),
             level: watch::Sender::new(Level::Accepting),
             heard: watch::Sender::new(None),
             polled: watch::Sender::new(None),
@@ -210,15 +220,21 @@ impl Shared {
 
     /// A fresh start under a new identity: all but the requests to stop is forgotten.
     pub(super) fn begin_identity(&self) {
+        self.begin_again();
+        self.providers.forget();
+    }
+
+    /// A fresh start under the same identity.
+    pub(super) fn begin_again(&self) {
         self.level.send_replace(Level::Accepting);
         self.heard.send_replace(None);
+        self.may_claim.send_replace(None);
         self.polled.send_replace(None);
         self.reported.send_replace(None);
         self.activity.send_replace(Activity::default());
         self.login.send_replace(Login::Unknown);
         self.phase.send_replace(Phase::Starting);
         self.news.send_replace(None);
-        self.providers.forget();
         *self.deliveries() = Deliveries::default();
         let mut notes = self.notes();
         (notes.heartbeat, notes.poll) = (Contact::default(), Contact::default());
@@ -265,7 +281,29 @@ impl Shared {
         self.stops.send_modify(|stops| *stops = (*stops).max(2));
     }
 
-    /// Raises the level; it never falls within one identity.
+    /// The backend has accepted a heartbeat of this status now.
+    pub(super) fn was_heard(&self, status: GatewayStatus, now: Moment) {
+        let now = Some(now);
+        if status == GatewayStatus::Ready || !*self.provisional.borrow() {
+            self.may_claim.send_replace(now);
+        }
+        self.heard.send_replace(now);
+    }
+
+    /// A drain that came to nothing: jobs are taken again.
+    pub(super) fn resume(&self) {
+        self.level.send_replace(Level::Accepting);
+        self.phase.send_if_modified(|phase| {
+            let drained = *phase == Phase::Draining;
+            if drained {
+                *phase = Phase::Up;
+            }
+            drained
+        });
+        self.poll_soon();
+    }
+
+    /// Raises the level; it falls only by [`Self::resume`] within one identity.
     pub(super) fn raise(&self, level: Level) {
         self.level.send_if_modified(|now| {
             let higher = level > *now;
@@ -297,7 +335,7 @@ impl Shared {
     }
 
     /// How long ago the last heartbeat was accepted; sleep counts.
-    fn heard_ago(&self) -> Option<Duration> {
+    pub(super) fn heard_ago(&self) -> Option<Duration> {
         let heard = (*self.heard.borrow())?;
         let clock = self.notes().api.as_ref().map(|api| api.clock().clone());
         Some(clock.unwrap_or_else(Clock::system).since(heard))
@@ -375,6 +413,7 @@ impl Shared {
             supervisors: notes.supervisors.values().cloned().collect(),
             log: self.log.as_ref().map(log_state).unwrap_or_default(),
             metrics_listen: notes.metrics_listen.clone(),
+            upgrade: self.upgrade.report(),
         }
     }
 
@@ -406,7 +445,7 @@ impl Shared {
         use crate::observe::Redactor;
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(&dir.path().join("jobs")).unwrap();
-        (Self::new(1, false, None, journal, Roster::new(Redactor::default())), dir)
+        (Self::new(1, false, None, journal, Arc::new(Roster::new(Redactor::default()))), dir)
     }
 }
 
@@ -444,6 +483,29 @@ mod tests {
         assert_eq!(status, GatewayStatus::Ready);
         tokio::time::sleep_until(stale_at.unwrap()).await;
         assert_eq!(shared.status_now(), (GatewayStatus::Error, None));
+    }
+
+    #[tokio::test]
+    async fn a_replacement_claims_nothing_before_it_is_up() {
+        let (shared, _dir) = Shared::for_tests();
+        shared.provisional.send_replace(true);
+        shared.was_heard(GatewayStatus::Pending, Clock::system().now());
+        assert!(shared.heard.borrow().is_some() && shared.may_claim.borrow().is_none());
+        shared.was_heard(GatewayStatus::Ready, Clock::system().now());
+        assert!(shared.may_claim.borrow().is_some());
+        let (shared, _dir) = Shared::for_tests();
+        shared.was_heard(GatewayStatus::Pending, Clock::system().now());
+        assert!(shared.may_claim.borrow().is_some(), "any other gateway does");
+    }
+
+    #[tokio::test]
+    async fn a_drain_for_an_upgrade_that_failed_is_undone() {
+        let (shared, _dir) = Shared::for_tests();
+        shared.raise(Level::Draining);
+        shared.phase.send_replace(Phase::Draining);
+        shared.resume();
+        assert_eq!(*shared.level.borrow(), Level::Accepting);
+        assert_eq!(*shared.phase.borrow(), Phase::Up);
     }
 
     #[tokio::test(start_paused = true)]

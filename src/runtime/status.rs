@@ -98,6 +98,37 @@ pub struct JournalState {
     pub trouble: Option<String>,
 }
 
+/// A newer version that was installed but did not take over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedUpgrade {
+    /// Its version; `None` for a file that is no gateway.
+    pub version: Option<String>,
+    /// Why; one line.
+    pub reason: String,
+    /// Wire time.
+    pub at: String,
+}
+
+/// Restart on upgrade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeState {
+    /// `off`, `watching`, `preparing` (the replacement gets ready), `draining` or `handing_over`.
+    pub state: String,
+    /// The version that is to take over.
+    pub version: Option<String>,
+    /// Wire time at which this state began, while there is such a version.
+    pub since: Option<String>,
+    /// The last one that failed.
+    pub last_failed: Option<FailedUpgrade>,
+}
+
+impl Default for UpgradeState {
+    /// Of a gateway that says nothing of it.
+    fn default() -> Self {
+        Self { state: "off".to_owned(), version: None, since: None, last_failed: None }
+    }
+}
+
 /// A supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorState {
@@ -180,4 +211,7 @@ pub struct LiveStatus {
     /// Set when metrics are to be served by HTTP.
     #[serde(default)]
     pub metrics_listen: Option<ListenState>,
+    /// Restart on upgrade.
+    #[serde(default)]
+    pub upgrade: UpgradeState,
 }

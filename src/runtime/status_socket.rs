@@ -39,7 +39,7 @@ const WRITE_LIMIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Binds the socket, 0600. The caller holds the instance lock, so whatever lies there is stale.
-pub(super) fn bind(path: &Path) -> std::io::Result<StdListener> {
+fn bind(path: &Path) -> std::io::Result<StdListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
@@ -50,6 +50,15 @@ pub(super) fn bind(path: &Path) -> std::io::Result<StdListener> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// The same; a gateway without one works, but tells less.
+pub(super) fn open(path: &Path) -> Option<Arc<StdListener>> {
+    let bound = bind(path).inspect_err(|error| {
+        tracing::warn!(path = %path.display(), %error,
+            "no status socket: `status` and `stop --wait` will know less");
+    });
+    bound.ok().map(Arc::new)
 }
 
 /// Serves until `stop`.

@@ -166,6 +166,8 @@ impl Up<'_> {
             redactor: self.context.redactor.clone(),
             log: None,
             caller_umask: self.context.caller_umask,
+            // The server of the same process could not go along.
+            relaunch: None,
             service: ServiceManager::none(),
         };
         match Gateway::prepare(options) {
