@@ -29,7 +29,7 @@ pub fn file(scope: &Scope, environment: &Environment) -> Option<PathBuf> {
 
 /// The unit file's text for a systemd of this version (unknown: what every version takes).
 ///
-/// docs/operations-service.md says why each line is as it is, and why the usual hardening is
+/// docs/OPERATIONS.md says why each line is as it is, docs/SECURITY.md why the usual hardening is
 /// missing: jobs are the remote shells of this user, and most of it would reach into them.
 pub fn unit(description: &Description, version: Option<u32>) -> Result<String, Unsayable> {
     let mut lines = Vec::new();
