@@ -16,6 +16,7 @@
 #[path = "../tests/common/mod.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod common;
+mod measured;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -38,6 +39,7 @@ use panorama_gateway::sandbox::client::NewSubagent;
 
 use common::agents::{Agent, RECORDED};
 use common::{BINARY, ControlPlane, Machine, Paired, wait_until};
+use measured::{median, megabytes, memory, millis, row};
 
 /// This program is also the CLI of section `events`: `--speak <events> <seconds>`.
 const SPEAK: &str = "--speak";
@@ -67,19 +69,6 @@ async fn main() {
     if wanted("events") {
         live_events().await;
     }
-}
-
-fn row(figure: &str, measured: &str, goal: &str) {
-    println!("{figure:<52} {measured:>14}   {goal}");
-}
-
-fn millis(duration: Duration) -> String {
-    format!("{:.1} ms", duration.as_secs_f64() * 1e3)
-}
-
-fn median(mut durations: Vec<Duration>) -> Duration {
-    durations.sort_unstable();
-    durations[durations.len() / 2]
 }
 
 fn recorded(path: &str) -> String {
@@ -390,15 +379,4 @@ fn latencies(database: &Path) -> Vec<Duration> {
         Duration::from_micros(u64::try_from(made - printed).unwrap_or(0))
     })
     .collect()
-}
-
-/// Bytes of a line of `/proc/<pid>/status`.
-fn memory(pid: i32, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }

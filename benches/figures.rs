@@ -15,6 +15,7 @@
 #[path = "../tests/common/mod.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod common;
+mod measured;
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ use panorama_gateway::model::{GatewayId, JobId, JobStatus};
 use panorama_gateway::process::RunIds;
 
 use common::{BINARY, ControlPlane, Machine, Paired};
+use measured::{median, megabytes, memory, millis, row};
 
 const PEAK_OF: &str = "--peak-of";
 
@@ -39,13 +41,16 @@ async fn main() {
         return print_peak(&args[1..]);
     }
     let wanted = |name: &str| args.is_empty() || args.iter().any(|arg| arg == name);
-    println!("{:<44} {:>14}   goal", "figure", "measured");
+    println!("{:<52} {:>14}   goal", "figure", "measured");
     binary();
     if wanted("status") {
         status().await;
     }
     if wanted("start") {
         start().await;
+    }
+    if wanted("drain") {
+        drain().await;
     }
     if wanted("idle") {
         idle().await;
@@ -70,22 +75,9 @@ async fn main() {
     }
 }
 
-fn row(figure: &str, measured: &str, goal: &str) {
-    println!("{figure:<44} {measured:>14}   {goal}");
-}
-
-fn millis(duration: Duration) -> String {
-    format!("{:.1} ms", duration.as_secs_f64() * 1e3)
-}
-
-fn median(mut durations: Vec<Duration>) -> Duration {
-    durations.sort_unstable();
-    durations[durations.len() / 2]
-}
-
 fn binary() {
     let bytes = std::fs::metadata(BINARY).unwrap().len();
-    row("binary", &format!("{:.1} MB", mb(bytes)), "< 20 MB");
+    row("binary", &megabytes(bytes), "< 20 MB");
 }
 
 fn mb(bytes: u64) -> f64 {
@@ -121,7 +113,7 @@ async fn status() {
         .output()
         .unwrap();
     let kb: u64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
-    row("status, peak RSS", &format!("{:.1} MB", mb(kb * 1024)), "< 10 MB");
+    row("status, peak RSS", &megabytes(kb * 1024), "< 10 MB");
     busy_status(&control).await;
 }
 
@@ -186,6 +178,23 @@ async fn start() {
     row("start to up, p50 of 20", &millis(median(runs)), "< 150 ms");
 }
 
+/// From SIGTERM to the end of an idle gateway.
+async fn drain() {
+    const TIMES: usize = 20;
+    let control = ControlPlane::start().await;
+    let machine = Machine::new();
+    machine.pair(&control).await;
+    let mut runs = Vec::new();
+    for _ in 0..TIMES {
+        let mut gateway = machine.start().await;
+        let began = Instant::now();
+        gateway.signal(nix::sys::signal::Signal::SIGTERM);
+        assert!(gateway.ended().await.success());
+        runs.push(began.elapsed());
+    }
+    row(&format!("drain of an idle gateway, p50 of {TIMES}"), &millis(median(runs)), "< 100 ms");
+}
+
 async fn idle() {
     const WATCHED: Duration = Duration::from_mins(1);
     let control = ControlPlane::start().await;
@@ -196,7 +205,7 @@ async fn idle() {
     let before = cpu_ticks(gateway.pid());
     tokio::time::sleep(WATCHED).await;
     let ticks = cpu_ticks(gateway.pid()) - before;
-    row("idle RSS", &format!("{:.1} MB", mb(memory(gateway.pid(), "VmRSS"))), "< 16 MB");
+    row("idle RSS", &megabytes(memory(gateway.pid(), "VmRSS")), "< 16 MB");
     // 100 ticks a second on every Linux that this runs on.
     let share = ticks as f64 / WATCHED.as_secs_f64();
     row("idle CPU over 60 s", &format!("{share:.3} %"), "< 0.1 %");
@@ -206,13 +215,6 @@ fn cpu_ticks(pid: i32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
-
-/// Bytes of a line of `/proc/<pid>/status`.
-fn memory(pid: i32, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
 fn at(row: &Value, field: &str) -> Timestamp {
@@ -352,7 +354,7 @@ async fn growth() {
         }
         control.ended(&last).await;
         let now = memory(paired.gateway.pid(), "VmRSS");
-        row(&format!("RSS after {total} jobs"), &format!("{:.1} MB", mb(now)), "");
+        row(&format!("RSS after {total} jobs"), &megabytes(now), "");
         if total == SOME {
             after_some = now;
         } else {
@@ -370,7 +372,7 @@ async fn big_output() {
     let ended = paired.shell(&control, "head -c 200000000 /dev/zero | tr '\\0' x").await;
     assert_eq!(ended["result"]["stdout_truncated"], true, "{}", ended["status"]);
     let after = memory(paired.gateway.pid(), "VmHWM");
-    row("VmHWM before 200 MB of output", &format!("{:.1} MB", mb(before)), "");
-    row("VmHWM after", &format!("{:.1} MB", mb(after)), "");
-    row("difference", &format!("{:.1} MB", mb(after - before)), "< 16 MB");
+    row("VmHWM before 200 MB of output", &megabytes(before), "");
+    row("VmHWM after", &megabytes(after), "");
+    row("difference", &megabytes(after - before), "< 16 MB");
 }

@@ -2,11 +2,6 @@
 
 use std::process::ExitCode;
 
-/// A gateway runs for months beside other work. What jobs leave unused goes back to the system here,
-/// where the C library keeps a part of it for each thread.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // The shim must start in about a millisecond: it is told apart before anything else is set up.
     if std::env::args_os().nth(1).is_some_and(|word| word == panorama_gateway::process::SHIM_WORD) {

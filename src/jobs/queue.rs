@@ -18,7 +18,7 @@ const MAX_WAITING: usize = 1_000;
 
 /// How long an ended job is remembered, so that a poll that was already under way when it ended
 /// does not bring it back. Longer than any poll may take.
-const REMEMBER_ENDED: Duration = Duration::from_mins(1);
+const REMEMBER_ENDED: Duration = Duration::from_secs(30);
 
 /// What is to be done with a row.
 #[derive(Debug, Clone, PartialEq)]

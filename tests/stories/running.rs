@@ -233,6 +233,8 @@ async fn a_plain_job_costs_five_requests() {
     let control = ControlPlane::start().await;
     let middleman = Middleman::before(&control.url()).await;
     let paired = Paired::through(&control, &middleman.url).await;
+    // What is told of the start is told by then.
+    paired.shell(&control, "sleep 1").await;
     middleman.forget();
     paired.shell(&control, "true").await;
     let requests: Vec<_> = middleman
