@@ -30,10 +30,17 @@ mod blows;
 mod lane;
 #[path = "chaos/plan.rs"]
 mod plan;
+#[path = "chaos/process.rs"]
+mod process;
 #[path = "chaos/runs.rs"]
 mod runs;
+#[path = "chaos/upgrades.rs"]
+mod upgrades;
 #[path = "chaos/verdict.rs"]
 mod verdict;
+#[path = "upgrade/versions.rs"]
+#[expect(dead_code, reason = "the stories of upgrades use the rest")]
+mod versions;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -55,6 +62,8 @@ async fn nothing_is_lost_left_doubled_or_told() {
         rare: setting("PANORAMA_CHAOS_RARE").is_some(),
     };
     say(&format!("chaos: seed {seed}, {lanes} gateways, {extent:?}"));
+    process::adopt_orphans();
+    upgrades::prepare();
     let began = Instant::now();
     let control = ControlPlane::start_with(|options| {
         options.access_token_lifetime = TOKEN_LIFETIME;

@@ -32,17 +32,22 @@ impl Lane<'_> {
             }
             Blow::FullDisk(lasts) => self.fill_disk(lasts).await,
             Blow::Revoke => self.revoke().await,
+            Blow::Upgrade(upgrade) => self.upgrade(upgrade).await,
             Blow::Backend { what, lasts, and_kill } => self.disturb(what, lasts, and_kill).await,
         };
         self.blow(&name);
     }
 
-    async fn kill(&self) {
+    pub(super) async fn kill(&self) {
         let mut gateway = self.gateway.lock().await;
         let before = Timestamp::now();
         gateway.kill().await;
-        self.kills.lock().unwrap().push((before, Timestamp::now()));
+        self.killed_since(before);
         *gateway = spawn(&self.machine);
+    }
+
+    pub(super) fn killed_since(&self, before: Timestamp) {
+        self.kills.lock().unwrap().push((before, Timestamp::now()));
     }
 
     async fn fill_disk(&self, lasts: Duration) -> String {

@@ -89,6 +89,43 @@ pub(crate) enum Blow {
     FullDisk(Duration),
     /// The session is revoked, and the machine paired again.
     Revoke,
+    /// Another file is installed over the gateway's.
+    Upgrade(Upgrade),
+}
+
+/// What is installed, and what happens meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upgrade {
+    /// Another version.
+    Good,
+    /// Ours, cut off after so many thousandths of it.
+    Truncated(usize),
+    /// One that is ready, and crashes when it is told to take over.
+    Crashes,
+    /// Another version, and a SIGKILL so long after the hand-over has come so far.
+    Killed { whom: Victim, at: Stage, after: Duration },
+}
+
+/// Who gets the SIGKILL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Victim {
+    /// The process that runs.
+    Old,
+    /// Its replacement.
+    New,
+    /// One right after the other.
+    Both { old_first: bool },
+}
+
+/// How far a hand-over is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// The replacement gets ready.
+    Preparing,
+    /// The work in hand is finished.
+    Draining,
+    /// The replacement takes over.
+    HandingOver,
 }
 
 /// What is wrong with the backend.
@@ -181,16 +218,41 @@ fn agent(random: &mut fastrand::Rng) -> Kind {
 
 fn blow(random: &mut fastrand::Rng, rare: bool) -> Blow {
     match random.u32(0..100) {
-        0..35 => Blow::Kill,
-        35..45 => Blow::Stop(millis(random, 50, 1_500)),
-        45..55 => Blow::Restart,
-        55..61 => Blow::FullDisk(millis(random, 100, 1_500)),
-        61..64 => Blow::Revoke,
+        0..30 => Blow::Kill,
+        30..38 => Blow::Stop(millis(random, 50, 1_500)),
+        38..46 => Blow::Restart,
+        46..52 => Blow::FullDisk(millis(random, 100, 1_500)),
+        52..55 => Blow::Revoke,
+        // Seconds each: a file must have stood still.
+        55..67 => Blow::Upgrade(upgrade(random)),
         _ => Blow::Backend {
             what: backend(random, rare),
             lasts: millis(random, 50, 1_500),
             and_kill: random.u32(0..4) == 0,
         },
+    }
+}
+
+fn upgrade(random: &mut fastrand::Rng) -> Upgrade {
+    match random.u32(0..100) {
+        0..35 => Upgrade::Good,
+        // With half of it missing nothing runs.
+        35..48 => Upgrade::Truncated(random.usize(0..500)),
+        48..62 => Upgrade::Crashes,
+        _ => {
+            let whom = match random.u32(0..6) {
+                0..2 => Victim::Old,
+                2..4 => Victim::New,
+                _ => Victim::Both { old_first: random.bool() },
+            };
+            let (at, longest) = [
+                (Stage::Preparing, 600),
+                (Stage::Draining, 300),
+                (Stage::HandingOver, 50),
+                (Stage::HandingOver, 300),
+            ][random.usize(0..4)];
+            Upgrade::Killed { whom, at, after: millis(random, 0, longest) }
+        }
     }
 }
 
