@@ -61,7 +61,7 @@ impl Lane<'_> {
         "disk: full".to_owned()
     }
 
-    async fn disturb(&self, what: Backend, lasts: Duration, and_kill: bool) -> String {
+    pub(super) async fn disturb(&self, what: Backend, lasts: Duration, and_kill: bool) -> String {
         let answer = |status: u16| {
             let code = if status == 401 { "PGRST301" } else { "XX000" };
             let body = json!({"code": code, "message": "chaos", "details": null, "hint": null});

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub(crate) struct Extent {
     pub(crate) jobs: u64,
     pub(crate) faults: u64,
+    /// How many faults of a hundred are upgrades. They take seconds each: a file must stand still.
+    pub(crate) upgrades: u64,
     /// With the faults that take a minute each.
     pub(crate) rare: bool,
 }
@@ -15,7 +17,7 @@ impl Extent {
     /// One lane's part.
     pub(crate) fn share(self, lane: u64, lanes: u64) -> Self {
         let part = |all: u64| all / lanes + u64::from(lane < all % lanes);
-        Self { jobs: part(self.jobs), faults: part(self.faults), rare: self.rare }
+        Self { jobs: part(self.jobs), faults: part(self.faults), ..self }
     }
 }
 
@@ -104,6 +106,8 @@ pub(crate) enum Upgrade {
     Crashes,
     /// Another version, and a SIGKILL so long after the hand-over has come so far.
     Killed { whom: Victim, at: Stage, after: Duration },
+    /// Another version, and something is wrong with the backend once the hand-over has come so far.
+    Disturbed { what: Backend, at: Stage, lasts: Duration },
 }
 
 /// Who gets the SIGKILL.
@@ -172,7 +176,7 @@ impl Plan {
             })
             .collect();
         let blows = (0..extent.faults)
-            .map(|_| (millis(&mut random, 0, 1_200), blow(&mut random, extent.rare)))
+            .map(|_| (millis(&mut random, 0, 1_200), blow(&mut random, extent)))
             .collect();
         Self { number, jobs, blows }
     }
@@ -216,15 +220,16 @@ fn agent(random: &mut fastrand::Rng) -> Kind {
     }
 }
 
-fn blow(random: &mut fastrand::Rng, rare: bool) -> Blow {
+fn blow(random: &mut fastrand::Rng, Extent { upgrades, rare, .. }: Extent) -> Blow {
+    if random.u64(0..100) < upgrades {
+        return Blow::Upgrade(upgrade(random));
+    }
     match random.u32(0..100) {
-        0..30 => Blow::Kill,
-        30..38 => Blow::Stop(millis(random, 50, 1_500)),
-        38..46 => Blow::Restart,
-        46..52 => Blow::FullDisk(millis(random, 100, 1_500)),
-        52..55 => Blow::Revoke,
-        // Seconds each: a file must have stood still.
-        55..67 => Blow::Upgrade(upgrade(random)),
+        0..35 => Blow::Kill,
+        35..45 => Blow::Stop(millis(random, 50, 1_500)),
+        45..55 => Blow::Restart,
+        55..61 => Blow::FullDisk(millis(random, 100, 1_500)),
+        61..64 => Blow::Revoke,
         _ => Blow::Backend {
             what: backend(random, rare),
             lasts: millis(random, 50, 1_500),
@@ -234,23 +239,27 @@ fn blow(random: &mut fastrand::Rng, rare: bool) -> Blow {
 }
 
 fn upgrade(random: &mut fastrand::Rng) -> Upgrade {
+    let (at, longest) = [
+        (Stage::Preparing, 600),
+        (Stage::Draining, 300),
+        (Stage::HandingOver, 50),
+        (Stage::HandingOver, 300),
+    ][random.usize(0..4)];
     match random.u32(0..100) {
-        0..35 => Upgrade::Good,
+        0..25 => Upgrade::Good,
         // With half of it missing nothing runs.
-        35..48 => Upgrade::Truncated(random.usize(0..500)),
-        48..62 => Upgrade::Crashes,
+        25..38 => Upgrade::Truncated(random.usize(0..500)),
+        38..52 => Upgrade::Crashes,
+        52..68 => {
+            let (what, lasts) = (backend(random, false), millis(random, 50, 1_500));
+            Upgrade::Disturbed { what, at, lasts }
+        }
         _ => {
             let whom = match random.u32(0..6) {
                 0..2 => Victim::Old,
                 2..4 => Victim::New,
                 _ => Victim::Both { old_first: random.bool() },
             };
-            let (at, longest) = [
-                (Stage::Preparing, 600),
-                (Stage::Draining, 300),
-                (Stage::HandingOver, 50),
-                (Stage::HandingOver, 300),
-            ][random.usize(0..4)];
             Upgrade::Killed { whom, at, after: millis(random, 0, longest) }
         }
     }

@@ -1,6 +1,7 @@
 //! Upgrades: what is installed over a lane's gateway, and who is the gateway afterwards.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -83,6 +84,14 @@ impl Lane<'_> {
                 gateway.failed.insert(version);
                 "upgrade: one that crashes when asked to take over".to_owned()
             }
+            Upgrade::Disturbed { what, at, lasts } => {
+                let version = self.install_another(&mut gateway).await;
+                if self.comes_to(&mut gateway, at).await {
+                    self.disturb(what, lasts, false).await;
+                }
+                self.follow(&mut gateway, &version, None).await;
+                "upgrade, and the backend disturbed".to_owned()
+            }
             Upgrade::Killed { whom, at, after } => {
                 let version = self.install_another(&mut gateway).await;
                 if self.comes_to(&mut gateway, at).await {
@@ -122,7 +131,7 @@ impl Lane<'_> {
     /// runs.
     async fn is_refused(&self, gateway: &mut Process, bytes: &[u8], version: Option<&str>) {
         let before = self.machine.status().await.unwrap_or_default();
-        self.install(|program| versions::put_bytes(bytes, program));
+        self.install(|program| put_bytes(bytes, program));
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.machine.status().await.unwrap_or_default();
@@ -260,6 +269,14 @@ impl Lane<'_> {
         };
         self.saw(&format!("upgrades: {what}"), 1);
     }
+}
+
+/// An executable file of these bytes takes the place of the one that is there.
+fn put_bytes(bytes: &[u8], path: &Path) {
+    let draft = path.with_extension("new");
+    std::fs::write(&draft, bytes).unwrap();
+    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(&draft, path).unwrap();
 }
 
 fn tries(gateway: &Process) -> i32 {

@@ -87,14 +87,6 @@ pub(crate) fn put(file: &Path, path: &Path) {
     drop(std::fs::remove_file(draft));
 }
 
-/// The same with an executable file of these bytes.
-pub(crate) fn put_bytes(bytes: &[u8], path: &Path) {
-    let draft = path.with_extension("new");
-    std::fs::write(&draft, bytes).unwrap();
-    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).unwrap();
-    std::fs::rename(&draft, path).unwrap();
-}
-
 /// A version of our own version's length; `last` is its last digit.
 pub(crate) fn numbered(last: u8) -> String {
     let mut version = VERSION.to_owned();
