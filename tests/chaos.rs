@@ -9,7 +9,8 @@
 //! ```
 //!
 //! `PANORAMA_CHAOS_SEED` repeats a run, `PANORAMA_CHAOS_LANES` says how many gateways there are,
-//! and `PANORAMA_CHAOS_RARE=1` adds the faults that take a minute each (rate limits).
+//! `PANORAMA_CHAOS_UPGRADES` how many faults of a hundred are upgrades, and `PANORAMA_CHAOS_RARE=1`
+//! adds the faults that take a minute each (rate limits).
 
 #![expect(
     clippy::unwrap_used,
@@ -30,10 +31,17 @@ mod blows;
 mod lane;
 #[path = "chaos/plan.rs"]
 mod plan;
+#[path = "chaos/process.rs"]
+mod process;
 #[path = "chaos/runs.rs"]
 mod runs;
+#[path = "chaos/upgrades.rs"]
+mod upgrades;
 #[path = "chaos/verdict.rs"]
 mod verdict;
+#[path = "upgrade/versions.rs"]
+#[expect(dead_code, reason = "the stories of upgrades use the rest")]
+mod versions;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -52,9 +60,12 @@ async fn nothing_is_lost_left_doubled_or_told() {
     let extent = Extent {
         jobs: setting("PANORAMA_CHAOS_JOBS").unwrap_or(80),
         faults: setting("PANORAMA_CHAOS_FAULTS").unwrap_or(24),
+        upgrades: setting("PANORAMA_CHAOS_UPGRADES").unwrap_or(12),
         rare: setting("PANORAMA_CHAOS_RARE").is_some(),
     };
     say(&format!("chaos: seed {seed}, {lanes} gateways, {extent:?}"));
+    process::adopt_orphans();
+    upgrades::prepare();
     let began = Instant::now();
     let control = ControlPlane::start_with(|options| {
         options.access_token_lifetime = TOKEN_LIFETIME;
@@ -91,12 +102,13 @@ async fn nothing_is_lost_left_doubled_or_told() {
             say(&format!("    {title:<8} {count:>5}  {name}"));
         }
     }
-    let Extent { jobs, faults, rare } = extent;
+    let Extent { jobs, faults, upgrades, rare } = extent;
     let rare = if rare { " PANORAMA_CHAOS_RARE=1" } else { "" };
     assert!(
         violations.is_empty(),
         "{violations:#?}\nrepeat with: PANORAMA_CHAOS_SEED={seed} PANORAMA_CHAOS_LANES={lanes} \
-         PANORAMA_CHAOS_JOBS={jobs} PANORAMA_CHAOS_FAULTS={faults}{rare} cargo test --test chaos"
+         PANORAMA_CHAOS_JOBS={jobs} PANORAMA_CHAOS_FAULTS={faults} \
+         PANORAMA_CHAOS_UPGRADES={upgrades}{rare} cargo test --test chaos"
     );
     assert_eq!(total(&outcomes), usize::try_from(jobs).unwrap(), "every job has an outcome");
 }

@@ -32,17 +32,22 @@ impl Lane<'_> {
             }
             Blow::FullDisk(lasts) => self.fill_disk(lasts).await,
             Blow::Revoke => self.revoke().await,
+            Blow::Upgrade(upgrade) => self.upgrade(upgrade).await,
             Blow::Backend { what, lasts, and_kill } => self.disturb(what, lasts, and_kill).await,
         };
         self.blow(&name);
     }
 
-    async fn kill(&self) {
+    pub(super) async fn kill(&self) {
         let mut gateway = self.gateway.lock().await;
         let before = Timestamp::now();
         gateway.kill().await;
-        self.kills.lock().unwrap().push((before, Timestamp::now()));
+        self.killed_since(before);
         *gateway = spawn(&self.machine);
+    }
+
+    pub(super) fn killed_since(&self, before: Timestamp) {
+        self.kills.lock().unwrap().push((before, Timestamp::now()));
     }
 
     async fn fill_disk(&self, lasts: Duration) -> String {
@@ -56,7 +61,7 @@ impl Lane<'_> {
         "disk: full".to_owned()
     }
 
-    async fn disturb(&self, what: Backend, lasts: Duration, and_kill: bool) -> String {
+    pub(super) async fn disturb(&self, what: Backend, lasts: Duration, and_kill: bool) -> String {
         let answer = |status: u16| {
             let code = if status == 401 { "PGRST301" } else { "XX000" };
             let body = json!({"code": code, "message": "chaos", "details": null, "hint": null});

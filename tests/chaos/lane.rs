@@ -14,11 +14,12 @@ use serde_json::{Value, json};
 
 use super::agents::{Claude, Run};
 use super::plan::{Called, Kind, Plan, PlannedJob};
-use super::verdict;
+use super::process::{self, Process};
+use super::{upgrades, verdict};
 use crate::common::backend::Middleman;
 use crate::common::disk::SmallDisk;
 use crate::common::marks::Marks;
-use crate::common::{ControlPlane, Gateway, Machine};
+use crate::common::{ControlPlane, Machine};
 
 /// Most jobs that wait or run at a time.
 const IN_HAND: usize = 20;
@@ -81,7 +82,7 @@ pub(crate) struct Lane<'a> {
     /// When the gateway was killed: before and after it the clock said.
     pub(crate) kills: Mutex<Vec<(Timestamp, Timestamp)>>,
     pub(super) disk: Option<SmallDisk>,
-    pub(super) gateway: tokio::sync::Mutex<Gateway>,
+    pub(super) gateway: tokio::sync::Mutex<Process>,
     /// Gateway id and resource id.
     pub(super) identity: Mutex<(String, String)>,
     /// Held by whoever must not see a new job come.
@@ -95,7 +96,7 @@ pub(crate) struct Lane<'a> {
 impl<'a> Lane<'a> {
     /// Pairs a machine and starts its gateway.
     pub(crate) async fn pair(control: &'a ControlPlane, number: u64) -> Self {
-        let (machine, claude) = Claude::install(Machine::new());
+        let (machine, claude) = Claude::install(upgrades::installed(Machine::new()));
         let mut report = Report::default();
         let disk = SmallDisk::mount(&machine.dir(), DISK_KIB).ok();
         if disk.is_none() {
@@ -296,13 +297,17 @@ impl<'a> Lane<'a> {
     /// Nothing that happens here may end a gateway by itself.
     pub(super) async fn is_alive(&self) {
         let mut gateway = self.gateway.lock().await;
-        if !gateway.is_running() {
-            let status = gateway.child.try_wait().unwrap();
+        process::reap_orphans();
+        if let Some(status) = gateway.ended() {
             self.violation(&format!(
                 "the gateway ended by itself: {status:?}: {}",
                 self.last_words()
             ));
             *gateway = spawn(&self.machine);
+        }
+        let all = process::of_program(self.machine.program());
+        if all != [gateway.pid()] {
+            self.violation(&format!("the gateway is {}, but there are {all:?}", gateway.pid()));
         }
     }
 
@@ -340,7 +345,7 @@ impl<'a> Lane<'a> {
     }
 
     /// Waits longer than a start may take that met a rate limit, which pauses it for over a minute.
-    async fn is_up(&self) {
+    pub(super) async fn is_up(&self) {
         let deadline = Instant::now() + ENDS_WITHIN;
         loop {
             let status = self.machine.status().await.unwrap_or_default();
@@ -359,10 +364,10 @@ impl<'a> Lane<'a> {
     }
 
     /// How the gateway ended; it is killed when that takes too long.
-    pub(super) async fn end_of(&self, gateway: &mut Gateway, why: &str) -> Option<ExitStatus> {
+    pub(super) async fn end_of(&self, gateway: &mut Process, why: &str) -> Option<ExitStatus> {
         let deadline = Instant::now() + ENDS_WITHIN;
         while Instant::now() < deadline {
-            if let Some(status) = gateway.child.try_wait().unwrap() {
+            if let Some(status) = gateway.ended() {
                 return Some(status);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -380,7 +385,7 @@ impl<'a> Lane<'a> {
         log(&self.machine)
     }
 
-    fn last_words(&self) -> String {
+    pub(super) fn last_words(&self) -> String {
         let text = std::fs::read_to_string(stderr(&self.machine)).unwrap_or_default();
         let lines: Vec<&str> = text.lines().rev().take(8).collect();
         lines.join(" | ")
@@ -415,8 +420,8 @@ fn stderr(machine: &Machine) -> PathBuf {
     machine.home().join("stderr")
 }
 
-pub(super) fn spawn(machine: &Machine) -> Gateway {
-    machine.spawn_logging(&log(machine), &stderr(machine))
+pub(super) fn spawn(machine: &Machine) -> Process {
+    Process::started(machine.spawn_logging(&log(machine), &stderr(machine)))
 }
 
 pub(super) async fn pair(

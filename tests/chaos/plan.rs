@@ -7,6 +7,8 @@ use std::time::Duration;
 pub(crate) struct Extent {
     pub(crate) jobs: u64,
     pub(crate) faults: u64,
+    /// How many faults of a hundred are upgrades. They take seconds each: a file must stand still.
+    pub(crate) upgrades: u64,
     /// With the faults that take a minute each.
     pub(crate) rare: bool,
 }
@@ -15,7 +17,7 @@ impl Extent {
     /// One lane's part.
     pub(crate) fn share(self, lane: u64, lanes: u64) -> Self {
         let part = |all: u64| all / lanes + u64::from(lane < all % lanes);
-        Self { jobs: part(self.jobs), faults: part(self.faults), rare: self.rare }
+        Self { jobs: part(self.jobs), faults: part(self.faults), ..self }
     }
 }
 
@@ -89,6 +91,45 @@ pub(crate) enum Blow {
     FullDisk(Duration),
     /// The session is revoked, and the machine paired again.
     Revoke,
+    /// Another file is installed over the gateway's.
+    Upgrade(Upgrade),
+}
+
+/// What is installed, and what happens meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upgrade {
+    /// Another version.
+    Good,
+    /// Ours, cut off after so many thousandths of it.
+    Truncated(usize),
+    /// One that is ready, and crashes when it is told to take over.
+    Crashes,
+    /// Another version, and a SIGKILL so long after the hand-over has come so far.
+    Killed { whom: Victim, at: Stage, after: Duration },
+    /// Another version, and something is wrong with the backend once the hand-over has come so far.
+    Disturbed { what: Backend, at: Stage, lasts: Duration },
+}
+
+/// Who gets the SIGKILL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Victim {
+    /// The process that runs.
+    Old,
+    /// Its replacement.
+    New,
+    /// One right after the other.
+    Both { old_first: bool },
+}
+
+/// How far a hand-over is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// The replacement gets ready.
+    Preparing,
+    /// The work in hand is finished.
+    Draining,
+    /// The replacement takes over.
+    HandingOver,
 }
 
 /// What is wrong with the backend.
@@ -135,7 +176,7 @@ impl Plan {
             })
             .collect();
         let blows = (0..extent.faults)
-            .map(|_| (millis(&mut random, 0, 1_200), blow(&mut random, extent.rare)))
+            .map(|_| (millis(&mut random, 0, 1_200), blow(&mut random, extent)))
             .collect();
         Self { number, jobs, blows }
     }
@@ -179,7 +220,10 @@ fn agent(random: &mut fastrand::Rng) -> Kind {
     }
 }
 
-fn blow(random: &mut fastrand::Rng, rare: bool) -> Blow {
+fn blow(random: &mut fastrand::Rng, Extent { upgrades, rare, .. }: Extent) -> Blow {
+    if random.u64(0..100) < upgrades {
+        return Blow::Upgrade(upgrade(random));
+    }
     match random.u32(0..100) {
         0..35 => Blow::Kill,
         35..45 => Blow::Stop(millis(random, 50, 1_500)),
@@ -191,6 +235,33 @@ fn blow(random: &mut fastrand::Rng, rare: bool) -> Blow {
             lasts: millis(random, 50, 1_500),
             and_kill: random.u32(0..4) == 0,
         },
+    }
+}
+
+fn upgrade(random: &mut fastrand::Rng) -> Upgrade {
+    let (at, longest) = [
+        (Stage::Preparing, 600),
+        (Stage::Draining, 300),
+        (Stage::HandingOver, 50),
+        (Stage::HandingOver, 300),
+    ][random.usize(0..4)];
+    match random.u32(0..100) {
+        0..25 => Upgrade::Good,
+        // With half of it missing nothing runs.
+        25..38 => Upgrade::Truncated(random.usize(0..500)),
+        38..52 => Upgrade::Crashes,
+        52..68 => {
+            let (what, lasts) = (backend(random, false), millis(random, 50, 1_500));
+            Upgrade::Disturbed { what, at, lasts }
+        }
+        _ => {
+            let whom = match random.u32(0..6) {
+                0..2 => Victim::Old,
+                2..4 => Victim::New,
+                _ => Victim::Both { old_first: random.bool() },
+            };
+            Upgrade::Killed { whom, at, after: millis(random, 0, longest) }
+        }
     }
 }
 

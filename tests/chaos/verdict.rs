@@ -145,8 +145,9 @@ fn judge_secrets(lane: &Lane<'_>) {
     let wanted: BTreeSet<String> =
         secrets.iter().cloned().chain(secrets.iter().filter_map(signature)).collect();
     lane.saw("secrets that were looked for", secrets.len());
+    let program = lane.machine.program();
     for path in files(lane.machine.home()) {
-        if path == lane.machine.config_file() {
+        if path == lane.machine.config_file() || path == program {
             continue;
         }
         let bytes = std::fs::read(&path).unwrap_or_default();

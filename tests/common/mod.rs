@@ -154,11 +154,24 @@ pub(crate) struct Machine {
     home: TempDir,
     extra: Vec<(String, String)>,
     user: Option<u32>,
+    program: PathBuf,
 }
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Self { home: tempfile::tempdir().unwrap(), extra: Vec::new(), user: None }
+        let home = tempfile::tempdir().unwrap();
+        Self { home, extra: Vec::new(), user: None, program: BINARY.into() }
+    }
+
+    /// With a gateway of its own, installed at this path.
+    pub(crate) fn installed_at(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// What is run, as it is called.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Everything that this machine runs is run by that user from now on, whose the home is with
@@ -193,7 +206,7 @@ impl Machine {
 
     /// The binary with this machine's environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(&self.program);
         command
             .args(args)
             .env_clear()

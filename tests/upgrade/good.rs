@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::scene::{GATEWAY_OF_JOB, Scene, put};
-use super::versions::{self, numbered};
+use super::scene::{GATEWAY_OF_JOB, Scene};
+use super::versions::{self, numbered, put};
 use crate::common::{ControlPlane, Machine, say, wait_until};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,7 +42,7 @@ impl Scene {
         let resource_id = control.allow_shell(&gateway_id).await;
         let program = machine.home().join("bin/panorama-gateway");
         std::fs::create_dir(program.parent().unwrap()).unwrap();
-        put(&versions::ours(), &program);
+        versions::put(&versions::ours(), &program);
         Self { control, middleman, machine, gateway_id, resource_id, program, child: None }
     }
 
@@ -108,7 +108,7 @@ impl Scene {
 
     /// Installs a file over the one that is there, by a rename.
     pub(crate) fn install(&self, file: &Path) {
-        put(file, &self.program);
+        versions::put(file, &self.program);
     }
 
     /// Waits for what the status says.
@@ -195,15 +195,6 @@ pub(crate) const GATEWAY_OF_JOB: &str = "cut -d' ' -f4 /proc/$PPID/stat";
 pub(crate) fn kill(pid: i32) {
     let pid = nix::unistd::Pid::from_raw(pid);
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-}
-
-/// Puts a file there as an installer does: beside it, then renamed over it.
-pub(crate) fn put(file: &Path, path: &Path) {
-    let draft = path.with_extension("new");
-    if std::fs::hard_link(file, &draft).is_err() {
-        std::fs::copy(file, &draft).unwrap();
-    }
-    std::fs::rename(draft, path).unwrap();
 }
 
 impl Drop for Scene {

@@ -57,18 +57,34 @@ pub(crate) fn other(version: &str) -> PathBuf {
     assert_eq!(version.len(), VERSION.len());
     let ours = ours();
     let path = made(version, |path| {
-        let mut bytes = std::fs::read(&ours).unwrap();
-        let places: Vec<usize> = memchr::memmem::find_iter(&bytes, VERSION.as_bytes()).collect();
-        assert!(!places.is_empty());
-        for at in places {
-            bytes[at..at + version.len()].copy_from_slice(version.as_bytes());
-        }
-        std::fs::write(path, bytes).unwrap();
+        std::fs::write(path, relabelled(&ours, VERSION, version)).unwrap();
     });
     let ask = || Command::new(&path).arg("--version").env_clear().output();
     let said = unless_busy(ask).unwrap();
     assert_eq!(String::from_utf8(said.stdout).unwrap(), format!("panorama-gateway {version}\n"));
     path
+}
+
+/// The bytes of a file with every mention of a version replaced by one of the same length.
+pub(crate) fn relabelled(file: &Path, version: &str, by: &str) -> Vec<u8> {
+    let mut bytes = std::fs::read(file).unwrap();
+    let places: Vec<usize> = memchr::memmem::find_iter(&bytes, version.as_bytes()).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + by.len()].copy_from_slice(by.as_bytes());
+    }
+    bytes
+}
+
+/// Puts a file there as an installer does: beside it, then renamed over it.
+pub(crate) fn put(file: &Path, path: &Path) {
+    let draft = path.with_extension("new");
+    if std::fs::hard_link(file, &draft).is_err() {
+        std::fs::copy(file, &draft).unwrap();
+    }
+    std::fs::rename(&draft, path).unwrap();
+    // Nothing is renamed where both names are of one file.
+    drop(std::fs::remove_file(draft));
 }
 
 /// A version of our own version's length; `last` is its last digit.
@@ -127,6 +143,12 @@ fn main() {
         "is-never-up" => {
             say(r#"{"word":"ready","version":"x"}"#);
             wait()
+        }
+        "crashes-when-it-takes-over" => {
+            say(r#"{"word":"ready","version":"x"}"#);
+            if std::io::stdin().read_line(&mut String::new()).is_ok_and(|length| length > 0) {
+                std::process::abort();
+            }
         }
         "babbles" => {
             say("good morning");
