@@ -234,9 +234,9 @@ impl Gateway {
             journal,
             roster,
         );
-        let shared = Arc::new(shared.with_log(options.log.clone()));
-        let clock = Clock::system();
         let audit = Audit::new(&paths.audit_file(), options.redactor.clone());
+        let shared = Arc::new(shared.with_logs(options.log.clone(), audit.clone()));
+        let clock = Clock::system();
         Ok(Self {
             options,
             clock,
