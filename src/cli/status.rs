@@ -222,6 +222,9 @@ fn live_lines(live: &LiveStatus, now: Timestamp, lines: &mut Vec<(&'static str, 
     for reason in live.health.reasons.iter().filter(|reason| says_more(live.phase, reason)) {
         lines.push(("Not ready", reason.message.clone()));
     }
+    if let Some(trouble) = &live.config_trouble {
+        lines.push(("Trouble", format!("it goes on with an earlier config: {trouble}")));
+    }
     let troubles = [log_trouble(&live.log), audit_trouble(&live.audit)];
     lines.extend(troubles.into_iter().flatten().map(|trouble| ("Trouble", trouble)));
     if let Some(ListenState { address, error: Some(error), .. }) = &live.metrics_listen {
@@ -451,6 +454,7 @@ mod tests {
                 trouble: Some("the file could not be used".into()),
             },
             audit: AuditState { lost_lines: 3, trouble: Some("the disk was full".into()) },
+            config_trouble: Some("/c/gateway.json is damaged".into()),
             metrics_listen: Some(ListenState {
                 address: "127.0.0.1:9464".into(),
                 listening: false,
@@ -498,9 +502,15 @@ mod tests {
         let mut value = serde_json::to_value(live()).unwrap();
         let fields = value.as_object_mut().unwrap();
         // What was added since the first version, and what a later one may add.
-        for added in
-            ["health", "session_refreshes", "requests_sent", "log", "audit", "metrics_listen"]
-        {
+        for added in [
+            "health",
+            "session_refreshes",
+            "requests_sent",
+            "log",
+            "audit",
+            "config_trouble",
+            "metrics_listen",
+        ] {
             fields.remove(added).unwrap();
         }
         for added in ["last_ok_age_ms", "succeeded", "failed"] {

@@ -54,6 +54,8 @@ pub(super) struct Notes {
     pub(super) realtime: Realtime,
     pub(super) supervisors: BTreeMap<&'static str, SupervisorState>,
     pub(super) metrics_listen: Option<ListenState>,
+    /// Why `gateway.json` cannot be read now.
+    pub(super) config_trouble: Option<String>,
     /// The client of the identity in force.
     pub(super) api: Option<Api>,
 }
@@ -417,6 +419,7 @@ impl Shared {
             log: self.log.as_ref().map(log_state).unwrap_or_default(),
             audit: self.audit.as_ref().map(audit_state).unwrap_or_default(),
             metrics_listen: notes.metrics_listen.clone(),
+            config_trouble: notes.config_trouble.clone(),
             upgrade: self.upgrade.report(),
         }
     }

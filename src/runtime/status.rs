@@ -223,6 +223,9 @@ pub struct LiveStatus {
     /// The log's troubles.
     #[serde(default)]
     pub log: LogState,
+    /// Why `gateway.json` cannot be read; the gateway goes on with what it read last.
+    #[serde(default)]
+    pub config_trouble: Option<String>,
     /// The audit log's troubles.
     #[serde(default)]
     pub audit: AuditState,
