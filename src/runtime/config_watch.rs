@@ -96,9 +96,10 @@ fn trouble(shared: &Shared, now: Option<String>) {
     if notes.config_trouble == now {
         return;
     }
-    match &now {
-        Some(error) => tracing::warn!(%error, "gateway.json cannot be read"),
-        None => tracing::info!("gateway.json can be read again"),
+    if let Some(error) = &now {
+        tracing::warn!(%error, "gateway.json cannot be read");
+    } else {
+        tracing::info!("gateway.json can be read again");
     }
     notes.config_trouble = now;
 }
@@ -135,7 +136,9 @@ mod tests {
         let whole = |name: &str, on: bool| {
             let names = ["gatewayId", "teamId", "accessToken", "refreshToken"];
             config.update(|saved| {
-                names.iter().for_each(|field| saved.set(field, name));
+                for field in names {
+                    saved.set(field, name);
+                }
                 saved.set("full_control_enabled", on);
             })
         };

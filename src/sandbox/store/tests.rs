@@ -185,19 +185,20 @@ async fn a_transaction_that_sqlite_rolled_back_takes_no_answer_with_it() {
 struct Held {
     store: Store,
     hold: std::sync::mpsc::Sender<()>,
-    blocked: tokio::task::JoinHandle<Result<(), StoreError>>,
+    blocked: tokio::task::JoinSet<Result<(), StoreError>>,
 }
 
 impl Held {
     async fn new(store: &Store) -> Self {
-        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (hold, gone) = std::sync::mpsc::channel::<()>();
         let (started, running) = oneshot::channel();
         let mut started = Some(started);
         let own = store.clone();
-        let blocked = tokio::spawn(async move {
+        let mut blocked = tokio::task::JoinSet::new();
+        blocked.spawn(async move {
             let work = own.write(move |_| {
                 started.take().map(|started| started.send(()));
-                held.recv().ok();
+                gone.recv().ok();
                 Ok::<_, StoreError>(())
             });
             work.await
@@ -207,12 +208,12 @@ impl Held {
     }
 
     /// Lets it go when so many pieces wait.
-    async fn until(self, waiting: usize) {
+    async fn until(mut self, waiting: usize) {
         while self.store.inner.work.capacity() > QUEUE - waiting {
             tokio::task::yield_now().await;
         }
         drop(self.hold);
-        self.blocked.await.unwrap().unwrap();
+        self.blocked.join_next().await.unwrap().unwrap().unwrap();
     }
 }
 
