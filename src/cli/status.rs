@@ -15,7 +15,7 @@ use crate::jobs::{ActiveJob, JobPhase};
 use crate::model::time;
 use crate::runtime::health::Reason;
 use crate::runtime::status::{
-    Contact, JournalState, ListenState, LiveStatus, LogState, Phase, RealtimeState,
+    AuditState, Contact, JournalState, ListenState, LiveStatus, LogState, Phase, RealtimeState,
     SupervisorState, UpgradeState,
 };
 
@@ -166,6 +166,22 @@ fn realtime_trouble(realtime: &RealtimeState) -> Option<String> {
     (!said.is_empty()).then(|| said.join(", "))
 }
 
+fn log_trouble(log: &LogState) -> Option<String> {
+    let LogState { dropped_lines, failed_writes, trouble, .. } = log;
+    let why = trouble.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    (*dropped_lines > 0 || *failed_writes > 0).then(|| {
+        format!("{dropped_lines} log lines were dropped, {failed_writes} not written{why}")
+    })
+}
+
+fn audit_trouble(audit: &AuditState) -> Option<String> {
+    let lost = audit.lost_lines;
+    match &audit.trouble {
+        Some(why) => Some(format!("the audit log cannot be written, {lost} lines are lost: {why}")),
+        None => (lost > 0).then(|| format!("{lost} lines of the audit log are lost")),
+    }
+}
+
 fn live_lines(live: &LiveStatus, now: Timestamp, lines: &mut Vec<(&'static str, String)>) {
     let reported = live.reported_status.as_deref().unwrap_or("nothing yet");
     lines.push(("Connection", format!("reported {reported}, {}", contact(&live.heartbeat, now))));
@@ -206,11 +222,11 @@ fn live_lines(live: &LiveStatus, now: Timestamp, lines: &mut Vec<(&'static str, 
     for reason in live.health.reasons.iter().filter(|reason| says_more(live.phase, reason)) {
         lines.push(("Not ready", reason.message.clone()));
     }
-    if live.log.dropped_lines > 0 || live.log.failed_writes > 0 {
-        let LogState { dropped_lines, failed_writes } = live.log;
-        let text = format!("{dropped_lines} log lines were dropped, {failed_writes} not written");
-        lines.push(("Trouble", text));
+    if let Some(trouble) = &live.config_trouble {
+        lines.push(("Trouble", format!("it goes on with an earlier config: {trouble}")));
     }
+    let troubles = [log_trouble(&live.log), audit_trouble(&live.audit)];
+    lines.extend(troubles.into_iter().flatten().map(|trouble| ("Trouble", trouble)));
     if let Some(ListenState { address, error: Some(error), .. }) = &live.metrics_listen {
         lines.push(("Trouble", format!("no metrics at {address}: {error}")));
     }
@@ -431,7 +447,14 @@ mod tests {
                 state: "waiting".into(),
                 restarts: 2,
             }],
-            log: LogState { dropped_lines: 17, failed_writes: 1 },
+            log: LogState {
+                dropped_lines: 17,
+                failed_writes: 1,
+                lost_lines: 1,
+                trouble: Some("the file could not be used".into()),
+            },
+            audit: AuditState { lost_lines: 3, trouble: Some("the disk was full".into()) },
+            config_trouble: Some("/c/gateway.json is damaged".into()),
             metrics_listen: Some(ListenState {
                 address: "127.0.0.1:9464".into(),
                 listening: false,
@@ -479,7 +502,15 @@ mod tests {
         let mut value = serde_json::to_value(live()).unwrap();
         let fields = value.as_object_mut().unwrap();
         // What was added since the first version, and what a later one may add.
-        for added in ["health", "session_refreshes", "requests_sent", "log", "metrics_listen"] {
+        for added in [
+            "health",
+            "session_refreshes",
+            "requests_sent",
+            "log",
+            "audit",
+            "config_trouble",
+            "metrics_listen",
+        ] {
             fields.remove(added).unwrap();
         }
         for added in ["last_ok_age_ms", "succeeded", "failed"] {
@@ -488,6 +519,7 @@ mod tests {
         fields.insert("later".to_owned(), 1.into());
         let old: LiveStatus = serde_json::from_value(value).unwrap();
         assert_eq!((old.poll.failed, old.log), (0, LogState::default()));
+        assert_eq!(old.audit, AuditState::default());
     }
 
     #[test]

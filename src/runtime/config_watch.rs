@@ -80,11 +80,28 @@ fn watch(file: &Path, changed: Arc<Notify>) -> notify::Result<RecommendedWatcher
 async fn read(shared: &Shared, config: &ConfigStore, redactor: &Redactor) {
     let store = config.clone();
     match tokio::task::spawn_blocking(move || store.load()).await {
-        Ok(Ok(saved)) => take(shared, &saved, redactor),
+        Ok(Ok(saved)) => {
+            trouble(shared, None);
+            take(shared, &saved, redactor);
+        }
         // What was read last stands; a job that needs the toggle reads it again and is refused.
-        Ok(Err(error)) => tracing::warn!(%error, "gateway.json cannot be read"),
+        Ok(Err(error)) => trouble(shared, Some(error.to_string())),
         Err(error) => tracing::error!(%error, "reading gateway.json failed"),
     }
+}
+
+/// Says it once, and once that it is over.
+fn trouble(shared: &Shared, now: Option<String>) {
+    let mut notes = shared.notes();
+    if notes.config_trouble == now {
+        return;
+    }
+    if let Some(error) = &now {
+        tracing::warn!(%error, "gateway.json cannot be read");
+    } else {
+        tracing::info!("gateway.json can be read again");
+    }
+    notes.config_trouble = now;
 }
 
 fn take(shared: &Shared, saved: &SavedConfig, redactor: &Redactor) {
@@ -104,4 +121,51 @@ fn take(shared: &Shared, saved: &SavedConfig, redactor: &Redactor) {
         *now = identity;
         changed
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Paths;
+
+    #[tokio::test]
+    async fn a_file_that_is_damaged_meanwhile_is_told_left_alone_and_read_again_when_whole() {
+        let (shared, dir) = Shared::for_tests();
+        let config = ConfigStore::new(Paths::in_dir(&dir.path().join("config")));
+        let (redactor, file) = (Redactor::default(), config.paths().config_file.clone());
+        let whole = |name: &str, on: bool| {
+            let names = ["gatewayId", "teamId", "accessToken", "refreshToken"];
+            config.update(|saved| {
+                for field in names {
+                    saved.set(field, name);
+                }
+                saved.set("full_control_enabled", on);
+            })
+        };
+        whole("first", true).unwrap();
+        read(&shared, &config, &redactor).await;
+        let kept = std::fs::read(&file).unwrap();
+        let half = &kept[..kept.len() / 2];
+        for damage in [half, b"garbage", b"[1]"] {
+            std::fs::write(&file, damage).unwrap();
+            read(&shared, &config, &redactor).await;
+            let trouble = shared.live_status().config_trouble.unwrap();
+            assert!(trouble.contains("gateway.json"), "{trouble}");
+            assert!(config.update(|saved| saved.set("accessToken", "new")).is_err());
+            assert_eq!(std::fs::read(&file).unwrap(), damage);
+        }
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        read(&shared, &config, &redactor).await;
+        assert!(shared.live_status().config_trouble.is_some());
+        assert_eq!(shared.identity.borrow().as_deref(), Some("first"));
+        assert!(*shared.toggle.borrow());
+
+        std::fs::remove_dir(&file).unwrap();
+        whole("second", false).unwrap();
+        read(&shared, &config, &redactor).await;
+        assert_eq!(shared.live_status().config_trouble, None);
+        assert_eq!(shared.identity.borrow().as_deref(), Some("second"));
+        assert!(!*shared.toggle.borrow());
+    }
 }

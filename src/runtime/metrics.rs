@@ -185,6 +185,24 @@ fn parts(registry: &mut Registry, status: &LiveStatus) {
         "Log lines that the file system refused",
         status.log.failed_writes,
     );
+    counter(
+        registry,
+        "log_lost_lines",
+        "Log lines that are in no file because it could not be written",
+        status.log.lost_lines,
+    );
+    counter(
+        registry,
+        "audit_lost_lines",
+        "Lines of the audit log that could not be written",
+        status.audit.lost_lines,
+    );
+    gauge(
+        registry,
+        "audit_trouble",
+        "1 while the audit log cannot be written",
+        u64::from(status.audit.trouble.is_some()),
+    );
 }
 
 /// Under the names that every exporter gives them.

@@ -12,7 +12,8 @@ use super::deliveries::Deliveries;
 use super::health::{self, Health};
 use super::liveness::Liveness;
 use super::status::{
-    Contact, JournalState, ListenState, LiveStatus, LogState, Phase, RealtimeState, SupervisorState,
+    AuditState, Contact, JournalState, ListenState, LiveStatus, LogState, Phase, RealtimeState,
+    SupervisorState,
 };
 use super::status_rule::{self, Facts};
 use super::upgrade::Memory;
@@ -22,8 +23,8 @@ use crate::clock::{Clock, Moment};
 use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, JobList, Level, News};
 use crate::model::{GatewayStatus, time};
-use crate::observe::JobMetrics;
 use crate::observe::logging::LogHandle;
+use crate::observe::{Audit, JobMetrics};
 use crate::providers::Roster;
 use crate::task::Pulse;
 
@@ -53,6 +54,8 @@ pub(super) struct Notes {
     pub(super) realtime: Realtime,
     pub(super) supervisors: BTreeMap<&'static str, SupervisorState>,
     pub(super) metrics_listen: Option<ListenState>,
+    /// Why `gateway.json` cannot be read now.
+    pub(super) config_trouble: Option<String>,
     /// The client of the identity in force.
     pub(super) api: Option<Api>,
 }
@@ -155,6 +158,7 @@ pub(super) struct Shared {
     /// Counts what jobs do.
     pub(super) job_metrics: JobMetrics,
     log: Option<LogHandle>,
+    audit: Option<Audit>,
     /// The last call of a supervisor found nobody.
     out_of_reach: AtomicBool,
     notes: Mutex<Notes>,
@@ -202,6 +206,7 @@ impl Shared {
             liveness: Liveness::new(),
             job_metrics: JobMetrics::default(),
             log: None,
+            audit: None,
             news: watch::Sender::new(None),
             out_of_reach: AtomicBool::new(false),
             notes: Mutex::default(),
@@ -213,9 +218,9 @@ impl Shared {
         }
     }
 
-    /// Reports on this log, too.
-    pub(super) fn with_log(self, log: Option<LogHandle>) -> Self {
-        Self { log, ..self }
+    /// Reports on these logs, too.
+    pub(super) fn with_logs(self, log: Option<LogHandle>, audit: Audit) -> Self {
+        Self { log, audit: Some(audit), ..self }
     }
 
     /// A fresh start under a new identity: all but the requests to stop is forgotten.
@@ -412,7 +417,9 @@ impl Shared {
             providers: super::capabilities::provider_states(&self.providers.standings()),
             supervisors: notes.supervisors.values().cloned().collect(),
             log: self.log.as_ref().map(log_state).unwrap_or_default(),
+            audit: self.audit.as_ref().map(audit_state).unwrap_or_default(),
             metrics_listen: notes.metrics_listen.clone(),
+            config_trouble: notes.config_trouble.clone(),
             upgrade: self.upgrade.report(),
         }
     }
@@ -435,7 +442,13 @@ fn log_state(log: &LogHandle) -> LogState {
     LogState {
         dropped_lines: u64::try_from(log.dropped_lines()).unwrap_or(u64::MAX),
         failed_writes: log.failed_writes(),
+        lost_lines: log.lost_lines(),
+        trouble: log.trouble().map(str::to_owned),
     }
+}
+
+fn audit_state(audit: &Audit) -> AuditState {
+    AuditState { lost_lines: audit.lost_lines(), trouble: audit.trouble().map(str::to_owned) }
 }
 
 #[cfg(test)]

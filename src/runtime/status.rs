@@ -52,12 +52,27 @@ impl Contact {
 }
 
 /// What became of log lines that did not reach the log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogState {
     /// Came faster than they could be written.
     pub dropped_lines: u64,
     /// Refused by the file system.
     pub failed_writes: u64,
+    /// In no file because it could not be written.
+    #[serde(default)]
+    pub lost_lines: u64,
+    /// Why the last line was lost; `None` when it was written.
+    #[serde(default)]
+    pub trouble: Option<String>,
+}
+
+/// What became of lines that did not reach the audit log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditState {
+    /// In no file.
+    pub lost_lines: u64,
+    /// Why the last line was lost; `None` when it was written.
+    pub trouble: Option<String>,
 }
 
 /// The HTTP address for metrics and probes.
@@ -208,6 +223,12 @@ pub struct LiveStatus {
     /// The log's troubles.
     #[serde(default)]
     pub log: LogState,
+    /// Why `gateway.json` cannot be read; the gateway goes on with what it read last.
+    #[serde(default)]
+    pub config_trouble: Option<String>,
+    /// The audit log's troubles.
+    #[serde(default)]
+    pub audit: AuditState,
     /// Set when metrics are to be served by HTTP.
     #[serde(default)]
     pub metrics_listen: Option<ListenState>,

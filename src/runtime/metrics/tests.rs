@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::JobStatus;
-use crate::runtime::status::{ProviderState, SupervisorState};
+use crate::runtime::status::{AuditState, ProviderState, SupervisorState};
 
 const DOCUMENT: &str = include_str!("../../../docs/METRICS.md");
 
@@ -21,6 +21,8 @@ fn full() -> LiveStatus {
         state: "waiting".to_owned(),
         restarts: 3,
     }];
+    status.audit = AuditState { lost_lines: 4, trouble: Some("the disk was full".to_owned()) };
+    status.log.lost_lines = 5;
     status
 }
 
@@ -102,6 +104,9 @@ fn values_are_those_of_the_status() {
         "panorama_gateway_supervisor_running{supervisor=\"heartbeat\"} 0",
         "panorama_gateway_supervisor_restarts_total{supervisor=\"heartbeat\"} 3",
         "panorama_gateway_jobs_claimed_total{type=\"shell_exec\"} 1",
+        "panorama_gateway_log_lost_lines_total 5",
+        "panorama_gateway_audit_lost_lines_total 4",
+        "panorama_gateway_audit_trouble 1",
         "process_resident_memory_bytes 12000000",
         "process_cpu_seconds_total 1.25",
         "process_start_time_seconds 1767225600.0",

@@ -43,7 +43,7 @@ pub(super) async fn submit(State(app): State<Shared>, Input(job): Input<NewJob>)
             let queued = Queued {
                 gateway_id: &gateway,
                 job_type: &job.job_type,
-                payload: &Value::Object(job.payload),
+                payload: &Value::Object(job.payload.clone()),
                 attempt,
                 idempotency_key: job.idempotency_key.as_deref(),
             };

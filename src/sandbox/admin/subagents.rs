@@ -59,7 +59,7 @@ pub(super) async fn create(State(app): State<Shared>, Input(new): Input<NewSubag
                     team.as_str(),
                     gateway,
                     new.subagent_type,
-                    Value::Object(new.config).to_string(),
+                    Value::Object(new.config.clone()).to_string(),
                     now_micros()
                 ],
             )?;
@@ -96,7 +96,7 @@ pub(super) async fn go_on(
             }
             let gateway = gateway_of(&subagent)?;
             if let Some(config) = subagent["config"].as_object_mut() {
-                config.extend(new.config);
+                config.extend(new.config.clone());
             }
             start(write.tx, &team, &gateway, &subagent, &new.prompt)
         })

@@ -103,7 +103,7 @@ pub(super) async fn make_resource(
                     team.as_str(),
                     input.resource_type,
                     input.max_access_level,
-                    Value::Object(input.metadata).to_string(),
+                    Value::Object(input.metadata.clone()).to_string(),
                     now_micros()
                 ],
             )?;

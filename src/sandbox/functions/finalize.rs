@@ -96,6 +96,7 @@ where
 }
 
 /// What is to be written.
+#[derive(Clone)]
 struct Ending {
     subagent_id: String,
     run_id: String,
@@ -195,7 +196,7 @@ pub(super) async fn finalize(
                 return run.already(ending.status);
             }
             let answer = answer(ending.status, Some(&ending.output), ending.error.as_deref());
-            apply(write.tx, &run, ending)?;
+            apply(write.tx, &run, ending.clone())?;
             Ok(answer)
         })
         .await

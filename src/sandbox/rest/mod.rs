@@ -253,9 +253,11 @@ async fn called(
         let answer = call.run(write.tx, &caller, &query, window, count)?;
         // An object that is not one row rolls back, so it is looked for before the commit.
         match answer {
-            Answer::Rows(page) => paged(page, window, form, preferences.applied),
-            Answer::Scalar(value) => Ok(plain(StatusCode::OK, Some(value), preferences.applied)),
-            Answer::Void => Ok(plain(StatusCode::NO_CONTENT, None, preferences.applied)),
+            Answer::Rows(page) => paged(page, window, form, preferences.applied.clone()),
+            Answer::Scalar(value) => {
+                Ok(plain(StatusCode::OK, Some(value), preferences.applied.clone()))
+            }
+            Answer::Void => Ok(plain(StatusCode::NO_CONTENT, None, preferences.applied.clone())),
         }
     };
     store.write(work).await
@@ -297,13 +299,13 @@ async fn written(
                 change.query.columns.as_deref(),
                 change.preferences.missing_default,
             )?;
-            store.write(move |write| finished(&change, change.insert(write.tx, rows)?, true)).await
+            store.write(move |write| finished(&change, change.insert(write.tx, &rows)?, true)).await
         }
         Method::PATCH => {
             headers::check_content_type(&request.headers)?;
             let fields = body::object(table, &request.body)?;
             store
-                .write(move |write| finished(&change, change.update(write.tx, fields)?, false))
+                .write(move |write| finished(&change, change.update(write.tx, &fields)?, false))
                 .await
         }
         Method::DELETE => {

@@ -66,7 +66,7 @@ impl Call {
 
     /// Runs it in a write transaction.
     pub(super) fn run(
-        self,
+        &self,
         tx: &Connection,
         caller: &Caller,
         query: &Query,

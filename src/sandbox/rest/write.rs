@@ -41,10 +41,10 @@ pub(super) struct Done {
 
 impl Change {
     /// PATCH.
-    pub(super) fn update(&self, tx: &Connection, body: Values) -> Result<Done, RestError> {
+    pub(super) fn update(&self, tx: &Connection, body: &Values) -> Result<Done, RestError> {
         let table = self.table;
         let rights = self.right(table.rights.update)?;
-        self.check_columns(&rights, &body)?;
+        self.check_columns(&rights, body)?;
         let filters = self.filters("UPDATE")?;
         if body.is_empty() {
             return self.done(tx, &[], 0);
@@ -52,10 +52,10 @@ impl Change {
         let mut conditions =
             vec![filters, read::visible(table, &self.caller)?, self.owned(rights.rows)];
         if let Some(moves) = rights.moves {
-            conditions.extend(steps(table, &moves, &body, &conditions, tx)?);
+            conditions.extend(steps(table, &moves, body, &conditions, tx)?);
         }
         let mut set: Vec<(&'static str, Sql)> =
-            body.into_iter().map(|(column, value)| (column.name, value)).collect();
+            body.iter().map(|(column, value)| (column.name, value.clone())).collect();
         if let Some(touched) = table.touched {
             set.retain(|(name, _)| *name != touched);
             set.push((touched, Sql::Integer(value::now())));
@@ -85,7 +85,7 @@ impl Change {
     }
 
     /// POST.
-    pub(super) fn insert(&self, tx: &Connection, rows: Vec<Values>) -> Result<Done, RestError> {
+    pub(super) fn insert(&self, tx: &Connection, rows: &[Values]) -> Result<Done, RestError> {
         let table = self.table;
         let rights = self.right(table.rights.insert)?;
         if self.preferences.give != Give::Minimal {
@@ -95,13 +95,13 @@ impl Change {
         let mut rowids = Vec::new();
         let mut inserted = 0;
         for body in rows {
-            for (column, _) in &body {
+            for (column, _) in body {
                 if !rights.columns.contains(&column.name) {
                     return Err(denied_column(table, column));
                 }
             }
             let named: Vec<&'static Column> = body.iter().map(|(column, _)| *column).collect();
-            let row = self.with_defaults(body);
+            let row = self.with_defaults(body.clone());
             if !rights.owned.iter().all(|owned| holds(&row, owned, &self.caller)) {
                 return Err(RestError::violates_policy(table.name));
             }

@@ -303,7 +303,8 @@ async fn stored(
         upload::receive(&storage.contents, &parts.headers, body, most).await?;
     let key = place.key();
     let contents = storage.contents.clone();
-    let put = app.store.write(move |write| {
+    // The content is moved to its place once and for all.
+    let put = app.store.write_alone(move |write| {
         objects::put(write.tx, &contents, &place, (&describe, finished), replace, now_micros())
     });
     let id = put.await?;
@@ -324,8 +325,8 @@ async fn remove(
 ) -> Result<Vec<Value>, StorageError> {
     let removed = app.store.write(move |write| {
         let mut removed = Vec::new();
-        for name in names {
-            let place = Place { team_id: team_id.clone(), bucket, name };
+        for name in &names {
+            let place = Place { team_id: team_id.clone(), bucket, name: name.clone() };
             let object = objects::remove(write.tx, &place)?;
             removed.extend(object.map(|object| shown(&place, &object)));
         }

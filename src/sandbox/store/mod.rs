@@ -31,7 +31,7 @@ pub use changes::{Change, ChangeKind};
 use limit::TimeLimit;
 pub use rows::{MOST_BYTES, RowError};
 use schema::{Schema, Table};
-use writer::{Message, Task, Writer};
+use writer::{Message, Task, Work, Writer};
 
 /// Readers that work at a time.
 const READERS: usize = 4;
@@ -75,7 +75,8 @@ pub enum StoreError {
     /// SQLite said no.
     #[error("could not use the sandbox's database")]
     Sqlite(#[from] rusqlite::Error),
-    /// The transaction that this write shared was not committed; nothing of it remains.
+    /// The transaction was not committed, with this write or with all that shared it; nothing of
+    /// it remains.
     #[error("could not commit to the sandbox's database")]
     Commit(#[source] Arc<rusqlite::Error>),
     /// The work panicked; nothing of it remains.
@@ -200,14 +201,45 @@ impl Store {
     /// Runs `work` alone on the writer's connection; what it did lasts on `Ok` and is rolled back
     /// on `Err` and on a panic. Returns after the commit. When the future is dropped, the work may
     /// be done all the same. Statements after eight seconds fail with `SQLITE_INTERRUPT`.
+    ///
+    /// It shares a transaction with others. When SQLite rolls that back because of one of them, all
+    /// the others run once more: what `work` does beside the database must bear that.
     pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + From<rusqlite::Error> + Send + 'static,
+        F: FnMut(&mut Write<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.send(work, Message::Work).await
+    }
+
+    /// The same in a transaction of its own: `work` runs once.
+    pub async fn write_alone<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + From<rusqlite::Error> + Send + 'static,
         F: FnOnce(&mut Write<'_>) -> Result<T, E> + Send + 'static,
     {
+        let mut work = Some(work);
+        let once = move |write: &mut Write<'_>| match work.take() {
+            Some(work) => work(write),
+            None => Err(StoreError::Closed.into()),
+        };
+        self.send(once, Message::Alone).await
+    }
+
+    async fn send<T, E, F>(
+        &self,
+        work: F,
+        message: impl FnOnce(Box<dyn Work>) -> Message,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + From<rusqlite::Error> + Send + 'static,
+        F: FnMut(&mut Write<'_>) -> Result<T, E> + Send + 'static,
+    {
         let (reply, result) = oneshot::channel();
-        let message = Message::Work(Box::new(Task::new(work, reply)));
+        let message = message(Box::new(Task::new(work, reply)));
         self.inner.work.send(message).await.map_err(|_| StoreError::Closed)?;
         result.await.map_err(|_| StoreError::Closed)??
     }

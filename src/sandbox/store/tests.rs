@@ -34,6 +34,12 @@ impl Fixture {
         self.dir.path().join("sandbox.db")
     }
 
+    /// The same database with another limit.
+    async fn reopen(&mut self, allowed: Duration) {
+        self.store.close().await;
+        self.store = Store::open_limited(&self.path(), Schema::built_in(), allowed).unwrap();
+    }
+
     async fn jobs(&self) -> Vec<String> {
         let read = self.store.read(|connection| {
             let mut sql = connection.prepare("SELECT job_type FROM gateway_jobs ORDER BY rowid")?;
@@ -164,15 +170,145 @@ async fn a_transaction_that_sqlite_rolled_back_takes_no_answer_with_it() {
         let sql = "UPDATE team_gateways SET device_name = 'other'";
         Ok::<_, StoreError>(write.tx.execute(sql, [])?)
     });
-    // Both in one batch or not, neither may answer that it lasts when it does not.
+    // Both in one batch or not, the one does not harm the other.
     let (before, lost) = tokio::join!(before, lost);
-    assert!(lost.is_err());
+    assert!(matches!(lost, Err(StoreError::Closed)) && before.is_ok());
     let name = store.read(|c| {
         Ok::<String, StoreError>(
             c.query_row("SELECT device_name FROM team_gateways", [], |r| r.get(0))?,
         )
     });
     assert_eq!(name.await.unwrap() == "other", before.is_ok());
+}
+
+/// The writer, kept from everything else: what is written meanwhile shares a batch.
+struct Held {
+    store: Store,
+    hold: std::sync::mpsc::Sender<()>,
+    blocked: tokio::task::JoinSet<Result<(), StoreError>>,
+}
+
+impl Held {
+    async fn new(store: &Store) -> Self {
+        let (hold, gone) = std::sync::mpsc::channel::<()>();
+        let (started, running) = oneshot::channel();
+        let mut started = Some(started);
+        let own = store.clone();
+        let mut blocked = tokio::task::JoinSet::new();
+        blocked.spawn(async move {
+            let work = own.write(move |_| {
+                started.take().map(|started| started.send(()));
+                gone.recv().ok();
+                Ok::<_, StoreError>(())
+            });
+            work.await
+        });
+        running.await.unwrap();
+        Self { store: store.clone(), hold, blocked }
+    }
+
+    /// Lets it go when so many pieces wait.
+    async fn until(mut self, waiting: usize) {
+        while self.store.inner.work.capacity() > QUEUE - waiting {
+            tokio::task::yield_now().await;
+        }
+        drop(self.hold);
+        self.blocked.join_next().await.unwrap().unwrap().unwrap();
+    }
+}
+
+/// A change of rows that does not end by itself.
+fn endless(tx: &Connection) -> rusqlite::Result<usize> {
+    tx.execute(
+        "INSERT INTO teams WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
+         SELECT 'endless' || i, 'team', 0 FROM n",
+        [],
+    )
+}
+
+#[tokio::test]
+async fn a_write_whose_time_is_over_takes_nobody_else_with_it() {
+    let mut fixture = Fixture::new().await;
+    fixture.reopen(Duration::from_millis(100)).await;
+    let store = &fixture.store;
+    let mut changes = store.changes();
+    let held = Held::new(store).await;
+    let ((), before, failed, slow, deaf, after) = tokio::join!(
+        biased;
+        held.until(5),
+        store.write(|write| job(write.tx, "before")),
+        store.write(|write| {
+            job(write.tx, "failed")?;
+            Err::<Value, Refused>(rusqlite::Error::InvalidQuery.into())
+        }),
+        store.write(|write| Ok::<_, StoreError>(endless(write.tx)?)),
+        store.write(|write| {
+            assert!(endless(write.tx).is_err());
+            // It takes no notice, and goes on without a transaction.
+            job(write.tx, "deaf").ok();
+            Ok::<_, StoreError>(())
+        }),
+        store.write(|write| job(write.tx, "after")),
+    );
+    assert!(before.is_ok() && after.is_ok(), "{before:?} {after:?}");
+    assert!(matches!(failed, Err(Refused::Sqlite(rusqlite::Error::InvalidQuery))));
+    let slow = slow.unwrap_err();
+    assert!(matches!(slow, StoreError::Sqlite(_)) && slow.passes(), "{slow:?}");
+    assert!(matches!(deaf, Err(StoreError::Commit(_))), "{deaf:?}");
+    assert_eq!(fixture.jobs().await, ["before", "after"]);
+    for told in ["before", "after"] {
+        assert_eq!(changes.recv().await.unwrap().row["job_type"], told);
+    }
+    assert!(changes.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_whoever_needs_the_room() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let bounded = store.write(|write| {
+        let pages: i64 = write.tx.pragma_query_value(None, "page_count", |row| row.get(0))?;
+        let sql = format!("PRAGMA max_page_count = {}", pages + 2);
+        Ok::<i64, StoreError>(write.tx.query_row(&sql, [], |row| row.get(0))?)
+    });
+    bounded.await.unwrap();
+    let held = Held::new(store).await;
+    let ((), before, large, after) = tokio::join!(
+        biased;
+        held.until(3),
+        store.write(|write| job(write.tx, "before")),
+        store.write(|write| {
+            let fill = "UPDATE gateway_jobs SET error = printf('%.*c', 1000000, 'x')";
+            Ok::<_, StoreError>(write.tx.execute(fill, [])?)
+        }),
+        store.write(|write| job(write.tx, "after")),
+    );
+    assert!(before.is_ok() && after.is_ok(), "{before:?} {after:?}");
+    let large = large.unwrap_err();
+    assert!(matches!(large, StoreError::Sqlite(_)) && large.passes(), "{large:?}");
+    assert_eq!(fixture.jobs().await, ["before", "after"]);
+}
+
+#[tokio::test]
+async fn what_must_run_once_shares_no_transaction() {
+    let mut fixture = Fixture::new().await;
+    fixture.reopen(Duration::from_millis(100)).await;
+    let store = &fixture.store;
+    let once = "once".to_owned();
+    let held = Held::new(store).await;
+    let ((), alone, slow, slow_alone) = tokio::join!(
+        biased;
+        held.until(3),
+        store.write_alone(move |write| {
+            let made = job(write.tx, &once);
+            drop(once);
+            made
+        }),
+        store.write(|write| Ok::<_, StoreError>(endless(write.tx)?)),
+        store.write_alone(|write| Ok::<_, StoreError>(endless(write.tx)?)),
+    );
+    assert!(alone.is_ok() && slow.unwrap_err().passes() && slow_alone.unwrap_err().passes());
+    assert_eq!(fixture.jobs().await, ["once"]);
 }
 
 #[tokio::test]
@@ -294,7 +430,9 @@ async fn rows_are_shown_as_rest_does() {
 
 #[tokio::test]
 async fn a_list_is_bounded_by_bytes_but_never_empty_for_it() {
-    let fixture = Fixture::new().await;
+    let mut fixture = Fixture::new().await;
+    // So much text takes a busy machine longer than a request may take.
+    fixture.reopen(Duration::from_mins(10)).await;
     let (large, small) = fixture
         .store
         .write(|write| {
