@@ -40,11 +40,27 @@ impl ConfigStore {
 
     /// The config as it is on disk now; absent, empty or `null` is the empty config.
     pub fn load(&self) -> Result<SavedConfig, ConfigError> {
+        let bytes = crate::fs::read_private(&self.paths.config_file, LARGEST)?.unwrap_or_default();
+        self.parse(&bytes)
+    }
+
+    /// The same for a gateway that runs: a file that is there and holds nothing is damaged for it, as
+    /// nobody who gives up a pairing leaves it like that.
+    pub fn load_again(&self) -> Result<SavedConfig, ConfigError> {
         let path = &self.paths.config_file;
-        let bytes = crate::fs::read_private(path, LARGEST)?.unwrap_or_default();
-        SavedConfig::parse(&bytes).map_err(|unreadable| match unreadable {
-            Unreadable::Damaged(reason) => ConfigError::Damaged { path: path.clone(), reason },
-            Unreadable::Newer(format) => ConfigError::Newer { path: path.clone(), format },
+        let bytes = crate::fs::read_private(path, LARGEST)?;
+        if bytes.as_ref().is_some_and(|bytes| matches!(bytes.trim_ascii(), b"" | b"null")) {
+            let reason = "it is empty".to_owned();
+            return Err(ConfigError::Damaged { path: path.clone(), reason });
+        }
+        self.parse(&bytes.unwrap_or_default())
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<SavedConfig, ConfigError> {
+        let path = || self.paths.config_file.clone();
+        SavedConfig::parse(bytes).map_err(|unreadable| match unreadable {
+            Unreadable::Damaged(reason) => ConfigError::Damaged { path: path(), reason },
+            Unreadable::Newer(format) => ConfigError::Newer { path: path(), format },
         })
     }
 

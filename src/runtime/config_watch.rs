@@ -79,7 +79,7 @@ fn watch(file: &Path, changed: Arc<Notify>) -> notify::Result<RecommendedWatcher
 
 async fn read(shared: &Shared, config: &ConfigStore, redactor: &Redactor) {
     let store = config.clone();
-    match tokio::task::spawn_blocking(move || store.load()).await {
+    match tokio::task::spawn_blocking(move || store.load_again()).await {
         Ok(Ok(saved)) => {
             trouble(shared, None);
             take(shared, &saved, redactor);
@@ -153,6 +153,13 @@ mod tests {
             assert!(trouble.contains("gateway.json"), "{trouble}");
             assert!(config.update(|saved| saved.set("accessToken", "new")).is_err());
             assert_eq!(std::fs::read(&file).unwrap(), damage);
+        }
+        // Written anew, that would be a pairing given up.
+        for nothing in [&b""[..], b" \n", b"null\n"] {
+            std::fs::write(&file, nothing).unwrap();
+            read(&shared, &config, &redactor).await;
+            assert!(shared.live_status().config_trouble.is_some(), "{nothing:?}");
+            assert_eq!(shared.identity.borrow().as_deref(), Some("first"));
         }
         std::fs::remove_file(&file).unwrap();
         std::fs::create_dir(&file).unwrap();
