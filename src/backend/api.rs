@@ -318,6 +318,23 @@ impl Api {
         Ok(row.filter(|row| self.is_claim(row, JobStatus::Cancelled, started_at)))
     }
 
+    /// Whether the row runs under our id, but by a claim at another time than `started_at`.
+    pub async fn claimed_by_twin(
+        &self,
+        job: &JobId,
+        started_at: &str,
+    ) -> Result<bool, BackendError> {
+        let query = self.jobs().select("status,gateway_id,started_at").eq("id", job.as_str());
+        let row = self.first(read(query)?).await?;
+        let runs = |row: &Value| {
+            text_of(row, "status") == JobStatus::Running.as_str()
+                && text_of(row, "gateway_id") == self.shared.gateway.as_str()
+        };
+        Ok(row
+            .as_ref()
+            .is_some_and(|row| runs(row) && !self.is_claim(row, JobStatus::Running, started_at)))
+    }
+
     /// The backend writes our time in another way: instants are compared, not texts.
     fn is_claim(&self, row: &Value, status: JobStatus, started_at: &str) -> bool {
         let started = time::parse(text_of(row, "started_at"));

@@ -86,9 +86,15 @@ impl Failure {
 
     /// The backend ended the session for good.
     pub(crate) fn revoked(reason: &str) -> Self {
+        let hint = if reason == "refresh_token_already_used" {
+            "if its config was copied to another machine, pair each with a code of its own: \
+             `panorama-gateway pair <CODE>`"
+        } else {
+            "pair it again with a new code: `panorama-gateway pair <CODE>`"
+        };
         Self::new("the pairing of this gateway was revoked")
             .exit(Exit::NotPaired)
-            .hint("pair it again with a new code: `panorama-gateway pair <CODE>`")
+            .hint(hint)
             .cause(reason)
     }
 

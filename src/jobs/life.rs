@@ -15,8 +15,8 @@ use super::progress::Progress;
 use super::queue::{Entry, Work};
 use super::report::report;
 use super::stop::{JobStop, StopReason};
-use super::subagent_failure;
 use super::view::Target;
+use super::{subagent_failure, twin};
 use crate::backend::retry::Backoff;
 use crate::backend::{BackendError, Claim, Completion, SessionState};
 use crate::model::{Job, JobId, JobStatus, time};
@@ -78,7 +78,10 @@ pub(super) async fn live(
     }
     let row = match claim(&host, &record, may_be_ours, &stop).await {
         Ok(row) => row,
-        Err(Unclaimed::NotOurs) => return host.journal.remove(&entry.id).await,
+        Err(Unclaimed::NotOurs) => {
+            twin::look(&host, &record).await;
+            return host.journal.remove(&entry.id).await;
+        }
         Err(Unclaimed::Refused(error)) => {
             tracing::warn!(error = %error, "could not claim the job");
             return host.journal.remove(&entry.id).await;

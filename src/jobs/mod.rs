@@ -24,6 +24,7 @@ mod stop;
 mod subagent_dirs;
 mod subagent_failure;
 mod subagents;
+mod twin;
 mod view;
 
 pub use controller::{Activity, Controller, Level, News, Offer};
@@ -35,4 +36,5 @@ pub(crate) use run_events::Turns as EventTurns;
 pub use stop::{JobStop, StopReason};
 pub(crate) use subagent_dirs::{WORK as SUBAGENT_WORK, bound as bound_kept_folders};
 pub(crate) use subagents::Subagents;
+pub(crate) use twin::Twin;
 pub use view::{ActiveJob, JobList, JobPhase, QueuedJob, Target};

@@ -7,7 +7,7 @@
 //!
 //! A drain takes as long as its jobs, so the limit on stops is extended again and again. That, and
 //! the watchdog, are fed from here alone, and only while the loops that matter answer (see
-//! [`Pulse`]). This task takes the same locks and runs on the same threads as they do.
+//! [`crate::task::Pulse`]). This task takes the same locks and runs on the same threads as they do.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,6 +13,7 @@ mod common;
 
 mod audit;
 mod config_files;
+mod copied_config;
 mod doctor;
 mod logs;
 mod model_run;

@@ -48,14 +48,14 @@ fn job(fields: &mut Map<String, Value>) -> String {
         take("job_id").unwrap_or_default()
     );
     let who = [
-        ("user", take("requested_by_user_id")),
-        ("agent", take("requested_by_agent_id")),
+        ("by user", take("requested_by_user_id")),
+        ("by agent", take("requested_by_agent_id")),
         ("via", take("requested_via")),
     ];
-    let who: Vec<_> =
-        who.into_iter().filter_map(|(what, who)| Some(format!("{what} {}", who?))).collect();
-    if !who.is_empty() {
-        let _infallible = write!(shown, ", by {}", who.join(", "));
+    for (what, who) in who {
+        if let Some(who) = who {
+            let _infallible = write!(shown, ", {what} {who}");
+        }
     }
     let (started, ended) = (take("started_at"), take("ended_at"));
     if let Some(status) = take("status") {
@@ -115,5 +115,7 @@ mod tests {
         let line = r#"{"event":"job_ended","job_id":7,"job_type":"","status":true,"toggles":1}"#;
         assert_eq!(render(line), "job ended            unknown  job_id=7 status=true");
         assert_eq!(render("[1]"), "[1]");
+        let line = r#"{"event":"job_ended","job_id":"j","job_type":"x","requested_via":"sandbox"}"#;
+        assert_eq!(render(line), "job ended            x j, via sandbox");
     }
 }

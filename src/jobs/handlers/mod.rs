@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::EventTurns;
 use super::journal::Journal;
 use super::progress::Progress;
 use super::stop::JobStop;
 use super::subagents::Subagents;
+use super::{EventTurns, Twin};
 use crate::backend::Api;
 use crate::config::{ConfigStore, Environment, SavedConfig};
 use crate::model::{Job, JobStatus};
@@ -54,6 +54,8 @@ pub struct Host {
     pub(crate) subagents: Subagents,
     /// Who sends the events of which run.
     pub(crate) event_turns: EventTurns,
+    /// Another process under our identity.
+    pub(crate) twin: Twin,
     /// Events of a subagent's run are told while it goes on.
     pub live_events: bool,
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::{Gateway, StartError};
 use crate::backend::{Api, Endpoint, Http, RedactedTokens, Session};
 use crate::config::{SavedConfig, Settings, Source, Sourced};
-use crate::jobs::{EventTurns, Host, Subagents};
+use crate::jobs::{EventTurns, Host, Subagents, Twin};
 use crate::model::{GatewayId, TeamId};
 use crate::runtime::identity::Identity;
 use crate::runtime::validation::Occasion;
@@ -45,6 +45,7 @@ impl Gateway {
             metrics: self.shared.job_metrics.clone(),
             subagents: Subagents::default(),
             event_turns: EventTurns::default(),
+            twin: Twin::default(),
             live_events: settings.live_events.value,
         });
         Ok(Identity {

@@ -1,6 +1,6 @@
 //! Restart on upgrade: a new version is installed, and the gateway that runs hands over to it.
 //!
-//! The restart supervisor ([`run`]) watches the installed file. A file that was the same for two
+//! The restart supervisor (`run`) watches the installed file. A file that was the same for two
 //! seconds and calls itself another version is started as our replacement (`replacement`), which
 //! gets ready without taking anything ([`standby`]): config, session, providers. Then the old
 //! process drains, sends it the instance lock and ends when the replacement is up

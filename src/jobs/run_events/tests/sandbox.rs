@@ -80,6 +80,7 @@ impl World {
             metrics: crate::observe::JobMetrics::default(),
             subagents: Subagents::default(),
             event_turns: super::super::Turns::default(),
+            twin: crate::jobs::Twin::default(),
             live_events: true,
         };
         Self { _server: server, host, dir }
