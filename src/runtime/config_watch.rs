@@ -1,13 +1,13 @@
 //! Watches `gateway.json`: the host toggle counts within a second, a new pairing is adopted.
 
-use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::file_watch::watch;
 use super::house_audit;
 use super::shared::Shared;
 use crate::config::{ConfigStore, SavedConfig};
@@ -27,7 +27,8 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let changed = Arc::new(Notify::new());
-    let watcher = watch(&config.paths().config_file, Arc::clone(&changed));
+    let file = slice::from_ref(&config.paths().config_file);
+    let watcher = watch(file, Arc::clone(&changed));
     if let Err(error) = &watcher {
         tracing::warn!(%error, "gateway.json cannot be watched; it is read every 30 s");
     }
@@ -50,31 +51,6 @@ pub(super) async fn run(
         }
         tokio::time::sleep(SETTLE).await;
     }
-}
-
-/// Watches the directory: the file itself is replaced by each write.
-fn watch(file: &Path, changed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
-    let name = file.file_name().map(PathBuf::from);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let concerns_us = match &event {
-            // Lost events and errors mean: look.
-            Err(_) => true,
-            Ok(event) => {
-                event.need_rescan()
-                    || (!event.kind.is_access()
-                        && event
-                            .paths
-                            .iter()
-                            .any(|path| path.file_name() == name.as_deref().map(Path::as_os_str)))
-            }
-        };
-        if concerns_us {
-            changed.notify_one();
-        }
-    })?;
-    let dir = file.parent().unwrap_or(Path::new("/"));
-    watcher.watch(dir, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
 }
 
 async fn read(shared: &Shared, config: &ConfigStore, redactor: &Redactor) {

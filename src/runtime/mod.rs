@@ -15,6 +15,7 @@ mod config_watch;
 mod contact;
 mod deliveries;
 mod events;
+mod file_watch;
 mod gateway;
 pub mod health;
 mod heartbeat;

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::RecommendedWatcher;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::super::events;
+use super::super::file_watch::watch;
 use super::super::identity::Identity;
 use super::super::status::Phase;
 use super::tracker::{Answer, Hash, Next, Stat, Tracker};
@@ -249,33 +250,4 @@ impl Watched {
         };
         self.places = places;
     }
-}
-
-/// Watches the directories: a file is replaced by a rename, which its own watch would not follow.
-fn watch(places: &[PathBuf], changed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
-    let names: Vec<_> = places.iter().filter_map(|place| place.file_name()).collect();
-    let names: Vec<_> = names.into_iter().map(ToOwned::to_owned).collect();
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let concerns_us = match &event {
-            // Lost events and errors mean: look.
-            Err(_) => true,
-            Ok(event) => {
-                event.need_rescan()
-                    || (!event.kind.is_access()
-                        && event
-                            .paths
-                            .iter()
-                            .filter_map(|path| path.file_name())
-                            .any(|name| names.iter().any(|ours| ours == name)))
-            }
-        };
-        if concerns_us {
-            changed.notify_one();
-        }
-    })?;
-    for place in places {
-        let dir = place.parent().unwrap_or(std::path::Path::new("/"));
-        watcher.watch(dir, RecursiveMode::NonRecursive)?;
-    }
-    Ok(watcher)
 }
