@@ -139,14 +139,7 @@ impl Network {
         let mut command = self.enter();
         command.arg(start.get_program()).args(start.get_args()).env_clear();
         command.envs(start.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let child = command
-            .current_dir(machine.home())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Gateway { child }
+        Gateway::silent(command.current_dir(machine.home()))
     }
 }
 

@@ -60,6 +60,15 @@ fn look(path: &Path) -> Result<Present, Failure> {
     }
 }
 
+/// What `service status` says of the file.
+fn installed(path: &Path) -> String {
+    match look(path) {
+        Ok(Present::Nothing) => "no".to_owned(),
+        Ok(_) => path.display().to_string(),
+        Err(_) => format!("{}, not made by this program", path.display()),
+    }
+}
+
 /// Everything of the machine's is root's to change.
 fn needs_root(scope: &Scope) -> Result<(), Failure> {
     match scope {

@@ -256,9 +256,7 @@ impl Machine {
     pub(crate) fn spawn(&self, args: &[&str]) -> Gateway {
         let mut all = vec!["start", "--foreground"];
         all.extend(args);
-        let mut command = self.command(&all);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        Gateway { child }
+        Gateway::silent(&mut self.command(&all))
     }
 
     /// The same with its log, and whatever else it says, in these files.
@@ -396,6 +394,12 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
+    /// What a command starts, with nothing to read and nobody to tell.
+    pub(crate) fn silent(command: &mut Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self { child: command.spawn().unwrap() }
+    }
+
     pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }

@@ -1,7 +1,7 @@
 //! A gateway process and a socket that listens as systemd does.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -28,7 +28,8 @@ impl Manager {
     /// Starts the gateway as systemd does; `exec` keeps the pid.
     fn spawn(&self, machine: &Machine, variables: &str) -> Gateway {
         let script = format!("{variables}; exec \"$0\" start --foreground");
-        let child = Command::new("/bin/sh")
+        let mut command = Command::new("/bin/sh");
+        command
             .args(["-c", &script, BINARY])
             .env_clear()
             .env("HOME", machine.home())
@@ -37,13 +38,8 @@ impl Manager {
             .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())
             .env("INVOCATION_ID", "0123")
             .env("JOURNAL_STREAM", "1:2")
-            .current_dir(machine.home())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Gateway { child }
+            .current_dir(machine.home());
+        Gateway::silent(&mut command)
     }
 
     /// The next datagram, or `None` when none comes for so long.

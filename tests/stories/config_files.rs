@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use serde_json::json;
 
-use crate::common::{ControlPlane, Machine};
+use crate::common::{ControlPlane, Machine, Paired, wait_until};
 
 fn mode(path: &std::path::Path) -> u32 {
     path.symlink_metadata().unwrap().permissions().mode() & 0o777
@@ -135,5 +135,37 @@ async fn commands_that_write_at_once_lose_nothing() {
         let config = machine.config();
         assert_ne!(config["gatewayId"], before, "the pairing was lost");
         assert_eq!(config["full_control_enabled"], json!(round % 2 == 0), "the toggle was lost");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_outlives_a_config_that_is_damaged_under_it() {
+    let control = ControlPlane::start().await;
+    let paired = Paired::start(&control).await;
+    let file = paired.machine.config_file();
+    let whole = std::fs::read(&file).unwrap();
+    let trouble = async |is_there: bool| {
+        wait_until("status to tell of the config", || async {
+            let status = paired.machine.status().await?;
+            (status["config_trouble"].is_string() == is_there).then_some(status)
+        })
+        .await
+    };
+    // What is no JSON at all the command itself cannot read either.
+    for (damage, told) in [
+        ("", "earlier config"),
+        ("null\n", "earlier config"),
+        ("{\"gatewayId\": \"ab", "is damaged"),
+    ] {
+        std::fs::write(&file, damage).unwrap();
+        let status = trouble(true).await;
+        assert_eq!(status["phase"], "up", "{status}");
+        let shown = paired.machine.run_async(&["status"]).await;
+        assert!((shown.stdout.clone() + &shown.stderr).contains(told), "{shown:?}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), damage);
+        std::fs::write(&file, &whole).unwrap();
+        trouble(false).await;
+        let row = paired.shell(&control, "echo well again").await;
+        assert_eq!(row["result"]["stdout"], "well again\n", "{row}");
     }
 }

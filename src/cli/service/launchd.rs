@@ -1,7 +1,7 @@
 //! `service` with launchd. Written by the manual; untested on macOS.
 
 use super::describe::{Described, describe};
-use super::{found, look, needs_root, remove, say_gateway, scope_of, write};
+use super::{found, installed, look, needs_root, remove, say_gateway, scope_of, write};
 use crate::cli::args::{ServiceInstallArgs, ServiceScopeArgs};
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure, Outcome};
@@ -78,12 +78,7 @@ pub(super) fn uninstall(context: &Context, args: &ServiceScopeArgs) -> Outcome {
 pub(super) fn status(context: &Context, args: &ServiceScopeArgs) -> Outcome {
     let scope = scope_of(args);
     let file = found(launchd::file(&scope, &context.environment))?;
-    let installed = match look(&file) {
-        Ok(Present::Nothing) => "no".to_owned(),
-        Ok(_) => file.display().to_string(),
-        Err(_) => format!("{}, not made by this program", file.display()),
-    };
-    context.ui.out(&format!("installed  {installed}"))?;
+    context.ui.out(&format!("installed  {}", installed(&file)))?;
     let printed = match printed(&scope) {
         Ok(printed) => Some(printed),
         Err(ToolError::Refused { .. }) => None,
