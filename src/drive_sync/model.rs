@@ -1,0 +1,208 @@
+//! The entries of the three trees: what is on the disk, on the server, and in the base.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::path::RelPath;
+
+/// SHA-256 of a file's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sha256(pub [u8; 32]);
+
+impl Sha256 {
+    /// 64 lower-case hexadecimal digits.
+    pub fn hex(&self) -> String {
+        use fmt::Write;
+        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    /// Reads what [`Self::hex`] gives; upper case is taken too.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.as_bytes();
+        if text.len() != 64 {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+            let digit = |digit: u8| char::from(digit).to_digit(16);
+            *byte = u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.hex()[..8])
+    }
+}
+
+/// What a file is, apart from its place: two files with equal contents need no transfer and are
+/// never in conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Content {
+    pub sha256: Sha256,
+    /// In bytes.
+    pub size: u64,
+    /// The owner may execute it.
+    pub executable: bool,
+}
+
+/// What `stat` says of a file or folder on the disk: enough to see that it is not the one seen
+/// before. The time of last change of the inode is part of it, for a program can set the other back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[expect(missing_docs, reason = "the names of stat(2)")]
+pub struct Stat {
+    pub dev: u64,
+    pub ino: u64,
+    pub size: u64,
+    /// Nanoseconds since 1970.
+    pub mtime: i64,
+    /// Nanoseconds since 1970.
+    pub ctime: i64,
+    pub mode: u32,
+}
+
+impl Stat {
+    /// Whether it names the same file on the disk, changed or not.
+    pub fn same_inode(&self, other: &Self) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
+}
+
+/// An entry on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Local {
+    /// A plain file that was read whole.
+    File {
+        /// What it held.
+        content: Content,
+        /// As it was before and after it was read.
+        stat: Stat,
+        /// It was changed so shortly before it was read that a later change may show the same stat:
+        /// it is read again at the next scan.
+        racy: bool,
+    },
+    /// A folder that was listed whole.
+    Directory {
+        /// Its own.
+        stat: Stat,
+    },
+    /// There is something that takes no part, with the reason. Nothing is done at this place or
+    /// below it, and a folder that holds it is not removed.
+    Opaque(Opaque),
+}
+
+/// Why an entry of the disk takes no part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Opaque {
+    /// A name of the ignore list. Does not count as something of the user's that blocks a sync, but
+    /// is never removed.
+    Ignored,
+    /// A symbolic link.
+    Symlink,
+    /// A socket, pipe or device.
+    Special,
+    /// It cannot be read or listed: what it holds is not known, which is not the same as empty.
+    Unreadable,
+    /// It changed while it was read, again and again.
+    Unsettled,
+    /// Another file system is mounted there.
+    Mount,
+    /// After an unclean start of the machine it is empty or all zeros, and was not before.
+    Suspicious,
+}
+
+/// What the server calls an entry, whatever its path.
+pub type EntryId = String;
+/// One state of an entry's contents at the server.
+pub type VersionId = String;
+
+/// An entry at the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Remote {
+    pub id: EntryId,
+    pub version: VersionId,
+    pub kind: Kind,
+}
+
+/// What both sides have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A file with this content.
+    File(Content),
+    /// A folder.
+    Directory,
+}
+
+/// An entry on which disk and server agreed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// The server's entry.
+    pub remote: Remote,
+    /// The disk's, when it was known: what a later scan is compared with, so as not to read every
+    /// file again.
+    pub stat: Option<Stat>,
+}
+
+/// What is on the disk.
+pub type LocalTree = BTreeMap<RelPath, Local>;
+/// What the server said.
+pub type RemoteTree = BTreeMap<RelPath, Remote>;
+/// On what both agreed.
+pub type BaseTree = BTreeMap<RelPath, Base>;
+
+impl Local {
+    /// What could be sent to the server.
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::File { content, .. } => Some(Kind::File(*content)),
+            Self::Directory { .. } => Some(Kind::Directory),
+            Self::Opaque(_) => None,
+        }
+    }
+
+    /// As it stood on the disk.
+    pub fn stat(&self) -> Option<&Stat> {
+        match self {
+            Self::File { stat, .. } | Self::Directory { stat } => Some(stat),
+            Self::Opaque(_) => None,
+        }
+    }
+}
+
+impl Kind {
+    /// A file's content.
+    pub fn content(&self) -> Option<&Content> {
+        match self {
+            Self::File(content) => Some(content),
+            Self::Directory => None,
+        }
+    }
+
+    /// Whether it is a folder.
+    pub fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_read_as_it_is_written() {
+        let hash = Sha256(std::array::from_fn(|index| u8::try_from(index * 7).unwrap_or(255)));
+        assert_eq!(Sha256::parse(&hash.hex()), Some(hash));
+        assert_eq!(Sha256::parse(&hash.hex().to_uppercase()), Some(hash));
+        assert_eq!(Sha256::parse(&hash.hex()[1..]), None);
+        assert_eq!(Sha256::parse(&"g".repeat(64)), None);
+        assert_eq!(Sha256::parse(&"é".repeat(32)), None);
+    }
+}
