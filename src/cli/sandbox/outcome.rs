@@ -52,12 +52,28 @@ fn replay(ui: &Ui, job: &Value) -> Outcome {
     let result = &job["result"];
     ui.out_raw(text(result, "stdout"))?;
     ui.err_raw(text(result, "stderr"));
-    for (stream, flag) in [("stdout", "stdout_truncated"), ("stderr", "stderr_truncated")] {
-        if result[flag].as_bool() == Some(true) {
-            ui.warn(&format!("{stream} was longer; the rest was not kept"));
-        }
+    for remark in remarks(result) {
+        ui.warn(&remark);
     }
     exit(job).ok_or_else(|| no_result(job))
+}
+
+/// What the output itself does not tell.
+fn remarks(result: &Value) -> Vec<String> {
+    let set = |flag: &str| result[flag].as_bool() == Some(true);
+    let mut remarks = Vec::new();
+    for stream in ["stdout", "stderr"] {
+        if set(&format!("{stream}_truncated")) {
+            remarks.push(format!("{stream} was longer; the rest was not kept"));
+        }
+    }
+    if set("timed_out") {
+        // Nothing else shows that it was not the command that chose this exit status. Commands run
+        // in a login shell, and a profile that waits for something looks like a command that hangs.
+        let what = printable::line(text(result, "message"));
+        remarks.push(format!("{what} (the profile of the login shell included), and was stopped"));
+    }
+    remarks
 }
 
 /// That a job did not complete, and why.
@@ -137,6 +153,21 @@ mod tests {
         ] {
             assert_eq!(exit(&completed(&result)).map(Exit::code), Some(code), "{result}");
         }
+    }
+
+    #[test]
+    fn what_the_output_does_not_tell_is_said() {
+        let message = "The command did not end within 30000 ms";
+        let result = json!({"stdout_truncated": true, "timed_out": true, "message": message});
+        assert_eq!(
+            remarks(&result),
+            [
+                "stdout was longer; the rest was not kept",
+                "The command did not end within 30000 ms (the profile of the login shell included), \
+                 and was stopped",
+            ]
+        );
+        assert_eq!(remarks(&json!({"timed_out": false, "message": "The command ended"})), [""; 0]);
     }
 
     #[test]
