@@ -302,7 +302,7 @@ impl Proof {
 
 /// Which promise is broken for one name.
 fn broken(&[disk, server, base]: &Triple, rest: &Rest, index: usize) -> Option<&'static str> {
-    let (state, copies, copied) = (rest.states[index], rest.copies[index], rest.copied[index]);
+    let (state, copies) = (rest.states[index], rest.copies[index]);
     let lost = |side: usize| {
         let (place, bit) = match side {
             1..=3 => (0, 1 << side),
@@ -316,7 +316,7 @@ fn broken(&[disk, server, base]: &Triple, rest: &Rest, index: usize) -> Option<&
     }
     // Includes deletions that nobody contests.
     for (changed, other) in [(disk, server), (server, disk)] {
-        if (other == base || other == changed) && (state != changed || copied) {
+        if (other == base || other == changed) && (state != changed || rest.copied[index]) {
             return Some("a change of one side is not mirrored exactly");
         }
     }
