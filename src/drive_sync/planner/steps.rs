@@ -217,7 +217,7 @@ fn making(node: &Node<'_>, cell: Cell) -> Option<(Stage, Action)> {
             let replaces = if cell.clear == Clear::Nothing { replaced(node) } else { None };
             Some((Stage::Fill, Action::Fetch { remote, content, replaces }))
         }
-        Make::MakeLocal => {
+        Make::LocalFolder => {
             Some((Stage::Fill, Action::MakeLocalDirectory { remote: remote?.clone() }))
         }
         Make::Send => {
@@ -227,7 +227,7 @@ fn making(node: &Node<'_>, cell: Cell) -> Option<(Stage, Action)> {
             let expect = remote.filter(|remote| !remote.kind.is_directory()).map(version);
             Some((Stage::Fill, Action::Send { content: *content, stat: *stat, expect }))
         }
-        Make::MakeRemote => {
+        Make::RemoteFolder => {
             Some((Stage::Fill, Action::MakeRemoteDirectory { stat: *local?.stat()? }))
         }
     }

@@ -163,13 +163,13 @@ impl Case {
         let changed = [self.dice.roll(6) > 0, self.dice.roll(6) > 0];
         let mut opaque = World::default();
         if changed[0] {
-            for _ in 0..1 + self.dice.roll(8) {
+            for _ in 0..=self.dice.roll(8) {
                 self.change(&mut disk);
             }
             self.add_to_disk(&mut disk, &mut opaque);
         }
         if changed[1] {
-            for _ in 0..1 + self.dice.roll(8) {
+            for _ in 0..=self.dice.roll(8) {
                 self.change(&mut server);
             }
         }
@@ -275,7 +275,7 @@ fn judge(start: &World, end: &World, changed: [bool; 2], failed: bool) -> Result
         for number in base.values().copied().flatten().filter(|number| !has.contains(number)) {
             let untouched = place(&base, number) == place(other, number);
             // A deletion that failed may leave its file in a folder that is then renamed.
-            let copied = failed && place(&seen, number).iter().all(|path| in_conflict_copy(path));
+            let copied = failed && place(&seen, number).iter().all(in_conflict_copy);
             if untouched && left.contains(&number) && !copied {
                 return Err(format!("content {number} was deleted, and is there again"));
             }
