@@ -447,7 +447,7 @@ fn the_proof_notices_an_overwritten_version() {
 
 #[test]
 fn the_proof_notices_deletions_that_are_not_followed() {
-    notices(Planted::NoDeletion, "not mirrored exactly");
+    notices(Planted::NoDeletion, "not equal");
 }
 
 #[test]
