@@ -9,4 +9,5 @@
 pub mod model;
 pub mod path;
 pub mod plan;
+pub mod planner;
 pub mod ports;
