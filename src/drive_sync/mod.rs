@@ -10,3 +10,4 @@ pub mod model;
 pub mod path;
 pub mod plan;
 pub mod ports;
+pub mod state;
