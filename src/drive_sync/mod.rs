@@ -9,5 +9,6 @@
 pub mod model;
 pub mod path;
 pub mod plan;
+pub mod planner;
 pub mod ports;
 pub mod state;
