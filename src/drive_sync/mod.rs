@@ -6,6 +6,7 @@
 //! carries them out through the traits of [`ports`], and only then moves the base: the base may lag
 //! behind disk and server, never lead.
 
+pub mod engine;
 pub mod model;
 pub mod path;
 pub mod plan;

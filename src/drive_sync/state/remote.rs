@@ -50,6 +50,7 @@ pub struct Trees<'a> {
 impl Trees<'_> {
     /// Remote and base in path order. An entry with a name that this disk cannot hold is not among
     /// the remote ones.
+    #[expect(clippy::type_complexity, reason = "two iterators that have no names")]
     pub fn both(
         &mut self,
     ) -> Result<
