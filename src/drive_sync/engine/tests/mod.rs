@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
+use crate::drive_sync::model::Kind;
 use crate::drive_sync::plan::Blocked;
 use crate::drive_sync::ports::Root;
 
@@ -443,6 +444,26 @@ fn a_server_that_is_away_is_asked_ever_later_until_it_answers() {
     }
     assert_eq!(waits.len(), 3);
     assert!(waits[2] >= Duration::from_secs(2) && waits[0] <= Duration::from_secs(1), "{waits:?}");
+}
+
+#[test]
+fn what_is_not_on_the_disk_for_good_is_not_agreed_on() {
+    let (outside, mut engine) = in_step();
+    {
+        let mut world = outside.world();
+        world.volatile = true;
+        world.write("edit", "the same");
+        world.put("edit", Some("the same"));
+        world.write("new", "new");
+        world.rename("moved", "renamed");
+    }
+    engine.tick(&Look::everywhere()).unwrap();
+    let before = engine.state().remembered().unwrap();
+    assert!(agreed(&engine).contains("moved") && !agreed(&engine).contains("new"));
+    assert_eq!(before[&path("edit")].kind(), Some(Kind::File(world::content("edit"))));
+    outside.world().volatile = false;
+    settle(&mut engine);
+    assert_equal(&outside, &engine);
 }
 
 #[test]

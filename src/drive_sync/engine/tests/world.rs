@@ -54,6 +54,8 @@ pub(super) struct World {
     pub(super) marker: Option<Root>,
     pub(super) trash: Vec<String>,
     pub(super) free: u64,
+    /// Nothing that others wrote or renamed is on the disk for good.
+    pub(super) volatile: bool,
     entries: BTreeMap<String, Entry>,
     feed: Vec<(u64, String)>,
     pub(super) epoch: String,
@@ -301,6 +303,7 @@ impl Outside {
             marker: None,
             trash: Vec::new(),
             free: u64::MAX,
+            volatile: false,
             entries: BTreeMap::new(),
             feed: Vec::new(),
             epoch: "one".to_owned(),
@@ -419,7 +422,7 @@ impl Fs for Outside {
         let world = self.disk("open")?;
         let there = world.disk.get(path).filter(|node| node.stat() == *stat);
         let bytes = there.and_then(|node| node.bytes.clone()).ok_or(FsError::Changed)?;
-        Ok(Box::new(Opened(bytes.into_bytes())))
+        Ok(Box::new(Opened(bytes.into_bytes(), !world.volatile)))
     }
 
     fn free_space(&self) -> Result<u64, FsError> {
@@ -482,7 +485,7 @@ impl StageWriter for Writer {
     }
 }
 
-struct Opened(Vec<u8>);
+struct Opened(Vec<u8>, bool);
 
 impl Source for Opened {
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, FsError> {
@@ -493,7 +496,7 @@ impl Source for Opened {
     }
 
     fn check(&mut self) -> Result<(), FsError> {
-        Ok(())
+        if self.1 { Ok(()) } else { Err(FsError::Changed) }
     }
 }
 
