@@ -6,8 +6,10 @@
 //! carries them out through the traits of [`ports`], and only then moves the base: the base may lag
 //! behind disk and server, never lead.
 
+pub mod engine;
 pub mod model;
 pub mod path;
 pub mod plan;
 pub mod planner;
 pub mod ports;
+pub mod state;

@@ -136,6 +136,27 @@ pub enum Action {
     },
 }
 
+impl Step {
+    /// The new place, for a rename or move.
+    pub fn to(&self) -> Option<&RelPath> {
+        match &self.action {
+            Action::SetAside { to, .. }
+            | Action::MoveLocal { to, .. }
+            | Action::MoveRemote { to, .. } => Some(to),
+            Action::Adopt { .. }
+            | Action::Forget
+            | Action::MakeLocalDirectory { .. }
+            | Action::Fetch { .. }
+            | Action::DeleteLocal { .. }
+            | Action::RemoveLocalDirectory
+            | Action::MakeRemoteDirectory { .. }
+            | Action::Send { .. }
+            | Action::DeleteRemote { .. }
+            | Action::RemoveRemoteDirectory { .. } => None,
+        }
+    }
+}
+
 /// A file on the disk that may be replaced or deleted, if it still is what it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
