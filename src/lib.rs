@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod doctor;
+pub mod drive_sync;
 pub mod fs;
 pub mod jobs;
 pub mod model;

@@ -1,0 +1,3 @@
+//! Two-way mirror of a team's drives in a VM.
+
+pub mod wire;
