@@ -1,7 +1,7 @@
 //! Drives: trees of files that a team's VMs mirror, with a feed of changes and all versions of a
 //! while. `POST /functions/v1/vm-drive-sync` serves [`crate::drive_sync::wire`].
 //!
-//! Writes of a drive go through one place ([`write()`]), whoever makes them: a VM with its drive
+//! Writes of a drive go through one place (`Writer`), whoever makes them: a VM with its drive
 //! token, or the operator. An answer to a write is given when what was written outlives a power
 //! cut, since a mirror relies on what it was told.
 
@@ -229,6 +229,8 @@ async fn about_token(app: &App, who: &Who, action: Action) -> Result<Response, F
 async fn read(app: &App, who: &Who, base: &str, action: Action) -> Result<Response, Failure> {
     let (who, team, rules) = (who.clone(), app.team_id.clone(), app.rules);
     let links = downloads::Links { urls: app.drives.urls.clone(), base: base.to_owned(), rules };
+    // A mirror relies on what it was told, so that must outlive a power cut, too.
+    let is_relied_on = matches!(action, Action::Changes { .. } | Action::Snapshot { .. });
     let answered = app.store.read(move |connection| {
         let drive = |id: &str| access::drive(connection, &who, &team, id, Right::Read, rules);
         Ok::<_, Failure>(match action {
@@ -260,7 +262,11 @@ async fn read(app: &App, who: &Who, base: &str, action: Action) -> Result<Respon
             | Action::Batch { .. } => return Err(Refused::internal().into()),
         })
     });
-    answered.await
+    let answer = answered.await?;
+    if is_relied_on {
+        app.store.sync().await?;
+    }
+    Ok(answer)
 }
 
 /// One request to write.
