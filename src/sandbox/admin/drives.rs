@@ -58,9 +58,12 @@ pub(super) struct Below {
     path: String,
     #[serde(default)]
     after: String,
+    #[serde(default)]
+    all: bool,
 }
 
-/// `{entry, entries, has_more}`: what is at `path`, and what is below it, by path, after `after`.
+/// `{entry, entries, has_more}`: what is at `path`, and what is right below it (with `all`, at any
+/// depth), by path, after `after`.
 pub(super) async fn entries(
     State(app): State<Shared>,
     Id(id): Id,
@@ -70,7 +73,8 @@ pub(super) async fn entries(
     let (entry, entries, has_more) = app
         .store
         .read(move |connection| {
-            drives::entries(connection, team.as_str(), &id, (&below.path, &below.after))
+            let Below { path, after, all } = &below;
+            drives::entries(connection, team.as_str(), &id, (path, after), *all)
         })
         .await?;
     Ok(Json(json!({"entry": entry, "entries": entries, "has_more": has_more})))

@@ -74,7 +74,8 @@ pub(super) fn snapshot(
             (as_of, after.to_owned())
         }
     };
-    let mut entries = page(connection, drive, as_of, ("", &after), PAGE + 1)?;
+    let range = Range { directory: "", after: &after, all: true };
+    let mut entries = page(connection, drive, as_of, range, PAGE + 1)?;
     let more = entries.len() > PAGE as usize;
     entries.truncate(PAGE as usize);
     let next_page = entries.last().filter(|_| more);
@@ -83,16 +84,25 @@ pub(super) fn snapshot(
     Ok(Snapshot { epoch: drive.epoch.clone(), as_of_sequence, entries, next_page })
 }
 
-/// Entries as they were at a sequence, by path: those below a directory (all, if that is empty)
-/// that come after a path.
+/// Some of a drive's entries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Range<'a> {
+    /// Below that; empty is the root.
+    pub(super) directory: &'a str,
+    /// Whose paths come after that.
+    pub(super) after: &'a str,
+    /// At any depth, or right below.
+    pub(super) all: bool,
+}
+
+/// Entries as they were at a sequence, by path.
 pub(super) fn page(
     connection: &Connection,
     drive: &DriveRow,
     as_of: i64,
-    (directory, after): (&str, &str),
+    Range { directory, after, all }: Range<'_>,
     limit: u32,
 ) -> rusqlite::Result<Vec<Entry>> {
-    // No path begins with a byte above 0xF4; SQLite compares texts with blobs by their kind.
     let (above, beyond) = super::path::below(directory);
     let (above, beyond) = if directory.is_empty() { ("", None) } else { (&*above, Some(beyond)) };
     let mut statement = connection.prepare_cached(concat!(
@@ -101,10 +111,11 @@ pub(super) fn page(
         " FROM drive_changes
          WHERE drive = ?1 AND path > max(?2, ?3) AND (?4 IS NULL OR path < ?4) AND sequence <= ?5
              AND (until IS NULL OR until > ?5) AND change <> 'delete'
+             AND (?7 OR instr(substr(path, length(?2) + 1), '/') = 0)
          ORDER BY path LIMIT ?6"
     ))?;
     statement
-        .query_map(params![drive.number, above, after, beyond, as_of, limit], |row| {
+        .query_map(params![drive.number, above, after, beyond, as_of, limit, all], |row| {
             tree::entry(&drive.id, row)
         })?
         .collect()

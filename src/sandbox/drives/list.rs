@@ -4,8 +4,9 @@ use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
 use super::error::{Failure, Refused};
+use super::feed::{self, Range};
+use super::path;
 use super::tree::{self, new_id};
-use super::{feed, path};
 use crate::drive_sync::wire::Entry;
 use crate::sandbox::app::{now_micros, wire_time};
 
@@ -137,6 +138,7 @@ pub(in crate::sandbox) fn entries(
     team_id: &str,
     drive_id: &str,
     (directory, after): (&str, &str),
+    all: bool,
 ) -> Result<(Option<Entry>, Vec<Entry>, bool), Failure> {
     let drive =
         feed::find_drive(connection, Some(team_id), drive_id)?.ok_or_else(Refused::no_drive)?;
@@ -146,7 +148,8 @@ pub(in crate::sandbox) fn entries(
         own = tree::find(connection, &drive, directory)?;
     }
     let limit = feed::PAGE;
-    let mut below = feed::page(connection, &drive, drive.head, (directory, after), limit + 1)?;
+    let range = Range { directory, after, all };
+    let mut below = feed::page(connection, &drive, drive.head, range, limit + 1)?;
     let has_more = below.len() > limit as usize;
     below.truncate(limit as usize);
     Ok((own, below, has_more))
