@@ -53,6 +53,9 @@ async fn main() {
     if wanted("start") {
         start().await;
     }
+    if wanted("drive") {
+        drive().await;
+    }
 }
 
 fn row(figure: &str, best: &str, median: &str, goal: &str) {
@@ -493,4 +496,106 @@ async fn start() {
         let shown = |millis: f64| format!("{millis:.1} ms");
         row(&format!("start with {figure}"), &shown(best), &shown(median), "< 100 ms");
     }
+}
+
+/// A VM's first sync of many small files: directories of 100, contents of 200 bytes, in batches of
+/// 500; then another VM's, of the same files.
+async fn drive() {
+    const RUNS: usize = 5;
+    const FILES: usize = 20_000;
+    let sandbox = Sandbox::new().await;
+    let server = sandbox.serve();
+    let admin = AdminClient::find(&sandbox.data_dir()).await.unwrap().unwrap();
+    let token = admin.make_drive_token(Some(&sandbox.gateway_id), None).await.unwrap();
+    let token = token["token"].as_str().unwrap();
+    let request = |body: &Value| {
+        let body = body.to_string();
+        format!(
+            "POST /functions/v1/vm-drive-sync HTTP/1.1\r\nhost: localhost\r\n\
+             authorization: Bearer {token}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let (mut up, mut feed, mut down) = (Vec::new(), Vec::new(), Vec::new());
+    for run in 0..RUNS {
+        let drive = admin.create_drive(&format!("bench {run}"), "write").await.unwrap();
+        let drive = &drive["drive_id"];
+        let operations: Vec<Value> = (0..FILES).flat_map(|n| small_file(run, n)).collect();
+        let batches: Vec<String> = operations
+            .chunks(500)
+            .map(|some| {
+                request(&json!({"client_key": "bench", "action": "batch", "drive_id": drive,
+                                "operations": some}))
+            })
+            .collect();
+        let mut connected = server.connect().await;
+        let began = Instant::now();
+        for batch in &batches {
+            let (status, body) = connected.ask(batch).await;
+            assert!(status == 200 && !body.windows(7).any(|part| part == b"\"error\""));
+        }
+        up.push(operations.len() as f64 / began.elapsed().as_secs_f64());
+        let began = Instant::now();
+        let (mut after, mut wanted) = (0, Vec::new());
+        loop {
+            let asked = json!({"client_key": "bench", "action": "changes", "drive_id": drive,
+                               "after_sequence": after});
+            let page: Value =
+                serde_json::from_slice(&connected.ask(&request(&asked)).await.1).unwrap();
+            for change in page["changes"].as_array().unwrap() {
+                after = change["sequence"].as_u64().unwrap();
+                let entry = &change["entry"];
+                if entry["entry_type"] == "file" {
+                    wanted.push(json!({"entry_id": entry["id"],
+                                       "version_id": entry["current_version_id"]}));
+                }
+            }
+            if page["has_more"] == false {
+                break;
+            }
+        }
+        feed.push(after as f64 / began.elapsed().as_secs_f64());
+        assert_eq!(wanted.len(), FILES);
+        let asked: Vec<String> = wanted
+            .chunks(500)
+            .map(|some| {
+                request(&json!({"client_key": "bench", "action": "downloads",
+                                "drive_id": drive, "entries": some}))
+            })
+            .collect();
+        let began = Instant::now();
+        for one in &asked {
+            assert_eq!(connected.ask(one).await.0, 200);
+        }
+        down.push(FILES as f64 / began.elapsed().as_secs_f64());
+    }
+    for (figure, measured) in [("up", up), ("feed", feed), ("down", down)] {
+        let (_, median) = best_and_median(measured.clone());
+        let best = measured.into_iter().fold(0.0, f64::max);
+        let shown = |rate: f64| format!("{rate:.0}/s");
+        let goal = if figure == "up" { ">= 5,000/s" } else { "" };
+        row(&format!("drive, small entries {figure}"), &shown(best), &shown(median), goal);
+    }
+}
+
+/// The directory, if it is the first one in it, and the file.
+fn small_file(run: usize, number: usize) -> Vec<Value> {
+    use base64::Engine as _;
+    let directory = format!("d{}", number / 100);
+    let content = format!("{run} {number} ").repeat(50).as_bytes()[..200].to_vec();
+    let put = json!({
+        "action": "put", "path": format!("{directory}/file {number}"), "size_bytes": content.len(),
+        "content_sha256": sha256(&content), "expected_version_id": null,
+        "operation_id": Uuid::new_v4(),
+        "content": base64::engine::general_purpose::STANDARD.encode(&content),
+    });
+    let made = json!({"action": "mkdir", "path": directory, "operation_id": Uuid::new_v4()});
+    if number.is_multiple_of(100) { vec![made, put] } else { vec![put] }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    let digest: [u8; 32] = sha2::Sha256::digest(bytes).into();
+    digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }

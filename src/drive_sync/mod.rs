@@ -13,3 +13,4 @@ pub mod plan;
 pub mod planner;
 pub mod ports;
 pub mod state;
+pub mod wire;

@@ -1,5 +1,6 @@
 //! The admin API from the other side: what the `sandbox` commands call.
 
+mod drives;
 mod subagents;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use super::server::ServerRecord;
 use crate::fs::{self, FsError};
 use crate::model::JobStatus;
 
+pub use drives::DriveEntries;
 pub use subagents::{NewRun, NewSubagent, StartedRun};
 
 const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(2);

@@ -32,6 +32,15 @@ const COMMANDS: &[&str] = &[
     "sandbox job",
     "sandbox cancel",
     "sandbox gateways",
+    "sandbox drive",
+    "sandbox drive create",
+    "sandbox drive list",
+    "sandbox drive ls",
+    "sandbox drive put",
+    "sandbox drive get",
+    "sandbox drive mkdir",
+    "sandbox drive rm",
+    "sandbox drive mv",
     "sandbox full-control",
 ];
 
@@ -60,7 +69,7 @@ fn no_command_is_help() {
 #[test]
 fn every_command_that_help_names_is_shown_here() {
     let machine = Machine::new();
-    for parent in ["", "config", "service", "sandbox", "sandbox submit"] {
+    for parent in ["", "config", "service", "sandbox", "sandbox submit", "sandbox drive"] {
         let words: Vec<_> = parent.split_whitespace().chain(["--help"]).collect();
         let help = String::from_utf8(machine.command(&words).output().unwrap().stdout).unwrap();
         let (_, commands) = help.split_once("Commands:\n").unwrap();

@@ -7,6 +7,7 @@ mod admin;
 mod auth;
 mod bad_input;
 mod context;
+mod drives;
 mod fixtures;
 mod functions;
 mod load;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::drive::args::DriveCommand;
 use crate::model::JobStatus;
 use crate::providers::ProviderId;
 
@@ -27,6 +28,9 @@ pub(crate) enum SandboxCommand {
     Cancel(CancelArgs),
     /// List gateways
     Gateways(GatewaysArgs),
+    /// Files that the team's VMs mirror
+    #[command(subcommand, arg_required_else_help = true)]
+    Drive(DriveCommand),
     /// The team's toggle of machine control
     FullControl(FullControlArgs),
 }

@@ -4,6 +4,7 @@ pub(crate) mod args;
 mod cancel;
 mod code;
 mod conversation;
+pub(crate) mod drive;
 mod follow;
 mod jobs;
 mod model_run;
@@ -52,6 +53,7 @@ pub(crate) fn run(context: &Context, command: &SandboxCommand) -> Outcome {
         SandboxCommand::Job(args) => asynchronous::short(jobs::show(context, args))?,
         SandboxCommand::Cancel(args) => asynchronous::short(cancel::run(context, args))?,
         SandboxCommand::Gateways(args) => asynchronous::short(team::gateways(context, args))?,
+        SandboxCommand::Drive(command) => asynchronous::short(drive::run(context, command))?,
         SandboxCommand::FullControl(args) => {
             asynchronous::short(team::full_control(context, args))?
         }
@@ -119,6 +121,9 @@ impl From<AdminClientError> for Failure {
                 }
                 "job_is_over" | "run_not_running" => {
                     failure.hint("there is nothing to call off: `panorama-gateway sandbox jobs`")
+                }
+                "version_conflict" | "not_empty" | "parent_missing" | "drive_not_found" => {
+                    failure.hint("`panorama-gateway sandbox drive ls` shows what is there")
                 }
                 _ => failure.hint("correct the request; the sandbox's log says more"),
             },
