@@ -6,6 +6,8 @@
 //! carries them out through the traits of [`ports`], and only then moves the base: the base may lag
 //! behind disk and server, never lead.
 
+pub mod conflict;
+pub mod disk;
 pub mod model;
 pub mod path;
 pub mod plan;
