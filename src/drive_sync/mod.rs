@@ -12,3 +12,5 @@ pub mod model;
 pub mod path;
 pub mod plan;
 pub mod ports;
+pub mod remote;
+pub mod wire;
