@@ -522,7 +522,7 @@ pub struct Done {
 /// Answer to [`Action::Download`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Download {
-    /// `GET` gives the bytes, without a token. It honours `Range` and, with an ETag of
+    /// `GET` gives the bytes, without a token. It honours `Range` and, with an `ETag` of
     /// `"<content_sha256>"`, `If-Match` and `If-Range`. Empty if `content` is there.
     pub url: String,
     /// To be sent with it.

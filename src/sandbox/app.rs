@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::AccessTokens;
 use super::auth::RefreshChain;
+use super::drives::Drives;
 use super::functions::EdgeFunction;
 use super::health::Health;
 use super::rate::GuessLimit;
@@ -27,6 +28,7 @@ pub(super) type Shared = Arc<App>;
 pub(super) struct App {
     pub(super) store: Store,
     pub(super) storage: Storage,
+    pub(super) drives: Drives,
     pub(super) secrets: Secrets,
     pub(super) access: AccessTokens,
     pub(super) chain: RefreshChain,

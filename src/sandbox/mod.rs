@@ -14,6 +14,7 @@ mod caller;
 pub mod client;
 mod contents;
 mod credentials;
+mod drives;
 mod functions;
 mod guard;
 mod health;
@@ -38,6 +39,7 @@ mod tests;
 pub use caller::Caller;
 pub use client::{AdminClient, AdminClientError};
 pub use contents::ContentError;
+pub use drives::DriveLimits;
 pub use functions::{EdgeFunction, EdgeRequest};
 #[cfg(fuzzing)]
 pub use realtime::fuzzing as realtime_fuzzing;

@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, any, get, post};
+use axum::routing::{MethodRouter, any, get, post, put};
 use axum::{Json, Router, middleware};
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use super::body::BodyError;
 use super::credentials::CallerError;
 use super::guard::{self, Hosts};
 use super::rest::{self, RestRequest};
-use super::{admin, auth, body, credentials, functions, realtime, storage};
+use super::{admin, auth, body, credentials, drives, functions, realtime, storage};
 
 const REST: &str = "/rest/v1/";
 
@@ -38,6 +38,11 @@ impl Route {
     /// A `POST`.
     pub(super) fn post<H: Handler<T, Shared>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self { method: Some(Method::POST), path, handler: post(handler) }
+    }
+
+    /// A `PUT`.
+    pub(super) fn put<H: Handler<T, Shared>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self { method: Some(Method::PUT), path, handler: put(handler) }
     }
 
     /// Whatever method; the handler tells them apart.
@@ -71,7 +76,9 @@ fn own() -> Vec<Route> {
 
 /// What bounds its time by itself, since objects may be large.
 fn unhurried() -> Vec<Route> {
-    vec![Route::any("/storage/v1/{*path}", storage::handle)]
+    let mut routes = vec![Route::any("/storage/v1/{*path}", storage::handle)];
+    routes.extend(drives::transfers());
+    routes
 }
 
 /// Everything that is served, e.g. `POST /auth/v1/token`: each needs a row in the access matrix.

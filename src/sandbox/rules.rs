@@ -93,6 +93,24 @@ rules! {
     UrlStores,
     /// Only a token to replace lets its bearer replace what is there.
     UrlReplaces,
+    /// Drive sync takes drive tokens only.
+    DriveKind,
+    /// Of a gateway that is paired.
+    DrivePaired,
+    /// A drive is its team's.
+    DriveTeam,
+    /// A drive is for the gateways that it is meant for.
+    DriveAccess,
+    /// Who may only read a drive does not change it.
+    DriveReadOnly,
+    /// A version is fetched by its drive and entry.
+    DriveVersion,
+    /// A hash gives nobody what another drive holds.
+    DriveContent,
+    /// A drive's URL is good for one purpose.
+    DriveUrlPurpose,
+    /// And for one content.
+    DriveUrlName,
     /// A change is told to those who may read the row.
     Reader,
     /// A channel ends with its token.

@@ -22,6 +22,7 @@ use super::access::{AccessTokens, DriveToken};
 use super::app::{App, Shared, now_micros};
 use super::auth::RefreshChain;
 use super::contents::{self, ContentError, Contents};
+use super::drives::{self, DriveLimits, DriveUrls, Drives};
 use super::functions::EdgeFunction;
 use super::guard::Hosts;
 use super::health::Health;
@@ -71,6 +72,8 @@ pub struct ServerOptions {
     pub edge_functions: Vec<&'static EdgeFunction>,
     /// How much storage takes.
     pub storage: StorageLimits,
+    /// How long drives keep what.
+    pub drives: DriveLimits,
     /// The rules that requests must pass.
     pub(crate) rules: Rules,
 }
@@ -92,6 +95,7 @@ impl ServerOptions {
             schema: Schema::built_in(),
             edge_functions: Vec::new(),
             storage: StorageLimits::default(),
+            drives: DriveLimits::default(),
             rules: Rules::default(),
         }
     }
@@ -275,6 +279,7 @@ impl Server {
         tasks.spawn("contents", |stop| contents::run(contents, store, stop));
         tasks.spawn("realtime", |stop| realtime::run(app.clone(), newcomers, stop));
         tasks.spawn("liveness", |stop| liveness::run(app.clone(), stop));
+        tasks.spawn("drives", |stop| drives::run(app.clone(), stop));
         let (store, keep) = (app.store.clone(), options.keep_jobs);
         tasks.spawn("retention", |stop| retention::run(store, keep, more_is_old, stop));
         tracing::info!(url = %app.url, "the sandbox is up");
@@ -401,6 +406,10 @@ fn make_app(
             contents,
             tokens: UrlTokens::new(Signer::new(key), options.rules),
             limits: options.storage,
+        },
+        drives: Drives {
+            urls: DriveUrls::new(Signer::new(key), options.rules),
+            limits: options.drives,
         },
         clock_leeway: options.clock_leeway,
         reuse_interval: options.reuse_interval,

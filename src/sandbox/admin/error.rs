@@ -1,5 +1,7 @@
 //! Error answers of the admin API: `{error: {code, message}}`, and the job where one is at stake.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,15 +14,19 @@ use crate::sandbox::store::StoreError;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct AdminError {
     status: StatusCode,
-    code: &'static str,
+    code: Cow<'static, str>,
     message: String,
     /// The job as it is, where the error is about one.
     job: Option<Box<Value>>,
 }
 
 impl AdminError {
-    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), job: None }
+    pub(super) fn new(
+        status: StatusCode,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { status, code: code.into(), message: message.into(), job: None }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {

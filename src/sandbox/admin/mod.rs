@@ -3,6 +3,7 @@
 //!
 //! All of it is about one team, the operator's: rows of others are as unknown here as to a gateway.
 
+mod drives;
 mod error;
 mod gateways;
 mod jobs;
@@ -49,6 +50,13 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/resources", team::list_resources),
         Route::post("/resources", team::make_resource),
         Route::get("/events", team::list_events),
+        Route::get("/drives", drives::list),
+        Route::post("/drives", drives::create),
+        Route::get("/drives/{id}/entries", drives::entries),
+        Route::post("/drives/{id}/access", drives::set_access),
+        Route::post("/drives/{id}/restore", drives::restore),
+        Route::post("/drive-tokens", drives::make_token),
+        Route::post("/drive-sync", drives::sync),
     ]
 }
 

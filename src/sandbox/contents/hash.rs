@@ -16,6 +16,11 @@ pub(in crate::sandbox) struct ContentHash([u8; 32]);
 pub(in crate::sandbox) struct NotAHash;
 
 impl ContentHash {
+    /// Of these bytes.
+    pub(in crate::sandbox) fn of_bytes(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
     /// Of all that the hasher has seen.
     pub(super) fn of(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())

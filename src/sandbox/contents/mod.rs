@@ -1,4 +1,5 @@
 //! Contents of files, kept once each under their SHA-256 and shared by all rows that name it.
+//! Small ones of drives are kept in the database, all others are files.
 //!
 //! A content comes in as a temp file, hashed on the way and synced ([`Upload`]). A write
 //! transaction then gives it its name and counts the row that names it ([`Contents::hold`]); other
@@ -114,7 +115,7 @@ impl Contents {
         upload.await?
     }
 
-    /// A part of a content; `None` when there is no such content.
+    /// A part of a content that is a file; `None` when there is no such file.
     pub(super) async fn open(
         &self,
         hash: ContentHash,
@@ -161,6 +162,65 @@ impl Contents {
         )?
         .execute(params![hash, i64::try_from(size).unwrap_or(i64::MAX)])?;
         Ok(())
+    }
+
+    /// The same for a content that is small enough to be kept in the database itself.
+    pub(super) fn hold_small(
+        &self,
+        tx: &Connection,
+        hash: ContentHash,
+        bytes: &[u8],
+    ) -> Result<(), ContentError> {
+        let known = tx
+            .prepare_cached(
+                "UPDATE contents SET holders = holders + 1, version = version + 1
+                 WHERE sha256 = ?1 AND holders > 0",
+            )?
+            .execute([hash])?;
+        if known > 0 {
+            return Ok(());
+        }
+        let mut room = Room::new(Arc::clone(&self.inner.usage));
+        let limit = self.inner.limit;
+        room.grow(bytes.len() as u64).map_err(|_| ContentError::NoRoom { limit })?;
+        let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        let is_new = tx
+            .prepare_cached(
+                "INSERT INTO contents (sha256, size, holders, version, bytes)
+                 VALUES (?1, ?2, 1, 1, ?3) ON CONFLICT (sha256) DO NOTHING",
+            )?
+            .execute(params![hash, size, bytes])?;
+        if is_new > 0 {
+            room.keep();
+            return Ok(());
+        }
+        // It is about to be removed, and its file, if it has one, may be gone already.
+        tx.prepare_cached(
+            "UPDATE contents SET holders = 1, version = version + 1, bytes = ?2 WHERE sha256 = ?1",
+        )?
+        .execute(params![hash, bytes])?;
+        Ok(())
+    }
+
+    /// Counts one row more that names a content which another row names already.
+    pub(super) fn hold_again(tx: &Connection, hash: ContentHash) -> rusqlite::Result<()> {
+        tx.prepare_cached(
+            "UPDATE contents SET holders = holders + 1, version = version + 1 WHERE sha256 = ?1",
+        )?
+        .execute([hash])
+        .map(drop)
+    }
+
+    /// A content that is kept in the database; `None` for one that is a file, or is not there.
+    pub(super) fn small(
+        connection: &Connection,
+        hash: ContentHash,
+    ) -> rusqlite::Result<Option<Bytes>> {
+        let bytes: Option<Option<Vec<u8>>> = connection
+            .prepare_cached("SELECT bytes FROM contents WHERE sha256 = ?1")?
+            .query_row([hash], |row| row.get(0))
+            .optional()?;
+        Ok(bytes.flatten().map(Bytes::from))
     }
 
     /// Counts one row less, in the transaction that changes the row. Call

@@ -28,6 +28,7 @@ struct Unheld {
     hash: ContentHash,
     size: u64,
     version: i64,
+    in_database: bool,
 }
 
 /// Makes the directories, and removes every file in them that the database does not name. All
@@ -38,16 +39,19 @@ pub(in crate::sandbox) async fn start(
     store: &Store,
 ) -> Result<Contents, ContentError> {
     let directory = data_dir.join(DIRECTORY);
-    let held: HashSet<ContentHash> = store
+    let (held, in_database): (HashSet<ContentHash>, i64) = store
         .write(|write| {
             write.tx.execute("DELETE FROM contents WHERE holders = 0", [])?;
-            let mut all = write.tx.prepare("SELECT sha256 FROM contents")?;
+            let mut all = write.tx.prepare("SELECT sha256 FROM contents WHERE bytes IS NULL")?;
             let held = all.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-            Ok::<_, ContentError>(held)
+            let small = "SELECT coalesce(sum(size), 0) FROM contents WHERE bytes IS NOT NULL";
+            let in_database = write.tx.query_row(small, [], |row| row.get(0))?;
+            Ok::<_, ContentError>((held, in_database))
         })
         .await?;
     let swept = directory.clone();
     let used = tokio::task::spawn_blocking(move || sweep(&swept, &held)).await??;
+    let used = used.saturating_add(u64::try_from(in_database).unwrap_or(0));
     let usage = Arc::new(Usage::new(used, limit));
     let released = Notify::new();
     Ok(Contents { inner: Arc::new(Inner { directory, limit, usage, released }) })
@@ -149,20 +153,25 @@ async fn remove_batch(contents: &Contents, store: &Store) -> Result<usize, Conte
 
 fn unheld(reader: &Connection) -> rusqlite::Result<Vec<Unheld>> {
     reader
-        .prepare_cached("SELECT sha256, size, version FROM contents WHERE holders = 0 LIMIT ?1")?
+        .prepare_cached(
+            "SELECT sha256, size, version, bytes IS NOT NULL FROM contents
+             WHERE holders = 0 LIMIT ?1",
+        )?
         .query_map([i64::try_from(BATCH).unwrap_or(i64::MAX)], |row| {
             let size = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
-            Ok(Unheld { hash: row.get(0)?, size, version: row.get(2)? })
+            let (hash, version, in_database) = (row.get(0)?, row.get(2)?, row.get(3)?);
+            Ok(Unheld { hash, size, version, in_database })
         })?
         .collect()
 }
 
 fn remove_one(contents: &Contents, tx: &Connection, unheld: Unheld) -> Result<(), ContentError> {
-    let Unheld { hash, size, version } = unheld;
+    let Unheld { hash, size, version, in_database } = unheld;
     let gone = tx
         .prepare_cached("DELETE FROM contents WHERE sha256 = ?1 AND holders = 0 AND version = ?2")?
         .execute(params![hash, version])?;
-    if gone > 0 && remove(&contents.path(hash))? {
+    // One in the database has no file, and its bytes went with the row.
+    if gone > 0 && (remove(&contents.path(hash))? || in_database) {
         contents.inner.usage.give_back(size);
     }
     Ok(())
@@ -182,7 +191,7 @@ mod tests {
         contents.hold(&database, finished).unwrap();
         Contents::release(&database, hash).unwrap();
         let unheld = unheld(&database).unwrap();
-        assert_eq!(unheld, [Unheld { hash, size: 4, version: 2 }]);
+        assert_eq!(unheld, [Unheld { hash, size: 4, version: 2, in_database: false }]);
         (contents, database, unheld[0])
     }
 

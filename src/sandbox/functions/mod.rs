@@ -21,14 +21,15 @@ use super::Caller;
 use super::app::{App, Peer, Shared};
 use super::body::{self, BodyError};
 use super::credentials::{self, CallerError};
-use super::guard;
 use super::rules::{Rule, Rules};
 use super::store::{Store, StoreError};
+use super::{drives, guard};
+use crate::drive_sync::wire;
 use crate::model::{GatewayId, TeamId};
 
 /// All functions by name.
-pub(super) const NAMES: [&str; 4] =
-    [pairing::NAME, heartbeat::NAME, finalize::NAME, full_control::NAME];
+pub(super) const NAMES: [&str; 5] =
+    [pairing::NAME, heartbeat::NAME, finalize::NAME, full_control::NAME, wire::FUNCTION];
 
 /// A function's failure: the body says `success: false` and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +85,9 @@ pub(super) async fn invoke(
 ) -> Response {
     if let Some(added) = added::find(&app, name.as_ref()) {
         return added::invoke(&app, added, request).await;
+    }
+    if name.as_ref().is_ok_and(|Path(name)| name == wire::FUNCTION) {
+        return drives::handle(&app, request).await;
     }
     let (parts, body) = request.into_parts();
     let known = name.ok().and_then(|Path(name)| NAMES.into_iter().find(|known| *known == name));

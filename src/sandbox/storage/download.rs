@@ -1,8 +1,11 @@
 //! Objects on their way out: whole or in part, streamed from the disk.
 
+use std::ops::Range;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
+use bytes::Bytes;
 use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio_util::io::ReaderStream;
@@ -20,22 +23,27 @@ const POLICY: HeaderValue =
 
 /// How a reader wants an object.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
-    pub(super) method: &'a Method,
-    pub(super) headers: &'a HeaderMap,
+pub(in crate::sandbox) struct Reader<'a> {
+    pub(in crate::sandbox) method: &'a Method,
+    pub(in crate::sandbox) headers: &'a HeaderMap,
     /// Save it, under this name if there is one.
-    pub(super) download: Option<String>,
+    pub(in crate::sandbox) download: Option<String>,
 }
 
 /// The answer; `None` when the content is gone, as after a change of the object since it was
-/// looked up.
-pub(super) async fn answer(
+/// looked up. `small` is the content if it is kept in the database.
+pub(in crate::sandbox) async fn answer(
     contents: &Contents,
-    object: &Object,
+    (object, small): (&Object, Option<Bytes>),
     reader: &Reader<'_>,
 ) -> Result<Option<Response>, StorageError> {
     let etag = format!("\"{}\"", object.hash);
     let text = |name: HeaderName| reader.headers.get(name).and_then(|value| value.to_str().ok());
+    let is_wanted =
+        |tags: &str| tags.split(',').any(|tag| matches!(tag.trim(), "*") || tag.trim() == etag);
+    if text(header::IF_MATCH).is_some_and(|tags| !is_wanted(tags)) {
+        return Ok(Some(StorageError::another_content().response()));
+    }
     // A part of an older content is of no use to somebody who has the rest of it.
     let is_current = text(header::IF_RANGE).is_none_or(|tag| tag == etag);
     let range = text(header::RANGE).filter(|_| is_current && reader.method == Method::GET);
@@ -48,12 +56,15 @@ pub(super) async fn answer(
             return Ok(Some(response));
         }
     };
-    let Some(file) = contents.open(object.hash, part.clone()).await? else { return Ok(None) };
-    let mut response = Response::new(if reader.method == Method::HEAD {
-        Body::empty()
-    } else {
-        Body::from_stream(ReaderStream::with_capacity(file, CHUNK))
-    });
+    let body = match small {
+        Some(bytes) => Body::from(slice(&bytes, &part)),
+        None => match contents.open(object.hash, part.clone()).await? {
+            Some(file) => Body::from_stream(ReaderStream::with_capacity(file, CHUNK)),
+            None => return Ok(None),
+        },
+    };
+    let is_head = reader.method == Method::HEAD;
+    let mut response = Response::new(if is_head { Body::empty() } else { body });
     *response.status_mut() = status;
     let length = part.end.saturating_sub(part.start);
     set(&mut response, header::CONTENT_LENGTH, &length.to_string())?;
@@ -74,6 +85,11 @@ pub(super) async fn answer(
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     Ok(Some(response))
+}
+
+fn slice(bytes: &Bytes, part: &Range<u64>) -> Bytes {
+    let at = |position| usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.slice(at(part.start)..at(part.end))
 }
 
 fn set(response: &mut Response, name: HeaderName, value: &str) -> Result<(), StorageError> {

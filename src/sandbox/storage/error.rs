@@ -14,7 +14,7 @@ use crate::sandbox::store::StoreError;
 
 /// `{statusCode, error, message, code}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct StorageError {
+pub(in crate::sandbox) struct StorageError {
     /// `statusCode`.
     status: StatusCode,
     error: &'static str,
@@ -95,6 +95,12 @@ impl StorageError {
         Self::new(status, "invalid_range", "InvalidRange", message)
     }
 
+    /// What `If-Match` names is not what is there.
+    pub(super) fn another_content() -> Self {
+        let status = StatusCode::PRECONDITION_FAILED;
+        Self::new(status, "precondition_failed", "PreconditionFailed", "the content is another one")
+    }
+
     fn unavailable() -> Self {
         let message = "the sandbox's database takes nothing now; try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "ServiceUnavailable", message)
@@ -102,19 +108,21 @@ impl StorageError {
 
     /// Whether a client that is still sending should be heard out for a while, so that it reads
     /// this answer.
-    pub(super) fn hears_the_client_out(&self) -> bool {
+    pub(in crate::sandbox) fn hears_the_client_out(&self) -> bool {
         self.status != StatusCode::REQUEST_TIMEOUT
     }
 
     /// What a list of results says of one that failed.
-    pub(super) fn message(&self) -> &str {
+    pub(in crate::sandbox) fn message(&self) -> &str {
         &self.message
     }
 
-    pub(super) fn response(&self) -> Response {
+    pub(in crate::sandbox) fn response(&self) -> Response {
         // Clients look into the body, but for statuses that have a meaning of their own in HTTP.
         let http = match self.status {
-            StatusCode::REQUEST_TIMEOUT | StatusCode::RANGE_NOT_SATISFIABLE => self.status,
+            StatusCode::REQUEST_TIMEOUT
+            | StatusCode::RANGE_NOT_SATISFIABLE
+            | StatusCode::PRECONDITION_FAILED => self.status,
             status if status.is_server_error() => status,
             _ => StatusCode::BAD_REQUEST,
         };

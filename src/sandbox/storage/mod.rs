@@ -23,14 +23,16 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::download::Reader;
-use self::error::StorageError;
+pub(super) use self::download::{Reader, answer};
+pub(super) use self::error::StorageError;
 use self::name::ObjectName;
-use self::objects::{Object, Place};
+use self::objects::Place;
+pub(super) use self::objects::{Describe, Object};
 use self::route::{By, Change, Route};
 use self::sign::MAX_BATCH;
 pub(super) use self::token::UrlTokens;
 use self::token::{Purpose, TokenError};
+pub(super) use self::upload::{drain, next_chunk};
 use super::app::{App, Shared, now_micros, wire_time};
 use super::contents::Contents;
 use super::credentials::{self, CallerError, query_value};
@@ -240,10 +242,14 @@ async fn read(
     let reader = Reader { method: &parts.method, headers: &parts.headers, download };
     for _ in 0..LOOKS {
         let place = place.clone();
-        let found =
-            app.store.read(move |reader| Ok::<_, StorageError>(objects::find(reader, &place)?));
-        let object = found.await?.ok_or_else(StorageError::no_object)?;
-        if let Some(response) = download::answer(&app.storage.contents, &object, &reader).await? {
+        let found = app.store.read(move |reader| {
+            let Some(object) = objects::find(reader, &place)? else { return Ok(None) };
+            let small = Contents::small(reader, object.hash)?;
+            Ok::<_, StorageError>(Some((object, small)))
+        });
+        let (object, small) = found.await?.ok_or_else(StorageError::no_object)?;
+        let answered = answer(&app.storage.contents, (&object, small), &reader);
+        if let Some(response) = answered.await? {
             return Ok(response);
         }
     }

@@ -25,23 +25,23 @@ impl Place {
 
 /// What an object's headers are when it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Describe {
-    pub(super) content_type: String,
+pub(in crate::sandbox) struct Describe {
+    pub(in crate::sandbox) content_type: String,
     /// Seconds for which a reader may keep it; `None`: it asks again each time.
-    pub(super) max_age: Option<u32>,
+    pub(in crate::sandbox) max_age: Option<u32>,
 }
 
 /// One object.
 #[derive(Debug, Clone)]
-pub(super) struct Object {
-    pub(super) id: String,
-    pub(super) hash: ContentHash,
+pub(in crate::sandbox) struct Object {
+    pub(in crate::sandbox) id: String,
+    pub(in crate::sandbox) hash: ContentHash,
     /// Bytes.
-    pub(super) size: u64,
-    pub(super) describe: Describe,
+    pub(in crate::sandbox) size: u64,
+    pub(in crate::sandbox) describe: Describe,
     /// Microseconds since 1970.
-    pub(super) created_at: i64,
-    pub(super) updated_at: i64,
+    pub(in crate::sandbox) created_at: i64,
+    pub(in crate::sandbox) updated_at: i64,
 }
 
 /// The object there.

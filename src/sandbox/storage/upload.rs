@@ -140,7 +140,7 @@ impl Form {
 }
 
 /// The next bytes of a body; `None` at its end.
-async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, StorageError> {
+pub(in crate::sandbox) async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, StorageError> {
     loop {
         let frame = tokio::time::timeout(PROGRESS_TIME_LIMIT, body.frame());
         let Some(frame) = frame.await.map_err(|_| StorageError::stalled())? else {
@@ -155,7 +155,7 @@ async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, StorageError> {
 }
 
 /// Reads on for a while without keeping anything.
-pub(super) async fn drain(mut body: Body) {
+pub(in crate::sandbox) async fn drain(mut body: Body) {
     let drained = async {
         let mut seen = 0_usize;
         while let Some(Ok(frame)) = body.frame().await {

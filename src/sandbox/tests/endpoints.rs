@@ -7,7 +7,7 @@ use super::world::{
     CODE, Expect, OLD_CODE, OTHER_TEAM, OWNER, Probe, RUN, SIBLING, STRANGER, SUBAGENT, USED_CODE,
     Who, World,
 };
-use super::{realtime, storage};
+use super::{drives, realtime, storage};
 use crate::sandbox::store::schema::Schema;
 use crate::sandbox::{self, functions, routes};
 
@@ -50,6 +50,7 @@ pub(super) fn rows() -> Vec<String> {
     let mut rows = plain_rows();
     rows.extend(VARIATIONS.map(str::to_owned));
     rows.extend(storage::variations());
+    rows.extend(drives::variations());
     rows
 }
 
@@ -72,7 +73,8 @@ fn plain_rows() -> Vec<String> {
 
 /// The requests of one cell; `None`: no such row.
 pub(super) fn probes(world: &World, row: &str, who: Who) -> Option<Vec<Probe>> {
-    if let Some(probes) = storage::probes(world, row, who) {
+    let areas = [storage::probes, drives::probes];
+    if let Some(probes) = areas.into_iter().find_map(|area| area(world, row, who)) {
         return Some(probes);
     }
     let probe = match row {
@@ -90,6 +92,11 @@ pub(super) fn probes(world: &World, row: &str, who: Who) -> Option<Vec<Probe>> {
                 "pairing_codes",
                 "sqlite_master",
                 "job_secret_placeholders",
+                "contents",
+                "drives",
+                "drive_changes",
+                "drive_versions",
+                "drive_uploads",
                 "nothing",
             ];
             let get = |table| Probe::get(format!("/rest/v1/{table}"), Expect::Answer);
@@ -121,8 +128,9 @@ fn everywhere(
 ) -> Vec<Probe> {
     let rows = plain_rows().into_iter().filter(|row| row.contains(part));
     let of_row = |row: String| {
-        let of_storage = storage::probes(world, &row, who);
-        of_storage.unwrap_or_else(|| plain(world, &row, "", who).into_iter().collect())
+        let areas = [storage::probes, drives::probes];
+        let of_area = areas.into_iter().find_map(|area| area(world, &row, who));
+        of_area.unwrap_or_else(|| plain(world, &row, "", who).into_iter().collect())
     };
     let mut probes: Vec<Probe> = rows.flat_map(of_row).collect();
     for probe in &mut probes {

@@ -6,6 +6,7 @@
 
 #![expect(clippy::print_stdout, reason = "the figures, and which cell notices which rule")]
 
+mod drives;
 mod endpoints;
 mod matrix;
 mod mutations;

@@ -25,7 +25,7 @@ async fn noticed(world: &mut World, rows: &[&Row], callers: &[Who]) -> Option<St
 }
 
 /// Each rule with the rows that are to notice; a row is named by its beginning.
-const RULES: [(Rule, &str); 51] = [
+const RULES: [(Rule, &str); 67] = [
     (Rule::Host, "any route under a foreign Host"),
     (Rule::Origin, "any admin route from a foreign page"),
     (Rule::Key, "GET /auth/v1/user"),
@@ -74,6 +74,22 @@ const RULES: [(Rule, &str); 51] = [
     (Rule::UrlReads, "GET /storage/v1/object/sign/{bucket}/{name}, made to store"),
     (Rule::UrlStores, "PUT /storage/v1/object/upload/sign/{bucket}/{name}, made to read"),
     (Rule::UrlReplaces, "PUT /storage/v1/object/upload/sign/{bucket}/{name}, what is there"),
+    (Rule::UrlSignature, "GET /drives/v1/contents/{version}, forged"),
+    (Rule::UrlSignature, "PUT /drives/v1/uploads/{upload}/{part}, forged"),
+    (Rule::UrlExpiry, "GET /drives/v1/contents/{version}, expired"),
+    (Rule::UrlExpiry, "PUT /drives/v1/uploads/{upload}/{part}, expired"),
+    (Rule::Signature, "POST /functions/v1/vm-drive-sync, a drive token"),
+    (Rule::Expiry, "POST /functions/v1/vm-drive-sync, a drive token"),
+    (Rule::DriveKind, "POST /functions/v1/vm-drive-sync"),
+    (Rule::DrivePaired, "POST /functions/v1/vm-drive-sync, a drive token, the session"),
+    (Rule::DriveTeam, "POST /functions/v1/vm-drive-sync, a drive token, a drive for the team"),
+    (Rule::DriveAccess, "POST /functions/v1/vm-drive-sync, a drive token, a drive for the owner"),
+    (Rule::DriveReadOnly, "POST /functions/v1/vm-drive-sync, a drive token, a write"),
+    (Rule::DriveVersion, "POST /functions/v1/vm-drive-sync, a drive token, a version"),
+    (Rule::DriveContent, "POST /functions/v1/vm-drive-sync, a drive token, a content"),
+    (Rule::DriveUrlPurpose, "GET /drives/v1/contents/{version}, made"),
+    (Rule::DriveUrlPurpose, "PUT /drives/v1/uploads/{upload}/{part}, made"),
+    (Rule::DriveUrlName, "GET /drives/v1/contents/{version}, of another"),
     (Rule::Reader, "gateway_jobs: changes"),
     (Rule::ChannelExpiry, "GET /realtime/v1/websocket, a channel whose"),
     (Rule::Renewal, "GET /realtime/v1/websocket, the owner's"),

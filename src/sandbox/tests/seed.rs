@@ -104,7 +104,7 @@ pub(super) fn seed_objects(database: &Connection, team: &str, directory: &Path) 
         let parent = directory.join(&hash[..2]);
         std::fs::create_dir_all(&parent).unwrap();
         std::fs::write(parent.join(&hash), text).unwrap();
-        let sql = "INSERT INTO contents VALUES (?1, ?2, 1, 1)";
+        let sql = "INSERT INTO contents (sha256, size, holders, version) VALUES (?1, ?2, 1, 1)";
         database.execute(sql, params![hash, size]).unwrap();
         let sql = "INSERT INTO objects VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'text/plain', NULL, 0, 0)";
         let team = if is_other { OTHER_TEAM } else { team };

@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::seed::{identity, seed, seed_objects};
-use super::{realtime, storage};
+use super::{drives, realtime, storage};
 
-use crate::sandbox::access::{AccessTokens, Identity};
+use crate::sandbox::access::{AccessTokens, DriveToken, Identity};
 use crate::sandbox::app::now_micros;
 use crate::sandbox::jwt::Signer;
 use crate::sandbox::rules::Rules;
@@ -122,6 +123,8 @@ pub(super) struct Probe {
     pub(super) guesses: u32,
     /// Whether the caller's token is a session's that begins tomorrow.
     pub(super) is_early: bool,
+    /// Whether the caller shows a drive token where it would show a session's.
+    pub(super) is_drive: bool,
     pub(super) expect: Expect,
 }
 
@@ -130,7 +133,17 @@ impl Probe {
         let path = path.into();
         let (method, body) = (Method::GET, Body::None);
         let headers = Vec::new();
-        Self { method, path, body, headers, before: None, guesses: 0, is_early: false, expect }
+        Self {
+            method,
+            path,
+            body,
+            headers,
+            before: None,
+            guesses: 0,
+            is_early: false,
+            is_drive: false,
+            expect,
+        }
     }
 
     pub(super) fn post(path: impl Into<String>, body: Value, expect: Expect) -> Self {
@@ -190,6 +203,7 @@ impl World {
             dir,
         };
         seed(&world.database, &world.team, &world.refresh[0]);
+        drives::seed(&world.database, &world.team);
         seed_objects(&world.database, &world.team, &world.objects());
         world.files = files(&world.objects());
         for step in 0..2 {
@@ -252,6 +266,26 @@ impl World {
         }
     }
 
+    /// What a caller shows where drive tokens are taken.
+    fn drive_token(&self, who: Who) -> String {
+        let Identity { gateway_id, team_id, .. } = self.identity(who);
+        let token = DriveToken { gateway_id, team_id, vm_id: None };
+        let now = now_micros() / 1_000_000;
+        let access = &self.server.app.access;
+        match who {
+            Who::KeyOnly | Who::Admin => self.token(who),
+            Who::Expired => access.mint_drive(&token, now - 7200, 3600),
+            Who::Forged => {
+                let signer = Signer::new(b"somebody else's");
+                let forger = AccessTokens::new(signer, "x".into(), 3600, Rules::default());
+                forger.mint_drive(&token, now, 3600)
+            }
+            Who::NoKey | Who::Owner | Who::Sibling | Who::Stranger | Who::Moved | Who::Drive => {
+                access.mint_drive(&token, now, 3600)
+            }
+        }
+    }
+
     pub(super) fn identity(&self, who: Who) -> Identity {
         identity(who.gateway(), self.team_of(who))
     }
@@ -261,6 +295,8 @@ impl World {
         let token = if probe.is_early {
             let tomorrow = now_micros() / 1_000_000 + 24 * 3600;
             self.server.app.access.mint(&self.identity(who), tomorrow)
+        } else if probe.is_drive {
+            self.drive_token(who)
         } else {
             self.token(who)
         };
@@ -346,7 +382,11 @@ impl World {
             while let Some(row) = rows.next().unwrap() {
                 let cells: Vec<String> =
                     (1..columns).map(|at| format!("{:?}", row.get_ref(at).unwrap())).collect();
-                let text = |at| row.get::<_, String>(at).unwrap();
+                let text = |at| match row.get_ref(at).unwrap() {
+                    ValueRef::Integer(number) => number.to_string(),
+                    ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                    ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => String::new(),
+                };
                 let first = match table.as_str() {
                     "objects" => format!("{}/{}/{}", text(2), text(3), text(4)),
                     _ => text(1),
