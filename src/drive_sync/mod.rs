@@ -8,9 +8,12 @@
 
 pub mod conflict;
 pub mod disk;
+pub mod engine;
 pub mod model;
 pub mod path;
 pub mod plan;
+pub mod planner;
 pub mod ports;
 pub mod remote;
+pub mod state;
 pub mod wire;

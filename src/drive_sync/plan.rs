@@ -20,9 +20,10 @@ pub struct Plan {
 pub enum Stage {
     /// The base learns what is true already.
     Settle,
-    /// Local losers of a conflict get out of the way.
+    /// Local losers of a conflict get out of the way; what is deleted inside them, or inside what
+    /// comes in their place, goes first.
     SetAside,
-    /// Files go to their new places.
+    /// Files go to their new places; the folders that those need are made first.
     Move,
     /// What must be gone before something else can be put in its place.
     MakeRoom,
@@ -54,11 +55,13 @@ pub enum Action {
         /// What the disk has there.
         stat: Stat,
     },
-    /// Base: neither side has it any more.
+    /// Base: neither side has it any more, or the disk's folder holds only what is never synced and
+    /// stays out of the sync from now on.
     Forget,
 
     /// Disk: the file or folder takes a conflict name beside its own, and is a new local entry
-    /// there. The base of the path, and of everything below it, is dropped.
+    /// there. The base of the path is dropped, and for a folder that of everything below it. (Below a
+    /// path where the disk has a file the base says what it deleted: that is kept.)
     SetAside {
         /// The new name; never replaces anything.
         to: RelPath,
@@ -131,6 +134,27 @@ pub enum Action {
         /// The entry.
         id: EntryId,
     },
+}
+
+impl Step {
+    /// The new place, for a rename or move.
+    pub fn to(&self) -> Option<&RelPath> {
+        match &self.action {
+            Action::SetAside { to, .. }
+            | Action::MoveLocal { to, .. }
+            | Action::MoveRemote { to, .. } => Some(to),
+            Action::Adopt { .. }
+            | Action::Forget
+            | Action::MakeLocalDirectory { .. }
+            | Action::Fetch { .. }
+            | Action::DeleteLocal { .. }
+            | Action::RemoveLocalDirectory
+            | Action::MakeRemoteDirectory { .. }
+            | Action::Send { .. }
+            | Action::DeleteRemote { .. }
+            | Action::RemoveRemoteDirectory { .. } => None,
+        }
+    }
 }
 
 /// A file on the disk that may be replaced or deleted, if it still is what it was.

@@ -1,0 +1,142 @@
+//! What a tick has done and what is left.
+
+use std::time::Duration;
+
+use super::super::path::{PathError, RelPath};
+use super::super::plan::{Action, Blocked, HoldReason, Step};
+
+/// The outcome of one tick.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tick {
+    /// Changes that the feed told.
+    pub pulled: usize,
+    /// A snapshot is on its way; nothing is done until it is whole.
+    pub resyncing: bool,
+    /// Whether the server's digest was equal to ours; `None`: it was not compared.
+    pub digest: Option<bool>,
+    /// What was done.
+    pub done: Done,
+    /// What the plan asked for when the tick began to carry it out.
+    pub planned: Pending,
+    /// What was refused or failed, and is tried again later, with the reason.
+    pub failed: Vec<(RelPath, String)>,
+    /// Paths where something has to wait before it is tried again.
+    pub waiting: usize,
+    /// When the first of them is due.
+    pub retry_in: Option<Duration>,
+    /// Conflict names under which changes were kept that came while a file was being replaced.
+    pub rescued: Vec<RelPath>,
+    /// Conflict names that local losers of a conflict took.
+    pub conflicts: Vec<RelPath>,
+    /// Deletions wait for a person, and why.
+    pub held: Option<HoldReason>,
+    /// What takes no part, and why.
+    pub blocked: Vec<(RelPath, Blocked)>,
+    /// Entries of the server that this disk cannot hold, and why.
+    pub unholdable: Vec<(String, PathError)>,
+    /// Places of which the server has not told enough yet.
+    pub unclear: Vec<RelPath>,
+    /// Bytes free, when that is too little to fetch what is wanted.
+    pub short_of_space: Option<u64>,
+    /// The server said that this drive may only be read.
+    pub read_only: bool,
+    /// Up to here the feed was read.
+    pub cursor: u64,
+    /// There is more to do at once: another tick is wanted without waiting.
+    pub more: bool,
+    /// Disk, server and base are the same, as far as they can be.
+    pub at_rest: bool,
+}
+
+/// How often what was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of the plan's actions; the bytes are of files")]
+pub struct Done {
+    pub adopted: usize,
+    pub forgotten: usize,
+    pub set_aside: usize,
+    pub moved_here: usize,
+    pub folders_made_here: usize,
+    pub fetched: usize,
+    pub fetched_bytes: u64,
+    pub deleted_here: usize,
+    pub folders_removed_here: usize,
+    pub moved_there: usize,
+    pub folders_made_there: usize,
+    pub sent: usize,
+    pub sent_bytes: u64,
+    pub deleted_there: usize,
+    pub folders_removed_there: usize,
+    /// Answers that had been lost, and are known now.
+    pub recalled: usize,
+}
+
+impl Done {
+    /// Of every kind together, on disk and server.
+    pub fn effects(&self) -> usize {
+        self.set_aside
+            + self.moved_here
+            + self.folders_made_here
+            + self.fetched
+            + self.moved_there
+            + self.folders_made_there
+            + self.sent
+            + self.deletions()
+    }
+
+    /// Files and folders that are gone, on both sides.
+    pub fn deletions(&self) -> usize {
+        self.deleted_here
+            + self.folders_removed_here
+            + self.deleted_there
+            + self.folders_removed_there
+    }
+}
+
+/// What a plan asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Pending {
+    pub downloads: usize,
+    pub download_bytes: u64,
+    pub uploads: usize,
+    pub upload_bytes: u64,
+    pub deletions: usize,
+    /// Everything else.
+    pub others: usize,
+}
+
+impl Pending {
+    pub(super) fn of(steps: &[Step]) -> Self {
+        let mut pending = Self::default();
+        for step in steps {
+            match &step.action {
+                Action::Fetch { content, .. } => {
+                    pending.downloads += 1;
+                    pending.download_bytes += content.size;
+                }
+                Action::Send { content, .. } => {
+                    pending.uploads += 1;
+                    pending.upload_bytes += content.size;
+                }
+                Action::DeleteLocal { .. }
+                | Action::RemoveLocalDirectory
+                | Action::DeleteRemote { .. }
+                | Action::RemoveRemoteDirectory { .. } => pending.deletions += 1,
+                Action::Adopt { .. }
+                | Action::Forget
+                | Action::SetAside { .. }
+                | Action::MoveLocal { .. }
+                | Action::MakeLocalDirectory { .. }
+                | Action::MoveRemote { .. }
+                | Action::MakeRemoteDirectory { .. } => pending.others += 1,
+            }
+        }
+        pending
+    }
+
+    /// Of every kind together.
+    pub fn steps(&self) -> usize {
+        self.downloads + self.uploads + self.deletions + self.others
+    }
+}

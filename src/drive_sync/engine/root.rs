@@ -1,0 +1,66 @@
+//! Whether the drive's folder is still the one that the state is about, and has room.
+
+use super::super::ports::{Clock, Drive, Fs, Rng, Root};
+use super::{Engine, TickError};
+
+impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
+    /// A folder that is missing, empty where it was not, or another one, is an error: what it does
+    /// not hold was not deleted by anybody.
+    pub(super) fn check_root(&mut self) -> Result<(), TickError> {
+        let found = self.fs.root()?;
+        let ours = &self.settings.drive_id;
+        match (self.state.root()?, found) {
+            (Some(known), Some(found)) if known == found && known.drive_id == *ours => Ok(()),
+            (Some(known), Some(found)) => {
+                Err(TickError::RootLost(difference(&known, &found, ours)))
+            }
+            (Some(_), None) => Err(TickError::RootLost("its marker is gone".to_owned())),
+            (None, found) => self.bind_root(found),
+        }
+    }
+
+    /// A person says that the folder which is there now is the right one. What it holds and what the
+    /// server has are both kept.
+    pub fn accept_root(&mut self) -> Result<(), TickError> {
+        let found = self.fs.root()?;
+        self.local = None;
+        self.idle = None;
+        self.bind_root(found)
+    }
+
+    /// A marker without a state is there when the state was lost, or when the engine was stopped
+    /// between the two.
+    fn bind_root(&mut self, found: Option<Root>) -> Result<(), TickError> {
+        let root = match found {
+            Some(root) if root.drive_id == self.settings.drive_id => root,
+            Some(root) => {
+                let why = format!("it belongs to drive {}", root.drive_id);
+                return Err(TickError::RootLost(why));
+            }
+            None => {
+                let marker = self.operation_id();
+                self.fs.plant_marker(&self.settings.drive_id, &marker)?
+            }
+        };
+        Ok(self.state.bind_root(&root)?)
+    }
+
+    /// Little space is a reason to do nothing at all: even a record needs some.
+    pub(super) fn check_space(&mut self) -> Result<(), TickError> {
+        let free = self.fs.free_space()?;
+        if free < self.settings.floor { Err(TickError::NoSpace { free }) } else { Ok(()) }
+    }
+}
+
+fn difference(known: &Root, found: &Root, ours: &str) -> String {
+    if found.drive_id != ours {
+        format!("it belongs to drive {}", found.drive_id)
+    } else if known.marker != found.marker {
+        "it has another marker".to_owned()
+    } else {
+        format!(
+            "it was {}:{} and is {}:{}, as a copy or another mount would be",
+            known.dev, known.ino, found.dev, found.ino
+        )
+    }
+}

@@ -1,0 +1,77 @@
+//! Looks at the disk, and compares the three trees.
+
+use super::super::model::{Local, LocalTree};
+use super::super::path::RelPath;
+use super::super::plan::Plan;
+use super::super::planner::{self, Rules};
+use super::super::ports::{Clock, Drive, Fs, Rng, Scope};
+use super::super::state::{Effect, Note};
+use super::unclear::Unclear;
+use super::{Engine, TickError};
+
+impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
+    /// Brings the local tree up to date. The root is checked again after it, for what is looked at
+    /// while a mount goes away looks empty.
+    pub(super) fn survey(&mut self) -> Result<(), TickError> {
+        let everywhere = self.everywhere || self.local.is_none();
+        if !everywhere && self.dirty.is_empty() {
+            return Ok(());
+        }
+        self.idle = None;
+        let scope = if everywhere { Scope::All } else { Scope::Only(self.dirty.clone()) };
+        let previous = match self.local.take() {
+            Some(tree) => tree,
+            None => self.state.remembered()?,
+        };
+        let tree = self.fs.scan(previous, &scope)?;
+        self.check_root()?;
+        if everywhere {
+            self.calm(&tree)?;
+            self.state.note(Note::Audit, self.clock.wall())?;
+        }
+        self.local = Some(tree);
+        self.everywhere = false;
+        self.dirty.clear();
+        Ok(())
+    }
+
+    /// Files that had changed just before they were read the last time, and have kept still since,
+    /// need not be read again after a restart.
+    fn calm(&mut self, tree: &LocalTree) -> Result<(), TickError> {
+        let calm = |path: RelPath| match tree.get(&path) {
+            Some(Local::File { content, stat, racy: false }) => {
+                Some(Effect::Calm { path, content: *content, stat: *stat })
+            }
+            Some(Local::File { .. } | Local::Directory { .. } | Local::Opaque(_)) | None => None,
+        };
+        let effects: Vec<Effect> = self.state.racy()?.into_iter().filter_map(calm).collect();
+        self.record(&effects)
+    }
+
+    /// Finds the places that are not to be planned, if they may have changed.
+    pub(super) fn clarify(&mut self) -> Result<(), TickError> {
+        if self.unclear.is_none() {
+            self.unholdable = self.state.unholdable()?;
+            self.unclear = Some(Unclear(self.state.unclear()?));
+        }
+        Ok(())
+    }
+
+    /// What is to be done.
+    pub(super) fn plan(&self) -> Result<Plan, TickError> {
+        let nothing = LocalTree::new();
+        let everything = Unclear::default();
+        let tree = self.local.as_ref().unwrap_or(&nothing);
+        let unclear = self.unclear.as_ref().unwrap_or(&everything);
+        let rules = Rules {
+            vm: self.settings.vm.clone(),
+            access: self.access,
+            release_deletions: self.state.deletions_released()?,
+        };
+        let mut trees = self.state.trees()?;
+        let (remote, base) = trees.both()?;
+        let divergence =
+            planner::diff(unclear.local(tree), unclear.rows(remote), unclear.rows(base))?;
+        Ok(planner::plan(&divergence, &rules))
+    }
+}

@@ -1,0 +1,129 @@
+//! One look at feed and disk, and everything that follows from it.
+
+use std::time::Duration;
+
+use super::super::path::RelPath;
+use super::super::plan::{Blocked, HoldReason, Plan, Stage};
+use super::super::ports::{Clock, Drive, Fs, Rng};
+use super::report::Pending;
+use super::{Engine, Look, Tick, TickError};
+
+/// Nothing can be done as things are: what is reported again without planning again.
+#[derive(Debug, Clone)]
+pub(super) struct Idle {
+    /// Something is due then.
+    until: Option<Duration>,
+    at_rest: bool,
+    held: Option<HoldReason>,
+    blocked: Vec<(RelPath, Blocked)>,
+}
+
+impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
+    /// Looks once at feed and disk, and does what is to be done. An error ends it where it stands;
+    /// what was done is recorded, and [`Self::interrupted`] tells it.
+    pub fn tick(&mut self, look: &Look) -> Result<Tick, TickError> {
+        self.began = self.clock.elapsed();
+        self.stuck.clear();
+        self.now = Tick { read_only: self.may_not_write(), ..Tick::default() };
+        // Places to look at are not lost with a tick that ends before it has come to them.
+        match &look.scope {
+            super::Scope::Only(places) => self.dirty.extend(places.iter().cloned()),
+            super::Scope::All => self.everywhere = true,
+        }
+        self.run(look.digest)?;
+        self.patience.regained();
+        let (waiting, retry_in) = self.troubles.waiting(self.clock.elapsed());
+        self.now.waiting = waiting;
+        self.now.retry_in = retry_in;
+        self.now.read_only = self.may_not_write();
+        self.now.unholdable.clone_from(&self.unholdable);
+        Ok(std::mem::take(&mut self.now))
+    }
+
+    fn run(&mut self, digest: bool) -> Result<(), TickError> {
+        self.check_space()?;
+        self.check_root()?;
+        if !self.pull()? {
+            return Ok(());
+        }
+        self.replay_intents()?;
+        if digest && !self.check_digest()? {
+            return Ok(());
+        }
+        self.survey()?;
+        if self.still_idle() {
+            return Ok(());
+        }
+        self.clarify()?;
+        let unclear: Vec<RelPath> =
+            self.unclear.iter().flat_map(|unclear| &unclear.0).cloned().collect();
+        // What the feed has begun to tell it tells on: there is no need to plan around it.
+        if self.head.is_none() && !unclear.is_empty() {
+            return Ok(());
+        }
+        let plan = self.plan()?;
+        self.now.unclear = unclear;
+        self.carry_out(plan)
+    }
+
+    fn carry_out(&mut self, mut plan: Plan) -> Result<(), TickError> {
+        let unclear = self.unclear.clone().unwrap_or_default();
+        plan.blocked.retain(|(path, _)| unclear.place(path).is_none());
+        self.now.planned = Pending::of(&plan.steps);
+        self.now.held = plan.held.as_ref().map(|held| held.why);
+        self.now.blocked = std::mem::take(&mut plan.blocked);
+        self.troubles.keep_only(&plan.steps);
+        let now = self.clock.elapsed();
+        let nothing = plan.steps.iter().all(|step| self.troubles.waits(step, now));
+        let released = self.state.deletions_released()?;
+        let settles = plan.steps.iter().all(|step| step.stage == Stage::Settle);
+        if nothing {
+            self.rest(plan.steps.is_empty());
+        } else {
+            self.apply(plan)?;
+            self.now.at_rest = settles && self.is_clear();
+        }
+        // A word of release is for what is to be deleted now, and not for later.
+        if released
+            && self.head.is_some()
+            && self.now.done.deletions() >= self.now.planned.deletions
+        {
+            self.state.release_deletions(false)?;
+        }
+        Ok(())
+    }
+
+    /// Until something changes, or is due, there is no need to compare the trees again.
+    fn rest(&mut self, empty: bool) {
+        self.now.at_rest =
+            empty && self.head.is_some() && self.now.held.is_none() && self.now.unclear.is_empty();
+        if self.head.is_none() || !self.now.unclear.is_empty() {
+            return;
+        }
+        let now = self.clock.elapsed();
+        self.idle = Some(Idle {
+            until: self.troubles.waiting(now).1.map(|wait| now + wait),
+            at_rest: self.now.at_rest,
+            held: self.now.held,
+            blocked: self.now.blocked.clone(),
+        });
+    }
+
+    /// Nothing is left of the feed, and nothing is kept back.
+    fn is_clear(&self) -> bool {
+        self.head.is_some() && self.now.held.is_none() && self.now.unclear.is_empty()
+    }
+
+    fn still_idle(&mut self) -> bool {
+        let now = self.clock.elapsed();
+        let Some(idle) = &self.idle else { return false };
+        if idle.until.is_some_and(|until| until <= now) {
+            self.idle = None;
+            return false;
+        }
+        self.now.at_rest = idle.at_rest;
+        self.now.held = idle.held;
+        self.now.blocked.clone_from(&idle.blocked);
+        true
+    }
+}
