@@ -9,6 +9,7 @@
 pub mod conflict;
 pub mod disk;
 pub mod engine;
+pub mod keeper;
 pub mod model;
 pub mod path;
 pub mod plan;

@@ -203,11 +203,9 @@ impl Node<'_> {
                     Make::MakeRemote if clear == Clear::PruneLocal => Verdict::Do(Cell::NOTHING),
                     Make::MakeRemote => Verdict::ReadOnly { whole: true },
                     Make::Send => Verdict::ReadOnly { whole: false },
-                    Make::Nothing
-                    | Make::Adopt
-                    | Make::Forget
-                    | Make::Fetch
-                    | Make::MakeLocal => Verdict::Do(settled),
+                    Make::Nothing | Make::Adopt | Make::Forget | Make::Fetch | Make::MakeLocal => {
+                        Verdict::Do(settled)
+                    }
                 }
             }
         }

@@ -69,9 +69,7 @@ fn cut(text: &str, room: usize) -> &str {
 fn clean(label: &str) -> String {
     let label: String = cut(label, LONGEST_LABEL)
         .chars()
-        .map(|character| {
-            if character == '/' || character.is_control() { '-' } else { character }
-        })
+        .map(|character| if character == '/' || character.is_control() { '-' } else { character })
         .collect();
     let label = label.trim();
     if label.is_empty() { "vm".to_owned() } else { label.to_owned() }

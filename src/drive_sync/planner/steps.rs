@@ -125,8 +125,7 @@ impl Writer<'_> {
                     self.push(Stage::SetAside, 1, index, node, action);
                 }
                 inside.removal = Stage::SetAside;
-                inside.removals_only =
-                    matches!(node.triple.local, Some(Local::Directory { .. }));
+                inside.removals_only = matches!(node.triple.local, Some(Local::Directory { .. }));
             }
             Clear::DeleteLocal | Clear::DeleteRemote | Clear::RemoveLocal | Clear::RemoveRemote => {
                 if cell.make != Make::Nothing {
@@ -192,9 +191,7 @@ impl Writer<'_> {
 fn removal(node: &Node<'_>, clear: Clear) -> Option<Action> {
     let remote = node.triple.remote.as_ref();
     match clear {
-        Clear::DeleteLocal => {
-            replaced(node).map(|replaced| Action::DeleteLocal { replaced })
-        }
+        Clear::DeleteLocal => replaced(node).map(|replaced| Action::DeleteLocal { replaced }),
         Clear::RemoveLocal => Some(Action::RemoveLocalDirectory),
         Clear::DeleteRemote => remote.map(|remote| Action::DeleteRemote {
             id: remote.id.clone(),

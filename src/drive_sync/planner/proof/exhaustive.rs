@@ -134,7 +134,13 @@ impl Proof {
     fn world(&self, triples: &[Triple]) -> World {
         let mut world = World::default();
         let unique = |number: usize, side: usize| {
-            triples.iter().filter(|triple| matches!(triple[side], 1..=3 | 5..=7) && (triple[side] - 1) % 4 + 1 == number).count() == 1
+            triples
+                .iter()
+                .filter(|triple| {
+                    matches!(triple[side], 1..=3 | 5..=7) && (triple[side] - 1) % 4 + 1 == number
+                })
+                .count()
+                == 1
         };
         for (paths, triple) in self.paths.iter().zip(triples) {
             for (side, state) in triple.iter().copied().enumerate() {

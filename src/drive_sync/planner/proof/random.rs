@@ -117,11 +117,8 @@ impl Case {
         if to.is_inside(&from) {
             return;
         }
-        let moved: Vec<RelPath> = tree
-            .keys()
-            .filter(|path| **path == from || path.is_inside(&from))
-            .cloned()
-            .collect();
+        let moved: Vec<RelPath> =
+            tree.keys().filter(|path| **path == from || path.is_inside(&from)).cloned().collect();
         for path in moved {
             let entry = tree.remove(&path).unwrap();
             tree.insert(path.rebased(&from, &to).unwrap(), entry);
