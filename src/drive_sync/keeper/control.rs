@@ -265,6 +265,9 @@ impl Control {
             .unwrap_or(Duration::MAX);
         let wait = next.min(self.greet_at).saturating_sub(now).min(GLANCE);
         let (stop, wake) = (&self.stop, &mut self.wake.1);
+        if stop.is_cancelled() {
+            return;
+        }
         self.runtime.block_on(async {
             tokio::select! {
                 () = stop.cancelled() => {}

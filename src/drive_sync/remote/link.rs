@@ -83,6 +83,10 @@ impl Link {
         &self,
         work: impl Future<Output = Result<T, RemoteError>>,
     ) -> Result<T, RemoteError> {
+        // A runtime that has ended by then has no timers any more.
+        if self.stop.is_cancelled() {
+            return Err(RemoteError::Stopped);
+        }
         self.runtime.block_on(async {
             tokio::select! {
                 // Dropping the work closes its connections; a write that was on its way is repeated
