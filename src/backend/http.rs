@@ -221,6 +221,12 @@ impl Http {
         }
     }
 
+    /// The client itself, for what is no call of the backend's own protocol: contents of files, and
+    /// the drives.
+    pub fn client(&self) -> reqwest::Client {
+        self.shared.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// How many requests were put on the wire so far, repetitions included.
     pub fn requests_sent(&self) -> u64 {
         self.shared.sent.load(Ordering::Relaxed)

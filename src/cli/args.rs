@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::drive_sync::DriveSyncCommand;
 use super::sandbox::args::SandboxCommand;
 use crate::config::GlobalOptions;
 
@@ -121,6 +122,9 @@ pub(crate) enum Command {
     /// Look at the configuration
     #[command(subcommand, arg_required_else_help = true)]
     Config(ConfigCommand),
+    /// The team's drives that this machine mirrors
+    #[command(subcommand, arg_required_else_help = true)]
+    DriveSync(DriveSyncCommand),
     /// A backend of your own on this machine
     #[command(subcommand, arg_required_else_help = true)]
     Sandbox(SandboxCommand),

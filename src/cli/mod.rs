@@ -13,6 +13,7 @@ mod completions;
 mod config_show;
 mod context;
 mod doctor;
+mod drive_sync;
 mod failure;
 mod foreground;
 mod full_control;
@@ -104,6 +105,7 @@ fn run(context: &Context, command: &Command) -> Outcome {
         Command::Service(command) => service::run(context, command),
         Command::Unpair(args) => unpair::run(context, args),
         Command::Config(ConfigCommand::Show(args)) => config_show::run(context, args),
+        Command::DriveSync(command) => drive_sync::run(context, command),
         Command::Sandbox(command) => sandbox::run(context, command),
         Command::Completions(args) => completions::run(context, args),
     }

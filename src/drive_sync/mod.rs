@@ -6,11 +6,15 @@
 //! carries them out through the traits of [`ports`], and only then moves the base: the base may lag
 //! behind disk and server, never lead.
 
+pub mod conflict;
+pub mod disk;
 pub mod engine;
+pub mod keeper;
 pub mod model;
 pub mod path;
 pub mod plan;
 pub mod planner;
 pub mod ports;
+pub mod remote;
 pub mod state;
 pub mod wire;

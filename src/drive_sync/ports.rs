@@ -185,9 +185,8 @@ pub trait Drive {
     /// [`RemoteError::SourceChanged`], and nothing has happened.
     fn send(&self, uploads: Vec<Upload<'_>>) -> Vec<Result<Written, RemoteError>>;
 
-    /// Repeats the commits of uploads whose answers were lost, by their operation ids. `Ok(None)`:
-    /// the server has never taken it, and will not.
-    fn recall(&self, operation_ids: &[String]) -> Vec<Result<Option<Written>, RemoteError>>;
+    /// Asks what became of uploads whose answers were lost. `Ok(None)`: the server has not taken it.
+    fn recall(&self, uploads: &[Recall]) -> Vec<Result<Option<Written>, RemoteError>>;
 
     /// Fetches contents into their writers.
     fn fetch(&self, downloads: Vec<Download<'_>>) -> Vec<Result<(), RemoteError>>;
@@ -271,6 +270,16 @@ pub struct Upload<'a> {
     /// The version that it replaces; `None`: nothing is there.
     pub expect: Option<VersionId>,
     pub source: Box<dyn Source + 'a>,
+}
+
+/// An upload whose end is not known, as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Recall {
+    pub operation_id: String,
+    pub path: RelPath,
+    pub content: Content,
+    pub expect: Option<VersionId>,
 }
 
 /// A file to fetch.

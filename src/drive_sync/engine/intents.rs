@@ -1,7 +1,7 @@
 //! Asks again for what was asked before a crash or a lost answer, by the same operation ids.
 
 use super::super::model::{Base, Kind};
-use super::super::ports::{Clock, Drive, Fs, RemoteError, Rng, What, Write, Written};
+use super::super::ports::{Clock, Drive, Fs, Recall, RemoteError, Rng, What, Write, Written};
 use super::super::state::{Effect, Intended, Intent};
 use super::failure::Failure;
 use super::{Engine, TickError};
@@ -27,8 +27,8 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             self.take_recalled(chunk.iter().map(|(_, intent)| intent).zip(answers).collect())?;
         }
         for chunk in sends.chunks(self.settings.batch) {
-            let asked: Vec<String> =
-                chunk.iter().map(|(_, intent)| intent.operation_id.clone()).collect();
+            let asked: Vec<Recall> =
+                chunk.iter().filter_map(|(_, intent)| recall_of(intent)).collect();
             let answers = self.drive.recall(&asked);
             self.take_recalled(chunk.iter().map(|(_, intent)| intent).zip(answers).collect())?;
         }
@@ -90,6 +90,17 @@ pub(super) fn write_of(intent: &Intent) -> Option<Write> {
         }
     };
     Some(Write { operation_id: intent.operation_id.clone(), what })
+}
+
+/// What is asked for an intent that sends contents.
+fn recall_of(intent: &Intent) -> Option<Recall> {
+    let Intended::Send { content, expect, .. } = &intent.what else { return None };
+    Some(Recall {
+        operation_id: intent.operation_id.clone(),
+        path: intent.path.clone(),
+        content: *content,
+        expect: expect.clone(),
+    })
 }
 
 pub(super) fn answered(intent: &Intent) -> Effect {

@@ -187,6 +187,11 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         &self.state
     }
 
+    /// The disk that it works on.
+    pub fn fs(&self) -> &F {
+        &self.fs
+    }
+
     /// The disk as it was seen last.
     pub fn local(&self) -> Option<&LocalTree> {
         self.local.as_ref()

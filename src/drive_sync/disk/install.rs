@@ -1,0 +1,224 @@
+//! Putting new entries in their places, without a moment in which content is nowhere.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags, RenameFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::super::conflict::conflict_name;
+use super::super::model::Stat;
+use super::super::path::RelPath;
+use super::super::plan::Replaced;
+use super::super::ports::{FsError, Install, Installed};
+use super::remove::move_to;
+use super::{Disk, STAGE, error, gone_or, hash, stage, wall};
+
+/// From so many files on, one call that makes the whole file system durable is cheaper than one for
+/// each of them.
+const MANY: usize = 8;
+/// A file that was written to less long ago than this is compared by its content.
+const RECENT: i64 = 2_000_000_000;
+
+/// Makes one folder, which belongs to whom its own folder belongs.
+pub(super) fn make_directory(disk: &Disk, path: &RelPath) -> Result<Stat, FsError> {
+    let folder = disk.parent_of(path)?;
+    rustix::fs::mkdirat(&folder, path.name(), Mode::from_raw_mode(0o777)).map_err(gone_or)?;
+    let made = disk.root.open(path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(gone_or)?;
+    own_as(&made, &folder);
+    rustix::fs::fsync(&folder).map_err(error)?;
+    Ok(super::stat_of(&rustix::fs::fstat(&made).map_err(error)?))
+}
+
+/// Puts staged files in their places. All of them are made durable together.
+pub(super) fn install(disk: &Disk, items: &[Install]) -> Vec<Result<Installed, FsError>> {
+    let mut ready: Vec<_> = items.iter().map(|item| prepare(disk, item)).collect();
+    if let Err(failed) = make_durable(disk, &ready) {
+        for prepared in ready.iter_mut().filter(|prepared| prepared.is_ok()) {
+            *prepared = Err(error(failed));
+        }
+    }
+    let mut touched = BTreeMap::new();
+    let mut results: Vec<_> = items
+        .iter()
+        .zip(ready)
+        .map(|(item, prepared)| {
+            let prepared = prepared?;
+            let installed = place(disk, item, &prepared)?;
+            touched.insert(item.path.parent(), prepared.folder);
+            Ok(installed)
+        })
+        .collect();
+    let failed = touched.values().find_map(|folder| rustix::fs::fsync(folder).err());
+    if let Some(failed) = failed.or_else(|| disk.trash.make_durable().err()) {
+        for result in results.iter_mut().filter(|result| result.is_ok()) {
+            *result = Err(error(failed));
+        }
+    }
+    results
+}
+
+/// A staged file with the owner, mode and time that it is to have, and the folder that it goes to.
+struct Prepared {
+    file: OwnedFd,
+    folder: OwnedFd,
+}
+
+fn prepare(disk: &Disk, item: &Install) -> Result<Prepared, FsError> {
+    let folder = disk.parent_of(&item.path)?;
+    let stages = disk.private_or_lost(STAGE)?;
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let name = stage::name_of(&item.staged.key);
+    let file = rustix::fs::openat(&stages, &name, flags, Mode::empty()).map_err(gone_or)?;
+    own_as(&file, &folder);
+    let executable = item.staged.content.executable;
+    let usual = if executable { 0o755 } else { 0o644 };
+    let mode = item.replaces.map_or(usual, |replaced| mode_after(replaced.stat.mode, executable));
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(error)?;
+    if let Some(mtime) = item.mtime {
+        set_time(&file, mtime);
+    }
+    Ok(Prepared { file, folder })
+}
+
+/// The mode that a file had, with the right to execute it for those who may read it, or for nobody.
+fn mode_after(mode: u32, executable: bool) -> u32 {
+    let kept = mode & 0o777;
+    match (executable, kept & 0o100 != 0) {
+        (true, true) | (false, false) => kept,
+        (true, false) => kept | ((kept & 0o444) >> 2) | 0o100,
+        (false, true) => kept & !0o111,
+    }
+}
+
+/// New entries belong to whom their folder belongs: a gateway that runs as root writes into the
+/// drives of the user for whom it works. Only root can do this, and only root needs it.
+fn own_as(entry: &OwnedFd, folder: &OwnedFd) {
+    if let Ok(stat) = rustix::fs::fstat(folder) {
+        let owner = rustix::fs::Uid::from_raw(stat.st_uid);
+        let group = rustix::fs::Gid::from_raw(stat.st_gid);
+        rustix::fs::fchown(entry, Some(owner), Some(group)).ok();
+    }
+}
+
+/// For people; nothing is decided by it, so that a time which the disk cannot hold does not matter.
+fn set_time(file: &OwnedFd, mtime: i64) {
+    let time = Timespec {
+        tv_sec: mtime.div_euclid(1_000_000_000),
+        tv_nsec: mtime.rem_euclid(1_000_000_000),
+    };
+    let times = Timestamps { last_access: time, last_modification: time };
+    rustix::fs::futimens(file, &times).ok();
+}
+
+fn make_durable(disk: &Disk, ready: &[Result<Prepared, FsError>]) -> Result<(), Errno> {
+    let files = || ready.iter().flatten().map(|prepared| &prepared.file);
+    #[cfg(target_os = "linux")]
+    if files().count() >= MANY {
+        return rustix::fs::syncfs(disk.root.as_fd());
+    }
+    let _ = (disk, MANY);
+    files().try_for_each(rustix::fs::fsync)
+}
+
+fn place(disk: &Disk, item: &Install, prepared: &Prepared) -> Result<Installed, FsError> {
+    let stages = disk.private_or_lost(STAGE)?;
+    let own = stage::name_of(&item.staged.key);
+    let name = item.path.name();
+    let rescued = match &item.replaces {
+        None => {
+            move_to(&stages, &own, &prepared.folder, name)?;
+            None
+        }
+        Some(replaced) => {
+            exchange(&stages, &own, &prepared.folder, name, replaced)?;
+            // What stood there has the staged file's old name by now.
+            if is_still(&stages, &own, replaced)? {
+                let (trash, place) = disk.trash.place_for(disk, &item.path)?;
+                move_to(&stages, &own, &trash, &place)?;
+                None
+            } else {
+                Some(set_aside(disk, &stages, &own, &item.path)?)
+            }
+        }
+    };
+    let stat = super::stat_of(&rustix::fs::fstat(&prepared.file).map_err(error)?);
+    Ok(Installed { stat, rescued })
+}
+
+/// The staged file takes the place of the other, and the other its: at no moment is either nowhere.
+/// What is there now is looked at first, so that in nearly every case of a file that changed nothing
+/// has to be undone.
+fn exchange(
+    stages: &OwnedFd,
+    own: &str,
+    folder: &OwnedFd,
+    name: &str,
+    replaced: &Replaced,
+) -> Result<(), FsError> {
+    if Disk::stat_in(folder, name).map_err(gone_or)? != replaced.stat {
+        return Err(FsError::Changed);
+    }
+    match rustix::fs::renameat_with(stages, own, folder, name, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        Err(Errno::INVAL | Errno::NOSYS) => replace_by_link(stages, own, folder, name),
+        Err(errno) => Err(gone_or(errno)),
+    }
+}
+
+/// Where the file system cannot exchange: what stands there gets a second name first.
+fn replace_by_link(
+    stages: &OwnedFd,
+    own: &str,
+    folder: &OwnedFd,
+    name: &str,
+) -> Result<(), FsError> {
+    let kept = format!("{own}.old");
+    let none = rustix::fs::AtFlags::empty();
+    rustix::fs::unlinkat(stages, &kept, none).ok();
+    rustix::fs::linkat(folder, name, stages, &kept, none).map_err(gone_or)?;
+    rustix::fs::renameat(stages, own, folder, name).map_err(gone_or)?;
+    rustix::fs::renameat(stages, &kept, stages, own).map_err(error)
+}
+
+/// Whether a file that was taken away is what was to be taken away. Being renamed changes the inode's
+/// time, so that this says nothing now; a file that was written to a moment ago is read.
+pub(super) fn is_still(folder: &OwnedFd, name: &str, replaced: &Replaced) -> Result<bool, FsError> {
+    let now = Disk::stat_in(folder, name).map_err(gone_or)?;
+    let was = &replaced.stat;
+    if (now.dev, now.ino, now.size, now.mtime) != (was.dev, was.ino, was.size, was.mtime) {
+        return Ok(false);
+    }
+    if wall().saturating_sub(now.mtime) >= RECENT {
+        return Ok(true);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(gone_or)?;
+    Ok(hash::of_open(&file).map_err(error)? == replaced.content.sha256)
+}
+
+/// Gives a file of the hidden folder back to the user, under a conflict name beside `path`.
+pub(super) fn set_aside(
+    disk: &Disk,
+    folder: &OwnedFd,
+    name: &str,
+    path: &RelPath,
+) -> Result<RelPath, FsError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(gone_or)?;
+    let stat = super::stat_of(&rustix::fs::fstat(&file).map_err(error)?);
+    let sha256 = hash::of_open(&file).map_err(error)?;
+    let home = disk.parent_of(path)?;
+    for attempt in 0..100 {
+        let copy = conflict_name(path.name(), &disk.label, stat.mtime, &sha256, attempt);
+        match move_to(folder, name, &home, &copy) {
+            Ok(()) => {
+                rustix::fs::fsync(&home).map_err(error)?;
+                return path.with_name(&copy).map_err(FsError::Name);
+            }
+            Err(FsError::Exists) => {}
+            Err(failed) => return Err(failed),
+        }
+    }
+    Err(FsError::Exists)
+}

@@ -1,0 +1,343 @@
+//! The one thread that does everything: who is there, whose turn it is, what is told.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::super::ports::{Clock, RemoteError};
+use super::super::remote::Link;
+use super::super::wire::{Drive, Hello};
+use super::mirror::{Mirror, Outcome, Shared};
+use super::report::{DriveReport, DriveState, Report};
+use super::system::SystemClock;
+use super::{Identity, Settings, drives};
+use crate::fs;
+
+/// Between two questions which drives there are.
+const GREETING: Duration = Duration::from_mins(1);
+/// The same while the server cannot be reached, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
+/// A look for what a person asks, at least so often.
+const GLANCE: Duration = Duration::from_secs(1);
+/// A drive that could not be opened is tried again after so long.
+const REOPEN: Duration = Duration::from_secs(30);
+/// Between two reports while much happens.
+const TELL: Duration = Duration::from_millis(500);
+
+pub(super) struct Control {
+    settings: Settings,
+    identity: Identity,
+    link: Link,
+    runtime: Handle,
+    stop: CancellationToken,
+    clock: SystemClock,
+    wake: (mpsc::Sender<()>, mpsc::Receiver<()>),
+    mirrors: BTreeMap<String, Slot>,
+    greet_at: Duration,
+    greetings_lost: u32,
+    renew_at: Option<Duration>,
+    problem: Option<String>,
+    told: (Report, Duration),
+    running: Running,
+}
+
+/// A drive, kept or not.
+struct Slot {
+    drive: Drive,
+    folder: PathBuf,
+    mirror: Option<Mirror>,
+    /// When it could not be opened: what is told of it, and when to try again.
+    report: DriveReport,
+    open_at: Duration,
+}
+
+impl Control {
+    pub(super) fn new(
+        settings: Settings,
+        identity: Identity,
+        runtime: Handle,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        fs::ensure_private_dir(&settings.state_dir)?;
+        let running = Running::begin(&settings.state_dir)?;
+        let client_key = client_key(&settings, &identity.vm_id)?;
+        let link = Link::new(
+            identity.client.clone(),
+            identity.backend.clone(),
+            identity.anon_key.clone(),
+            client_key,
+            identity.token.clone(),
+            runtime.clone(),
+            stop.clone(),
+            settings.network_timeout,
+        );
+        Ok(Self {
+            settings,
+            identity,
+            link,
+            runtime,
+            stop,
+            clock: SystemClock::new(),
+            wake: mpsc::channel(1),
+            mirrors: BTreeMap::new(),
+            greet_at: Duration::ZERO,
+            greetings_lost: 0,
+            renew_at: None,
+            problem: None,
+            told: (Report::default(), Duration::ZERO),
+            running,
+        })
+    }
+
+    /// Until it is stopped.
+    pub(super) fn run(mut self) {
+        while !self.stop.is_cancelled() {
+            self.greet();
+            if !self.turns() {
+                break;
+            }
+            self.tell(false);
+            self.wait();
+        }
+        for slot in self.mirrors.values_mut() {
+            slot.mirror = None;
+            slot.report.state = DriveState::Stopped;
+        }
+        self.problem = Some("drive sync does not run".to_owned());
+        self.tell(true);
+        self.running.end();
+    }
+
+    /// Asks which drives there are, and for a new token in time.
+    fn greet(&mut self) {
+        let now = self.clock.elapsed();
+        if self.renew_at.is_some_and(|at| at <= now) {
+            self.renew(now);
+        }
+        if self.greet_at > now {
+            return;
+        }
+        match self.link.hello() {
+            Ok(hello) => {
+                self.greetings_lost = 0;
+                self.greet_at = now + GREETING;
+                self.problem = None;
+                self.welcome(&hello, now);
+            }
+            Err(RemoteError::Stopped) => {}
+            Err(error) => {
+                let wait =
+                    (RETRY.0 * 2_u32.saturating_pow(self.greetings_lost.min(16))).min(RETRY.1);
+                self.greetings_lost += 1;
+                self.greet_at = now + wait;
+                // Drives that are kept already tell for themselves how they are.
+                if self.mirrors.is_empty() {
+                    tracing::warn!(%error, "the drives are not known");
+                }
+                self.problem = Some(format!("{error}"));
+            }
+        }
+    }
+
+    fn renew(&mut self, now: Duration) {
+        match self.link.renew() {
+            Ok(renewed) => {
+                self.plan_renewal(&renewed.expires_at, now);
+                if let Some(keep) = &self.identity.keep_token {
+                    keep(&renewed);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the drives' token could not be renewed");
+                self.renew_at = Some(now + GREETING);
+            }
+        }
+    }
+
+    /// A token is renewed when two thirds of its time are over.
+    fn plan_renewal(&mut self, expires_at: &str, now: Duration) {
+        let left = expires_at
+            .parse::<Timestamp>()
+            .ok()
+            .and_then(|end| Duration::try_from(end.duration_since(Timestamp::now())).ok())
+            .unwrap_or(GREETING);
+        self.renew_at = Some(now + left * 2 / 3);
+    }
+
+    fn welcome(&mut self, hello: &Hello, now: Duration) {
+        if self.renew_at.is_none() {
+            self.plan_renewal(&hello.token_expires_at, now);
+        }
+        let folders = drives::folders(&self.settings.root, &hello.drives);
+        // What may not be seen any more is let be, its files with it.
+        self.mirrors.retain(|id, _| folders.contains_key(id));
+        for drive in &hello.drives {
+            let Some(folder) = folders.get(&drive.drive_id) else { continue };
+            let slot = self.mirrors.entry(drive.drive_id.clone()).or_insert_with(|| Slot {
+                drive: drive.clone(),
+                folder: folder.clone(),
+                mirror: None,
+                report: DriveReport {
+                    drive_id: drive.drive_id.clone(),
+                    path: folder.clone(),
+                    ..DriveReport::default()
+                },
+                open_at: now,
+            });
+            slot.drive = drive.clone();
+            slot.report.name.clone_from(&drive.name);
+            if let Some(mirror) = &mut slot.mirror {
+                mirror.hear(drive);
+            }
+        }
+    }
+
+    /// Each drive has its turn. False: to stop.
+    fn turns(&mut self) -> bool {
+        let now = self.clock.elapsed();
+        let shared = Shared {
+            settings: &self.settings,
+            link: &self.link,
+            clock: self.clock,
+            vm_id: &self.identity.vm_id,
+            after_crash: self.running.after_crash,
+            wake: &self.wake.0,
+        };
+        for slot in self.mirrors.values_mut() {
+            if slot.mirror.is_none() && slot.open_at <= now {
+                slot.open(&shared, now);
+            }
+            let Some(mirror) = &mut slot.mirror else { continue };
+            let outcome = mirror.turn(shared.settings);
+            slot.report = mirror.report.clone();
+            match outcome {
+                Outcome::Goes => {}
+                Outcome::Broken => {
+                    slot.mirror = None;
+                    slot.open_at = now + REOPEN;
+                }
+                Outcome::Stopped => return false,
+            }
+        }
+        true
+    }
+
+    /// Writes the report when it says something new.
+    fn tell(&mut self, last: bool) {
+        let now = self.clock.elapsed();
+        if !last && now < self.told.1 + TELL {
+            return;
+        }
+        let report = Report {
+            pid: std::process::id(),
+            updated_at: self.told.0.updated_at.clone(),
+            problem: self.problem.clone(),
+            drives: self.mirrors.values().map(|slot| slot.report.clone()).collect(),
+        };
+        if report == self.told.0 {
+            return;
+        }
+        let report = Report { updated_at: Timestamp::now().to_string(), ..report };
+        if let Err(error) = report.write(&self.settings.state_dir) {
+            tracing::debug!(%error, "the report on the drives could not be written");
+        }
+        self.told = (report, now);
+    }
+
+    fn wait(&mut self) {
+        let now = self.clock.elapsed();
+        let next = self
+            .mirrors
+            .values()
+            .map(|slot| match &slot.mirror {
+                Some(mirror) => mirror.due(&self.settings),
+                None => slot.open_at,
+            })
+            .min()
+            .unwrap_or(Duration::MAX);
+        let wait = next.min(self.greet_at).saturating_sub(now).min(GLANCE);
+        let (stop, wake) = (&self.stop, &mut self.wake.1);
+        if stop.is_cancelled() {
+            return;
+        }
+        self.runtime.block_on(async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = wake.recv() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        });
+    }
+}
+
+impl Slot {
+    fn open(&mut self, shared: &Shared<'_>, now: Duration) {
+        match Mirror::open(shared, &self.drive, &self.folder) {
+            Ok(mirror) => self.mirror = Some(mirror),
+            Err(error) => {
+                tracing::warn!(drive = %self.drive.name, "{error:#}");
+                self.report.state = DriveState::Stopped;
+                self.report.reason = Some(format!("{error:#}"));
+                self.open_at = now + REOPEN;
+            }
+        }
+    }
+}
+
+/// Names this mirror to the server.
+fn client_key(settings: &Settings, vm_id: &str) -> anyhow::Result<String> {
+    if let Some(key) = &settings.client_key {
+        return Ok(key.clone());
+    }
+    let place = settings.state_dir.join("client-id");
+    let own = match fs::read_private(&place, 100)? {
+        Some(own) => own,
+        None => {
+            let own = uuid::Uuid::new_v4().to_string().into_bytes();
+            fs::save(&place, &own)?;
+            own
+        }
+    };
+    let hash = Sha256::new().chain_update(vm_id).chain_update(&own).finalize();
+    Ok(super::super::model::Sha256(hash.into()).hex())
+}
+
+/// That this process keeps the drives, and whether the last one that did ended with the machine.
+struct Running {
+    mark: PathBuf,
+    /// Held as long as this lives.
+    _lock: File,
+    after_crash: bool,
+}
+
+impl Running {
+    fn begin(state_dir: &Path) -> anyhow::Result<Self> {
+        let lock = fs::edit_private(&state_dir.join("lock"))?;
+        lock.try_lock().with_context(|| {
+            format!("another process keeps the drives of {}", state_dir.display())
+        })?;
+        let mark = state_dir.join("running");
+        let boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let before = fs::read_private(&mark, 100)?;
+        let after_crash = before.is_some_and(|before| !before.is_empty() && before != boot);
+        if after_crash {
+            tracing::warn!(
+                "the machine was not shut down in good order; emptied files are held back"
+            );
+        }
+        fs::save(&mark, &boot)?;
+        Ok(Self { mark, _lock: lock, after_crash })
+    }
+
+    fn end(&self) {
+        let _ = std::fs::remove_file(&self.mark);
+    }
+}

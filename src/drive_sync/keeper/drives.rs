@@ -1,0 +1,58 @@
+//! Where each drive's folder is.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::super::path::check_name;
+use super::super::wire::Drive;
+
+/// `root/<slug>`, and with a piece of the id where two have the same slug or it is none. By drive id.
+pub(super) fn folders(root: &Path, drives: &[Drive]) -> BTreeMap<String, PathBuf> {
+    let slug = |drive: &Drive| match check_name(&drive.slug) {
+        Ok(()) => drive.slug.clone(),
+        Err(_) => "drive".to_owned(),
+    };
+    drives
+        .iter()
+        .map(|drive| {
+            let own = slug(drive);
+            let is_unique =
+                own == drive.slug && drives.iter().filter(|other| slug(other) == own).count() == 1;
+            let id: String =
+                drive.drive_id.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+            let name = if is_unique { own } else { format!("{own}-{id}") };
+            (drive.drive_id.clone(), root.join(name))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::wire::Access;
+    use super::*;
+
+    fn drive(id: &str, slug: &str) -> Drive {
+        Drive {
+            drive_id: id.to_owned(),
+            name: slug.to_owned(),
+            slug: slug.to_owned(),
+            access: Access::Write,
+            head_sequence: 0,
+            epoch: "e".to_owned(),
+        }
+    }
+
+    #[test]
+    fn each_drive_has_a_folder_of_its_own_inside_the_root() {
+        let drives = [
+            drive("0001-aaaa-9", "team"),
+            drive("0002-bbbb-9", "notes"),
+            drive("0003-cccc-9", "notes"),
+            drive("0004-dddd-9", "../etc"),
+        ];
+        let folders = folders(Path::new("/d"), &drives);
+        let names: Vec<_> = folders.values().map(|folder| folder.to_str().unwrap()).collect();
+        let expected = ["/d/team", "/d/notes-0002bbbb", "/d/notes-0003cccc", "/d/drive-0004dddd"];
+        assert_eq!(names, expected);
+    }
+}

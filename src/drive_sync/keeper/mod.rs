@@ -1,0 +1,63 @@
+//! Keeps all drives of this machine in step for as long as the gateway lives.
+//!
+//! One thread does all of it, one drive after the other; a drive that has much to do gives way to
+//! the others after some seconds. Nothing that goes wrong here ends the gateway: it is told in the
+//! report and tried again.
+
+mod control;
+mod debounce;
+mod drives;
+mod mirror;
+pub mod report;
+pub mod request;
+mod settings;
+mod system;
+mod watch;
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+pub use settings::{Settings, SettingsError};
+
+use super::wire::Renewed;
+
+/// As whom the drives are asked for, and where.
+#[derive(Clone)]
+pub struct Identity {
+    /// The backend's address.
+    pub backend: Url,
+    /// The backend's public key.
+    pub anon_key: SecretString,
+    /// The client of this process.
+    pub client: reqwest::Client,
+    /// The machine's id, which stands in the names of conflict copies.
+    pub vm_id: String,
+    /// The token that opens the drives.
+    pub token: SecretString,
+    /// Keeps a renewed token, so that a restart finds it.
+    pub keep_token: Option<KeepToken>,
+}
+
+/// Is given each new token.
+pub type KeepToken = Arc<dyn Fn(&Renewed) + Send + Sync>;
+
+/// Keeps the drives in step until `stop`. To be run as one of the gateway's supervisors.
+///
+/// # Errors
+/// When the state dir cannot be used, or another process uses it.
+pub async fn keep(
+    settings: Settings,
+    identity: Identity,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Handle::current();
+    // The engine's calls block; it has a thread of the pool to itself and ends with `stop`.
+    let thread = tokio::task::spawn_blocking(move || {
+        control::Control::new(settings, identity, runtime, stop)?.run();
+        Ok(())
+    });
+    thread.await?
+}
