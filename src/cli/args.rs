@@ -368,7 +368,7 @@ fn wait_limit(text: &str) -> Result<Wait, String> {
 }
 
 /// `90`, `90s`, `10m`, `2h`, `1d`.
-fn age(text: &str) -> Result<Duration, String> {
+pub(crate) fn age(text: &str) -> Result<Duration, String> {
     let refused = || "use a number and s, m, h or d, like 10m".to_owned();
     let (digits, unit) = match text.char_indices().find(|(_, c)| !c.is_ascii_digit()) {
         Some((at, _)) => text.split_at(at),

@@ -1,6 +1,7 @@
 //! The admin API from the other side: what the `sandbox` commands call.
 
 mod subagents;
+mod vms;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -18,6 +19,7 @@ use crate::fs::{self, FsError};
 use crate::model::JobStatus;
 
 pub use subagents::{NewRun, NewSubagent, StartedRun};
+pub use vms::VmToken;
 
 const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(2);
 /// Longer than the longest long poll.

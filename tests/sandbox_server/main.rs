@@ -19,3 +19,4 @@ mod storage;
 mod strangers;
 mod subagents;
 mod tables;
+mod vms;

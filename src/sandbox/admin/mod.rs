@@ -8,6 +8,7 @@ mod gateways;
 mod jobs;
 mod subagents;
 mod team;
+mod vms;
 mod watch;
 
 use axum::extract::{FromRequest, Request, State};
@@ -49,6 +50,10 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/resources", team::list_resources),
         Route::post("/resources", team::make_resource),
         Route::get("/events", team::list_events),
+        Route::post("/vm-tokens", vms::make_token),
+        Route::get("/secrets", vms::list_secrets),
+        Route::post("/secrets", vms::add_secret),
+        Route::post("/secrets/remove", vms::remove_secret),
     ]
 }
 

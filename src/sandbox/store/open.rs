@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0002.sql"),
     include_str!("0003.sql"),
     include_str!("0004.sql"),
+    include_str!("0005_vms.sql"),
 ];
 
 /// How long SQLite waits for another process that holds the file, e.g. a backup.
