@@ -157,7 +157,7 @@ pub(crate) struct StartArgs {
     /// Go to the background (the default of an installed gateway)
     #[arg(long, visible_alias = "background")]
     pub daemon: bool,
-    /// What this gateway is: a host of its own, or a guest that a manager started
+    /// What this gateway is: on a host of its own, or in a managed VM
     #[arg(long, value_enum, default_value_t = Mode::Local)]
     pub mode: Mode,
     /// Serve /metrics, /healthz and /readyz by HTTP at this address, like 127.0.0.1:9464

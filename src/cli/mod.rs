@@ -16,6 +16,7 @@ mod doctor;
 mod failure;
 mod foreground;
 mod full_control;
+mod guest;
 mod identity;
 mod instance;
 mod logs;

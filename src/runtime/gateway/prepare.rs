@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::{
     ConfigError, ConfigStore, FileLock, LockError, PidFile, PidRecord, Purpose, SavedConfig,
 };
+use crate::guest::Guest;
 use crate::jobs::MODEL_WORK;
 use crate::jobs::journal::Journal;
 use crate::observe::Audit;
@@ -73,7 +74,9 @@ impl Gateway {
             roster,
         );
         let audit = Audit::new(&paths.audit_file(), options.redactor.clone());
-        let shared = Arc::new(shared.with_logs(options.log.clone(), audit.clone()));
+        let guest = Guest::of(&saved, &options.settings.guest);
+        let shared = shared.with_logs(options.log.clone(), audit.clone()).with_guest(guest);
+        let shared = Arc::new(shared);
         let clock = Clock::system();
         Ok(Self {
             options,
