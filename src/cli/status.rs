@@ -149,14 +149,18 @@ pub(crate) fn render(report: &Report, verbose: bool, now: Timestamp) -> String {
 }
 
 fn vm_line(vm: &Vm, live: Option<&GuestState>) -> String {
-    let mut line = vm.id.clone();
-    if !vm.generation.is_null() {
-        line.push_str(&format!(", generation {}", vm.generation));
-    }
-    if let Some(user) = live.and_then(|live| live.exec_user.as_ref()) {
-        line.push_str(&format!(", commands run as {user}"));
-    }
-    line
+    let Vm { id, generation } = vm;
+    let counted =
+        if generation.is_null() { String::new() } else { format!(", generation {generation}") };
+    let user = live.and_then(|live| live.exec_user.as_ref());
+    let user = user.map(|user| format!(", commands run as {user}")).unwrap_or_default();
+    let trouble = live.and_then(|live| live.trouble.as_ref());
+    let trouble = match (live, trouble) {
+        (Some(live), Some(why)) if live.containment == "shim" => format!(" (no cgroups: {why})"),
+        (_, Some(why)) => format!(" ({why})"),
+        (_, None) => String::new(),
+    };
+    format!("{id}{counted}{user}{trouble}")
 }
 
 fn gateway_line(report: &Report) -> String {

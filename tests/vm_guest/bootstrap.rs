@@ -5,7 +5,8 @@ use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::common::backend::{Fault, Middleman};
-use crate::common::{ControlPlane, wait_until};
+use crate::common::disk::SmallDisk;
+use crate::common::{ControlPlane, say, wait_until};
 use crate::scene::{ends, provisioned, provisioned_at, spawn, token, up, up_on, write_config};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,4 +189,22 @@ async fn where_nothing_can_be_written_no_token_is_used_up() {
     assert!(ran.stderr.contains("could not write to"), "{ran:?}");
     let other = provisioned(&control, &token);
     up_on(other, &control, "vm-1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_costs_no_token() {
+    let control = ControlPlane::start().await;
+    let token = token(&control, "vm-1").await;
+    let machine = provisioned(&control, &token);
+    let disk = match SmallDisk::mount(&machine.dir(), 4096) {
+        Ok(disk) => disk,
+        Err(why) => return say(&format!("skipped: no small disk here ({why})")),
+    };
+    let full = disk.keep_full();
+    let ran = ends(&machine).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("could not be saved"), "{ran:?}");
+    drop(full);
+    let _guest = up_on(machine, &control, "vm-1").await;
+    assert_eq!(control.gateways().await.len(), 1);
 }

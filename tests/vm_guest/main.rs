@@ -12,5 +12,7 @@
 mod common;
 
 mod bootstrap;
+mod confined;
 mod refused;
 mod scene;
+mod secrets;

@@ -42,6 +42,7 @@ pub(crate) async fn up(control: &ControlPlane, vm: &str) -> Paired {
 }
 
 pub(crate) async fn up_on(machine: Machine, control: &ControlPlane, vm: &str) -> Paired {
+    sweep_cgroups();
     let began = Instant::now();
     let gateway = spawn(&machine);
     machine.is_up().await;
@@ -52,6 +53,17 @@ pub(crate) async fn up_on(machine: Machine, control: &ControlPlane, vm: &str) ->
         .resource(&gateway_id, "remote_shell", "editor", json!({"vm_id": vm, "full_control": true}))
         .await;
     Paired { machine, gateway, gateway_id, resource_id }
+}
+
+/// Gateways that were killed leave an empty cgroup, for one of the same id to come; here none comes.
+fn sweep_cgroups() {
+    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+        for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("panorama-jobs-") {
+                let _ = std::fs::remove_dir(entry.path());
+            }
+        }
+    }
 }
 
 /// `gateway.json` written by hand.

@@ -108,9 +108,11 @@ pub(super) async fn remote_shell(
 
 /// A resource that names a VM is that VM's, whatever gateway it names.
 fn allows(resource: &Value, gateway: &str, vm_id: Option<&str>) -> bool {
-    let is_ours = match &resource["metadata"]["vm_id"] {
-        Value::Null => resource["metadata"]["gateway_id"] == gateway,
-        named => named.as_str() == vm_id,
+    let named = &resource["metadata"]["vm_id"];
+    let is_ours = if named.is_null() {
+        resource["metadata"]["gateway_id"] == gateway
+    } else {
+        named.as_str() == vm_id
     };
     is_ours
         && resource["resource_type"] == "remote_shell"

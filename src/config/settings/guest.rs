@@ -65,21 +65,17 @@ impl GuestSettings {
 }
 
 /// `max` is no limit.
-fn given(limit: Option<Sourced<Option<String>>>) -> Option<Sourced<String>> {
-    let Sourced { value, source } = limit?;
-    Some(Sourced { value: value?, source })
+const MAX: &str = "max";
+
+fn given(limit: Option<Sourced<String>>) -> Option<Sourced<String>> {
+    limit.filter(|limit| limit.value != MAX)
 }
 
-fn is_max(text: &str) -> bool {
-    text.eq_ignore_ascii_case("max")
-}
-
-fn memory(text: &str) -> Option<Option<String>> {
-    if is_max(text) {
-        return Some(None);
+fn memory(text: &str) -> Option<String> {
+    if text.eq_ignore_ascii_case(MAX) {
+        return Some(MAX.to_owned());
     }
-    let unit = text.chars().last()?.to_ascii_uppercase();
-    let shift = match unit {
+    let shift = match text.chars().last()?.to_ascii_uppercase() {
         'K' => 10,
         'M' => 20,
         'G' => 30,
@@ -88,64 +84,64 @@ fn memory(text: &str) -> Option<Option<String>> {
     };
     let digits = if shift == 0 { text } else { &text[..text.len() - 1] };
     let bytes = digits.trim().parse::<u64>().ok()?.checked_mul(1 << shift)?;
-    (bytes > 0).then(|| Some(bytes.to_string()))
+    (bytes > 0).then(|| bytes.to_string())
 }
 
-fn whole(text: &str) -> Option<Option<String>> {
-    if is_max(text) {
-        return Some(None);
+fn whole(text: &str) -> Option<String> {
+    if text.eq_ignore_ascii_case(MAX) {
+        return Some(MAX.to_owned());
     }
     let number = text.parse::<u32>().ok()?;
-    (number > 0).then(|| Some(number.to_string()))
+    (number > 0).then(|| number.to_string())
 }
 
-fn cpu(text: &str) -> Option<Option<String>> {
-    if is_max(text) {
-        return Some(None);
+fn cpu(text: &str) -> Option<String> {
+    if text.eq_ignore_ascii_case(MAX) {
+        return Some(MAX.to_owned());
     }
     if let Some((quota, period)) = text.split_once(char::is_whitespace) {
         let (quota, period) = (quota.parse::<u32>().ok()?, period.trim().parse::<u32>().ok()?);
         let fits = quota >= LEAST_CPU_QUOTA && (LEAST_CPU_QUOTA..=1_000_000).contains(&period);
-        return fits.then(|| Some(format!("{quota} {period}")));
+        return fits.then(|| format!("{quota} {period}"));
     }
     let cores = text.parse::<f64>().ok().filter(|cores| (0.01..=10_000.0).contains(cores))?;
     // Within these bounds the conversion is exact enough and free of overflow.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
     let quota = (cores * f64::from(CPU_PERIOD)).round() as u64;
-    Some(Some(format!("{quota} {CPU_PERIOD}")))
+    Some(format!("{quota} {CPU_PERIOD}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    type Parse = fn(&str) -> Option<Option<String>>;
+    type Parse = fn(&str) -> Option<String>;
 
     #[test]
     fn limits_are_said_as_the_kernel_takes_them() {
-        let cases: [(Parse, &str, Option<Option<&str>>); 19] = [
-            (memory, "1048576", Some(Some("1048576"))),
-            (memory, "2G", Some(Some("2147483648"))),
-            (memory, "512 m", Some(Some("536870912"))),
-            (memory, "max", Some(None)),
+        let cases: [(Parse, &str, Option<&str>); 19] = [
+            (memory, "1048576", Some("1048576")),
+            (memory, "2G", Some("2147483648")),
+            (memory, "512 m", Some("536870912")),
+            (memory, "max", Some("max")),
             (memory, "0", None),
             (memory, "2.5G", None),
             (memory, "99999999999T", None),
             (memory, "-1", None),
             (memory, "G", None),
             (memory, "1\u{e9}", None),
-            (whole, "512", Some(Some("512"))),
-            (whole, "MAX", Some(None)),
+            (whole, "512", Some("512")),
+            (whole, "MAX", Some("max")),
             (whole, "0", None),
-            (cpu, "1.5", Some(Some("150000 100000"))),
-            (cpu, "50000 200000", Some(Some("50000 200000"))),
+            (cpu, "1.5", Some("150000 100000")),
+            (cpu, "50000 200000", Some("50000 200000")),
             (cpu, "10 100000", None),
             (cpu, "NaN", None),
-            (cpu, "max", Some(None)),
+            (cpu, "max", Some("max")),
             (cpu, "0", None),
         ];
         for (parse, text, wanted) in cases {
-            assert_eq!(parse(text), wanted.map(|limit| limit.map(str::to_owned)), "{text}");
+            assert_eq!(parse(text), wanted.map(str::to_owned), "{text}");
         }
     }
 }

@@ -46,6 +46,7 @@ impl Gateway {
             subagents: Subagents::default(),
             event_turns: EventTurns::default(),
             twin: Twin::default(),
+            guest: self.shared.guest.clone(),
             live_events: settings.live_events.value,
         });
         Ok(Identity {

@@ -115,6 +115,7 @@ struct Use {
 }
 
 /// A token that can be used.
+#[expect(clippy::struct_field_names, reason = "these are the names of the columns")]
 struct Usable {
     vm_id: String,
     team_id: TeamId,
