@@ -12,7 +12,6 @@ use std::path::Path;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 
 use super::FsError;
-use crate::process::ExecUser;
 
 thread_local! {
     /// Whom this thread acts as, where that is not who the process is.
@@ -27,9 +26,9 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// This user's.
-    pub fn of(user: &ExecUser) -> Self {
-        Self { uid: user.uid, gid: user.gid }
+    /// The user and group of these numbers.
+    pub fn new(uid: u32, gid: u32) -> Self {
+        Self { uid, gid }
     }
 }
 
@@ -131,8 +130,9 @@ mod tests {
 
     /// Only root can act as others.
     fn nobody() -> Option<Owner> {
-        let user = ExecUser::find("nobody").unwrap();
-        rustix::process::geteuid().is_root().then(|| Owner::of(&user))
+        let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+        let owner = Owner::new(user.uid.as_raw(), user.gid.as_raw());
+        rustix::process::geteuid().is_root().then_some(owner)
     }
 
     #[test]

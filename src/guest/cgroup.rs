@@ -255,6 +255,8 @@ mod tests {
         assert_eq!(read("panorama-jobs-g/cgroup.subtree_control"), "+memory");
         assert_eq!(read("panorama-jobs-g/job-1/memory.max"), "7");
         assert_eq!(job.path, base.join("panorama-jobs-g/job-1"));
+        drop(job);
+        fs::write(base.join("panorama-jobs-g/cgroup.kill"), "").unwrap();
         // A replacement is born in the leaf.
         let again = Workloads::prepare_below(&base.join("panorama-self"), "g", wanted).unwrap();
         assert_eq!(again, made);

@@ -146,7 +146,7 @@ impl Guest {
 
     /// Whose work dirs are, where they are not ours. Blocks.
     pub fn owner(&self) -> Option<Owner> {
-        Some(Owner::of(&self.find_user().ok()??))
+        Some(self.find_user().ok()??.owner())
     }
 
     /// As whom commands run; `None`: as the gateway's own user.
@@ -165,7 +165,7 @@ impl Guest {
     /// The same for an agent CLI, with the directory of that user's work dirs made.
     pub async fn agent_user(&self) -> Result<Option<ExecUser>, PlaceError> {
         let Some(user) = self.exec_user().await? else { return Ok(None) };
-        let (dir, owner) = (self.inner.work_dir.clone(), Owner::of(&user));
+        let (dir, owner) = (self.inner.work_dir.clone(), user.owner());
         let failed = dir.clone();
         tokio::task::spawn_blocking(move || crate::fs::give_dir(&dir, owner))
             .await

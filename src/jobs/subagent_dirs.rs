@@ -35,5 +35,5 @@ pub(crate) async fn bound(host: &Host) {
 /// Whose the folders are, where they are not ours.
 async fn owner(host: &Host) -> Option<Owner> {
     let user = host.guest.as_ref()?.exec_user().await.ok()??;
-    Some(Owner::of(&user))
+    Some(user.owner())
 }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use nix::unistd::{Gid, User};
 use serde::{Deserialize, Serialize};
 
+use crate::fs::Owner;
+
 /// Another user, as the system's database knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -58,6 +60,11 @@ impl ExecUser {
             groups: groups(name, user.gid).map_err(unreadable)?,
             home: user.dir,
         })
+    }
+
+    /// Whose files it makes.
+    pub fn owner(&self) -> Owner {
+        Owner::new(self.uid, self.gid)
     }
 
     /// What its commands find in their environment.

@@ -98,7 +98,7 @@ impl WorkDir {
         let (failed, files) = (path.clone(), files.to_vec());
         // Made in there, so that it is removed even if nobody waits for it any more.
         let made = tokio::task::spawn_blocking(move || {
-            let owner = user.as_ref().map(Owner::of);
+            let owner = user.as_ref().map(ExecUser::owner);
             acting_as(owner, || Self::prepare_now(path, kept, user, &files))
         });
         match made.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
@@ -136,7 +136,7 @@ impl WorkDir {
     }
 
     pub(super) fn owner(&self) -> Option<Owner> {
-        self.user.as_ref().map(Owner::of)
+        self.user.as_ref().map(ExecUser::owner)
     }
 
     /// Where it is.
