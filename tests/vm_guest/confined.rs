@@ -31,7 +31,7 @@ fn is_root() -> bool {
 }
 
 fn stdout(row: &Value) -> &str {
-    row["result"]["stdout"].as_str().unwrap_or_else(|| panic!("{row}"))
+    row["result"]["stdout"].as_str().expect("a command that was run")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,5 +223,5 @@ async fn jobs_are_found_by_polling_alone() {
     }
     waits.sort();
     say(&format!("poll only, insert to claimed: p50 {:?}, max {:?}", waits[6], waits[11]));
-    assert!(waits[11] < Duration::from_millis(4_000), "{waits:?}");
+    assert!(waits[11] < Duration::from_secs(4), "{waits:?}");
 }

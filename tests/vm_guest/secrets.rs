@@ -8,6 +8,8 @@ use crate::scene::{provisioned_at, token, up, up_on};
 
 const RPC: &str = "/resolve_secret_placeholders_for_job";
 
+type Change = fn(&str, &mut Value);
+
 async fn run(control: &ControlPlane, guest: &Paired, secret_env: Value) -> Value {
     let more = json!({"secret_env": secret_env});
     let marker = guest.machine.home().join("ran");
@@ -51,7 +53,6 @@ async fn an_answer_that_does_not_fit_refuses_the_whole_command() {
     let middleman = Middleman::before(&control.url()).await;
     let machine = provisioned_at(&middleman.url, &control, &token(&control, "vm-1").await);
     let guest = up_on(machine, &control, "vm-1").await;
-    type Change = fn(&str, &mut Value);
     let changes: [(Change, &str); 5] = [
         (|_, rows| rows[0]["placeholder"] = json!("hunter22"), "no placeholder for KEY"),
         (
