@@ -2,7 +2,8 @@
 //! as child processes and brings back results.
 //!
 //! The modules are rooms of one house; dependencies point down only:
-//! `cli` → `sandbox`, `runtime` → `jobs` → `doctor` → `providers`, `process`, `backend` → `config`, `observe`,
+//! `cli` → `sandbox`, `runtime` → `jobs` → `doctor` → `guest`, `providers`, `process`, `backend` →
+//! `config`, `observe`,
 //! `task`, `fs`, `phoenix`, `clock`, `model`. `docs/ARCHITECTURE.md` has the picture.
 
 pub mod backend;
@@ -12,6 +13,7 @@ pub mod config;
 pub mod doctor;
 pub mod drive_sync;
 pub mod fs;
+pub mod guest;
 pub mod jobs;
 pub mod model;
 pub mod observe;

@@ -7,5 +7,9 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == panorama_gateway::process::SHIM_WORD) {
         return panorama_gateway::process::shim_main();
     }
+    if std::env::args_os().nth(1).is_some_and(|word| word == panorama_gateway::process::LAUNCH_WORD)
+    {
+        return panorama_gateway::process::launch_main();
+    }
     panorama_gateway::cli::main()
 }

@@ -16,7 +16,7 @@ use super::pairing::succeeded;
 use super::rest::{Prefer, Tables, read, write};
 use super::{BackendError, Endpoint, Http, Session, realtime};
 use crate::clock::Clock;
-use crate::model::{Capabilities, GatewayId, GatewayStatus, ResourceId, TeamId, time};
+use crate::model::{Capabilities, GatewayId, GatewayStatus, JobId, ResourceId, TeamId, time};
 
 /// Readers refuse longer event messages; counted as JavaScript counts.
 const EVENT_MESSAGE_UNITS: usize = 2000;
@@ -189,6 +189,17 @@ impl Api {
             .eq("id", id.as_str())
             .eq("team_id", self.shared.team.as_str());
         self.first(read(query)?).await
+    }
+
+    /// What stands for the secrets that a job asks for, as stored; of a job that we run.
+    pub async fn secret_placeholders(&self, job: &JobId) -> Result<Vec<Value>, BackendError> {
+        let name = "rest/v1/rpc/resolve_secret_placeholders_for_job";
+        let url = self.shared.endpoint.join(name)?;
+        let call = Call::post(url, json!({"p_job_id": job}).to_string(), Limits::REST);
+        let Value::Array(rows) = self.send(call).await?.json()? else {
+            return Err(BackendError::Contract("the placeholders are no list".to_owned()));
+        };
+        Ok(rows)
     }
 
     /// Inserts into `gateway_events`.

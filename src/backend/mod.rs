@@ -5,6 +5,7 @@
 
 mod answer;
 mod api;
+mod bootstrap;
 mod clock;
 mod error;
 mod http;
@@ -21,6 +22,7 @@ mod subagents;
 mod tokens;
 
 pub use api::{Api, ControlState, GatewayEvent};
+pub use bootstrap::{Bootstrap, exchange_vm_bootstrap_token};
 pub use error::BackendError;
 pub use http::{Endpoint, Http};
 pub use jobs::{Claim, Completion, Confirmation, PageKey};

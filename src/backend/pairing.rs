@@ -33,21 +33,30 @@ pub async fn exchange_pairing_code(
     let mut call = Call::function(endpoint, name, body, Limits::PAIRING)?;
     call.authorize(endpoint, &endpoint.anon_key)?;
     let answer = http.send(&call).await?;
-    let pairing = succeeded(&answer, &call)?;
+    let body = succeeded(&answer, &call)?;
+    identity(&body, &answer, &mut call, endpoint)
+}
+
+/// The gateway and session in an answer.
+pub(super) fn identity(
+    body: &Value,
+    answer: &Answer,
+    call: &mut Call,
+    endpoint: &Endpoint,
+) -> Result<Pairing, BackendError> {
     let field = |name: &str| {
-        pairing
-            .get(name)
+        body.get(name)
             .and_then(Value::as_str)
             .filter(|text| !text.trim().is_empty())
-            .ok_or_else(|| missing(name, &answer))
+            .ok_or_else(|| missing(name, answer))
     };
     let tokens =
         Tokens { access: field("access_token")?.into(), refresh: field("refresh_token")?.into() };
     call.authorize(endpoint, &tokens.access)
         .map_err(|error| BackendError::Contract(error.to_string()))?;
     field("token_type")?;
-    if pairing.get("expires_at").is_none_or(Value::is_null) {
-        return Err(missing("expires_at", &answer));
+    if body.get("expires_at").is_none_or(Value::is_null) {
+        return Err(missing("expires_at", answer));
     }
     Ok(Pairing {
         gateway_id: GatewayId::new(field("gateway_id")?),

@@ -161,7 +161,7 @@ pub(crate) struct StartArgs {
     /// Go to the background (the default of an installed gateway)
     #[arg(long, visible_alias = "background")]
     pub daemon: bool,
-    /// What this gateway is: a host of its own, or a guest that a manager started
+    /// What this gateway is: on a host of its own, or in a managed VM
     #[arg(long, value_enum, default_value_t = Mode::Local)]
     pub mode: Mode,
     /// Serve /metrics, /healthz and /readyz by HTTP at this address, like 127.0.0.1:9464
@@ -372,7 +372,7 @@ fn wait_limit(text: &str) -> Result<Wait, String> {
 }
 
 /// `90`, `90s`, `10m`, `2h`, `1d`.
-fn age(text: &str) -> Result<Duration, String> {
+pub(crate) fn age(text: &str) -> Result<Duration, String> {
     let refused = || "use a number and s, m, h or d, like 10m".to_owned();
     let (digits, unit) = match text.char_indices().find(|(_, c)| !c.is_ascii_digit()) {
         Some((at, _)) => text.split_at(at),

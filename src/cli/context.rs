@@ -55,6 +55,9 @@ impl Context {
         if let Some(key) = &settings.anon_key {
             self.redactor.add_secret(key.value.expose_secret());
         }
+        if let Some(token) = &settings.guest.bootstrap_token {
+            self.redactor.add_secret(token.value.expose_secret());
+        }
         Ok(settings)
     }
 
@@ -66,11 +69,7 @@ impl Context {
     /// The saved config; its tokens are kept out of everything that is printed from here on.
     pub(crate) fn saved(&self, settings: &Settings) -> Result<SavedConfig, Failure> {
         let saved = ConfigStore::new(settings.paths.clone()).load()?;
-        for secret in ["accessToken", "refreshToken", "supabaseAnonKey"] {
-            if let Some(secret) = saved.text(secret) {
-                self.redactor.add_secret(secret);
-            }
-        }
+        saved.secrets().for_each(|secret| self.redactor.add_secret(secret));
         Ok(saved)
     }
 }

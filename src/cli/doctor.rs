@@ -14,6 +14,7 @@ use super::{asynchronous, table};
 use crate::backend::{Api, Endpoint, Http};
 use crate::config::{Paths, Purpose, SavedConfig, Settings};
 use crate::doctor::{self, Check, Status};
+use crate::guest::{Guest, GuestState};
 use crate::providers::ProviderId;
 use crate::runtime::hygiene;
 use crate::runtime::status::LiveStatus;
@@ -30,6 +31,9 @@ pub(crate) fn run(context: &Context, args: &DoctorArgs) -> Outcome {
         let instance = Instance::find(&settings.paths);
         report.add(gateway(&instance))?;
         report.add(pairing(&saved))?;
+        if let Some(guest) = Guest::to_look(&saved, &settings.guest) {
+            report.add(doctor::guest::check(&guest, live_guest(&instance)))?;
+        }
         asynchronous::short(remote(&report, &settings, &saved, &instance))??;
     }
     report.end()
@@ -166,6 +170,12 @@ fn pairing(saved: &SavedConfig) -> Check {
             "get a code from your team and run `panorama-gateway pair <CODE>`",
         ),
     }
+}
+
+/// What a running gateway says of the managed VM that it is in.
+fn live_guest(instance: &Instance) -> Option<&GuestState> {
+    let Instance::Running { live: Some(live), .. } = instance else { return None };
+    live.guest.as_ref()
 }
 
 /// Backend and providers.

@@ -3,14 +3,19 @@
 use serde_json::json;
 
 use super::args::{FullControlArgs, Toggle};
-use super::audit;
 use super::context::Context;
 use super::failure::{Exit, Outcome};
 use super::instance::Instance;
+use super::{audit, guest};
 use crate::config::{ConfigStore, Purpose};
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &FullControlArgs) -> Outcome {
+    guest::refuse(
+        context,
+        "`full-control`",
+        "machine control in it is ruled by the team's toggle and by each resource",
+    )?;
     let purpose = if args.action == Toggle::Status { Purpose::Look } else { Purpose::Start };
     let settings = context.settings(purpose)?;
     let store = ConfigStore::new(settings.paths.clone());

@@ -17,6 +17,7 @@ mod drive_sync;
 mod failure;
 mod foreground;
 mod full_control;
+mod guest;
 mod identity;
 mod instance;
 mod logs;

@@ -7,7 +7,7 @@ use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::identity::{self, NewIdentity};
 use super::instance::Instance;
-use super::{asynchronous, audit, start, validation};
+use super::{asynchronous, audit, guest, start, validation};
 use crate::backend::Endpoint;
 use crate::config::{ConfigStore, Purpose};
 
@@ -16,6 +16,7 @@ const LONGEST_CODE: u64 = 4096;
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &PairArgs) -> Outcome {
+    guest::refuse(context, "`pair`", "its identity comes from its bootstrap token")?;
     let code = code(args)?;
     let settings = context.settings(Purpose::Pair)?;
     let (url, anon_key) = settings.backend(Purpose::Pair)?;

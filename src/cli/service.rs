@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use super::args::{Manager, ServiceCommand, ServiceScopeArgs};
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
+use super::guest;
 use super::instance::Instance;
 use crate::service::tool::ToolError;
 use crate::service::{self, Present, Scope, Unsayable};
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, command: &ServiceCommand) -> Outcome {
+    guest::refuse(context, "`service`", "the VM's own supervisor keeps the gateway running")?;
     let scope = match command {
         ServiceCommand::Install(args) => &args.scope,
         ServiceCommand::Uninstall(scope) | ServiceCommand::Status(scope) => scope,

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::args::{Mode, StartArgs};
+use super::args::StartArgs;
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
+use super::guest::{self, Kind};
 use super::instance::Instance;
 use super::{background, foreground};
 use crate::config::Purpose;
@@ -22,16 +23,16 @@ pub(crate) enum Place {
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &StartArgs) -> Outcome {
-    if args.mode == Mode::Managed {
-        return Err(Failure::new("this version cannot run as a managed guest yet")
-            .hint("start it without `--mode managed`"));
-    }
     if context.detached {
         return background::child(context);
     }
     let settings = context.settings(Purpose::Start)?;
     if context.takes_over.is_some() {
         return foreground::run(context, settings);
+    }
+    let (kind, running) = guest::prepare(context, &settings, args)?;
+    if let Some(Instance::Running { pid, .. }) = running {
+        return already_running(context, pid);
     }
     if !context.saved(&settings)?.is_paired() {
         return Err(Failure::not_paired());
@@ -41,6 +42,9 @@ pub(crate) fn run(context: &Context, args: &StartArgs) -> Outcome {
         return already_running(context, pid);
     }
     let manifest_dir = context.environment.get("CARGO_MANIFEST_DIR").map(Path::new);
+    if kind == Kind::Guest {
+        return foreground::run(context, settings);
+    }
     match place(args, &context.executable, manifest_dir) {
         Place::Foreground => foreground::run(context, settings),
         Place::Background => background::run(context, &settings),

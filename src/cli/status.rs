@@ -11,6 +11,7 @@ use super::failure::{Exit, Outcome};
 use super::instance::Instance;
 use super::{age, table};
 use crate::config::{Purpose, SavedConfig, Settings};
+use crate::guest::GuestState;
 use crate::jobs::{ActiveJob, JobPhase};
 use crate::model::time;
 use crate::runtime::health::Reason;
@@ -46,10 +47,19 @@ pub(crate) struct Report {
     pub supabase_url: Option<String>,
     /// The host toggle.
     pub full_control_enabled: bool,
+    /// Set in a managed VM: its id and which of its lives this is.
+    pub vm: Option<Vm>,
     /// Where everything lies.
     pub paths: ReportPaths,
     /// What the running gateway says of itself.
     pub gateway: Option<Box<LiveStatus>>,
+}
+
+/// A managed VM.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Vm {
+    pub id: String,
+    pub generation: serde_json::Value,
 }
 
 /// Where everything lies.
@@ -96,6 +106,10 @@ fn report(settings: &Settings, saved: &SavedConfig, instance: Instance) -> Repor
         team_id: text("teamId"),
         supabase_url: settings.supabase_url.as_ref().map(|url| url.value.clone()),
         full_control_enabled: saved.full_control(),
+        vm: saved.vm_id().map(|id| Vm {
+            id: id.to_owned(),
+            generation: saved.guest_value("generation").cloned().unwrap_or_default(),
+        }),
         paths: ReportPaths {
             config_dir: settings.paths.dir.clone(),
             config_file: settings.paths.config_file.clone(),
@@ -111,6 +125,10 @@ fn report(settings: &Settings, saved: &SavedConfig, instance: Instance) -> Repor
 pub(crate) fn render(report: &Report, verbose: bool, now: Timestamp) -> String {
     let mut lines = vec![("Gateway", gateway_line(report))];
     lines.push(("Paired", if report.paired { "yes" } else { "no" }.to_owned()));
+    if let Some(vm) = &report.vm {
+        let live = report.gateway.as_ref().and_then(|live| live.guest.as_ref());
+        lines.push(("Managed VM", vm_line(vm, live)));
+    }
     let toggle = if report.full_control_enabled { "enabled" } else { "disabled" };
     lines.push(("Machine control", format!("{toggle} on this host")));
     if let Some(live) = &report.gateway {
@@ -128,6 +146,21 @@ pub(crate) fn render(report: &Report, verbose: bool, now: Timestamp) -> String {
         .map(|(name, value)| format!("{:<width$}{value}", format!("{name}:")))
         .collect();
     lines.join("\n")
+}
+
+fn vm_line(vm: &Vm, live: Option<&GuestState>) -> String {
+    let Vm { id, generation } = vm;
+    let counted =
+        if generation.is_null() { String::new() } else { format!(", generation {generation}") };
+    let user = live.and_then(|live| live.exec_user.as_ref());
+    let user = user.map(|user| format!(", commands run as {user}")).unwrap_or_default();
+    let trouble = live.and_then(|live| live.trouble.as_ref());
+    let trouble = match (live, trouble) {
+        (Some(live), Some(why)) if live.containment == "shim" => format!(" (no cgroups: {why})"),
+        (_, Some(why)) => format!(" ({why})"),
+        (_, None) => String::new(),
+    };
+    format!("{id}{counted}{user}{trouble}")
 }
 
 fn gateway_line(report: &Report) -> String {

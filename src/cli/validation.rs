@@ -14,6 +14,7 @@ use crate::backend::{
 use crate::config::{ConfigStore, Paths, SavedConfig, Settings};
 use crate::doctor::providers::{Validation, verdict, version};
 use crate::fs::ensure_private_dir;
+use crate::guest::Guest;
 use crate::model::{GatewayId, TeamId};
 use crate::providers::{Asker, ModelCheck, ProviderId, Roster, Standing, Standings};
 use crate::runtime::validation::{Occasion, record};
@@ -33,10 +34,11 @@ pub(crate) async fn run(
     ensure_private_dir(&paths.tmp())?;
     let (environment, umask) = (&settings.environment, context.caller_umask);
     let (redactor, store) = (context.redactor.clone(), ConfigStore::new(paths.clone()));
+    let guest = Guest::to_look(&store.load().unwrap_or_default(), &settings.guest);
     let validation = Validation {
         settings,
-        asker: Asker::new(environment, &paths.tmp(), umask),
-        check: ModelCheck::new(store, redactor.clone(), environment.clone(), umask),
+        asker: Asker::in_guest(environment, &paths.tmp(), umask, guest.clone()),
+        check: ModelCheck::new(store, redactor.clone(), environment.clone(), umask).in_guest(guest),
         roster: Arc::new(Roster::new(redactor)),
     };
     let works = ProviderId::ALL.map(|id| {

@@ -21,5 +21,6 @@ pub use lock::{FileLock, LockError};
 pub use paths::{PathSources, Paths};
 pub use pid_file::{PidFile, PidRecord};
 pub use saved::SavedConfig;
+pub use settings::guest::GuestSettings;
 pub use settings::{GlobalOptions, Purpose, Settings};
 pub use store::ConfigStore;

@@ -48,8 +48,17 @@ impl SavedConfig {
 
     /// The machine's provisioning has named it a managed guest.
     pub fn is_guest(&self) -> bool {
-        let guest = self.value("vmGuest").and_then(|guest| guest.get("vmId"));
-        guest.and_then(Value::as_str).is_some_and(|id| !id.is_empty())
+        self.vm_id().is_some()
+    }
+
+    /// A field of `vmGuest`.
+    pub fn guest_value(&self, name: &str) -> Option<&Value> {
+        self.value("vmGuest")?.get(name)
+    }
+
+    /// `vmGuest.vmId`, where there is one.
+    pub fn vm_id(&self) -> Option<&str> {
+        self.guest_value("vmId")?.as_str().filter(|id| !id.is_empty())
     }
 
     /// Sets a field.
@@ -69,16 +78,24 @@ impl SavedConfig {
         }
     }
 
+    /// Removes a field of an object field.
+    pub fn remove_within(&mut self, object: &str, name: &str) {
+        if let Some(Value::Object(fields)) = self.fields.get_mut(object) {
+            fields.shift_remove(name);
+        }
+    }
+
     /// Removes a field.
     pub fn remove(&mut self, name: &str) {
         self.fields.shift_remove(name);
     }
 
-    /// Every secret in it that must not be shown: tokens and the backend's key.
+    /// Every secret in it that must not be shown: tokens (of drive sync, too) and the backend's key.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
         ["accessToken", "refreshToken", "supabaseAnonKey"]
             .into_iter()
             .filter_map(|name| self.text(name))
+            .chain(self.guest_value("driveSync").and_then(|sync| sync.get("token")?.as_str()))
     }
 
     /// Paired: gateway id, team id, access and refresh token are all there.

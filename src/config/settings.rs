@@ -1,6 +1,7 @@
 //! The layers, merged once into values that remember where they came from.
 
 mod backend;
+pub(crate) mod guest;
 mod table;
 
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use self::guest::GuestSettings;
 use super::layers::{Layers, Source, Sourced};
 use super::paths::{self, PathSources, Resolved};
 use super::{ConfigError, ConfigStore, Environment, Paths, SavedConfig, env_file, variable};
@@ -105,6 +107,7 @@ pub struct Settings {
     pub log_filter: Sourced<String>,
     pub metrics_listen: Option<Sourced<SocketAddr>>,
     pub live_events: Sourced<bool>,
+    pub guest: GuestSettings,
     pub allow_insecure: Sourced<bool>,
     pub claude_cli: Option<Sourced<String>>,
     pub codex_cli: Option<Sourced<String>>,
@@ -191,6 +194,7 @@ fn merge(
             .unwrap_or_else(|| Sourced::default(DEFAULT_LOG_FILTER.to_owned())),
         metrics_listen: metrics_listen(options, &mut layers),
         live_events: layers.boolean(variable::LIVE_EVENTS, true),
+        guest: GuestSettings::from_layers(&mut layers),
         allow_insecure: layers.boolean(variable::ALLOW_INSECURE_BACKEND, false),
         claude_cli,
         codex_cli,

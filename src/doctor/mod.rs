@@ -1,9 +1,11 @@
 //! Checks of everything that a gateway needs, for `doctor` and for `diagnostic` jobs: what is in
 //! order, what is not, and what to do about it.
 //!
-//! A [`Check`] is data; `host`, `backend` and `providers` make them. Nothing here repairs anything.
+//! A [`Check`] is data; `host`, `guest`, `backend` and `providers` make
+//! them. Nothing here repairs anything.
 
 pub mod backend;
+pub mod guest;
 pub mod host;
 pub mod providers;
 

@@ -16,11 +16,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, OFlags};
 use tempfile::NamedTempFile;
 
+mod acting;
 pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+
+pub use acting::{Owner, acting_as, give_dir};
 
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -371,7 +374,7 @@ fn check_kind(path: &Path, kind: FileType) -> Result<(), FsError> {
 }
 
 fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), FsError> {
-    if metadata.uid() == rustix::process::geteuid().as_raw() {
+    if metadata.uid() == acting::user() {
         return Ok(());
     }
     Err(FsError::ForeignOwner { path: path.to_owned() })

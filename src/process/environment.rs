@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::ExecUser;
 use crate::config::Environment;
 
 /// What belongs to the gateway (its backend's keys, its own settings) or to the service manager's
@@ -45,6 +46,22 @@ pub fn child_environment(parent: &Environment, tmp: &Path) -> Vec<(OsString, OsS
     let kept = parent.iter().filter(|(name, value)| is_kept(name, value));
     let temporary = TEMPORARY.iter().map(|name| (OsString::from(name), tmp.into()));
     kept.map(|(name, value)| (name.clone(), value.clone())).chain(temporary).collect()
+}
+
+/// The same in a managed VM: without proxies, and with the home of whom it runs as.
+pub fn guest_environment(
+    parent: &Environment,
+    tmp: &Path,
+    user: Option<&ExecUser>,
+) -> Vec<(OsString, OsString)> {
+    let mut variables = child_environment(parent, tmp);
+    let own = user.map(ExecUser::variables).into_iter().flatten();
+    let own: Vec<_> = own.map(|(name, value)| (OsString::from(name), value)).collect();
+    variables.retain(|(name, _)| {
+        !PROXIES.iter().any(|proxy| name == proxy) && !own.iter().any(|(set, _)| set == name)
+    });
+    variables.extend(own);
+    variables
 }
 
 fn is_kept(name: &OsStr, value: &OsStr) -> bool {
@@ -145,6 +162,31 @@ mod tests {
             }
         }
         assert!(child(&[("ALL_PROXY", "socks5://u:p@h")]).contains_key("ALL_PROXY"));
+    }
+
+    #[test]
+    fn in_a_vm_there_are_no_proxies_and_the_users_own_home() {
+        let parent = [("HTTP_PROXY", "p:1"), ("https_proxy", "p:1"), ("HOME", "/root"), ("A", "1")];
+        let user = ExecUser {
+            name: "agent".into(),
+            uid: 1,
+            gid: 1,
+            groups: vec![1],
+            home: "/home/agent".into(),
+        };
+        let variables = |user| {
+            let parent = Environment::from_pairs(parent);
+            let mut found = guest_environment(&parent, Path::new("/tmp"), user);
+            found.retain(|(name, _)| !TEMPORARY.iter().any(|tmp| name == tmp));
+            found.sort();
+            found
+        };
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(OsString, OsString)> {
+            pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+        };
+        assert_eq!(variables(None), pairs(&[("A", "1"), ("HOME", "/root")]));
+        let own = [("A", "1"), ("HOME", "/home/agent"), ("LOGNAME", "agent"), ("USER", "agent")];
+        assert_eq!(variables(Some(&user)), pairs(&own));
     }
 
     #[test]

@@ -18,13 +18,16 @@ mod spawn;
 mod strike;
 mod sweep;
 mod table;
+mod user;
 mod wire;
 
 pub use capture::Captured;
-pub use environment::child_environment;
+pub use environment::{child_environment, guest_environment};
 pub use run::{
-    Background, Ended, Exit, FirstSignal, Outcome, Run, RunError, RunIds, RunSpec, StopSequence,
+    Background, Confine, Ended, Exit, FirstSignal, Outcome, Run, RunError, RunIds, RunSpec,
+    StopSequence,
 };
-pub use shim::{SHIM_WORD, shim_main};
+pub use shim::{LAUNCH_WORD, SHIM_WORD, launch_main, shim_main};
 pub use spawn::set_shim_binary;
 pub use sweep::{shim_lives, sweep};
+pub use user::{ExecUser, ExecUserError};

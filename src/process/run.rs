@@ -11,13 +11,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Captured;
 use super::input::Input;
 use super::output::Output;
 use super::spawn::{self, Control, Shim};
 use super::sweep::{Lost, sweep_lost};
 use super::table;
 use super::wire::{Order, Report, Step};
+use super::{Captured, ExecUser};
 
 /// Over the grace: how long the shim may take to end a run. It reports what it cannot kill sooner.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -90,8 +90,26 @@ pub struct RunSpec {
     pub background: Background,
     /// What the command reads on stdin, which is closed behind it; `None`: stdin is `/dev/null`.
     pub stdin: Option<Vec<u8>>,
+    /// As whom and in which cgroup it runs.
+    pub confine: Confine,
     /// Bytes kept of stdout and of stderr, each.
     pub capture_limit: usize,
+}
+
+/// As whom and in which cgroup a command runs; by default as the gateway does. Linux only.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confine {
+    /// Another user.
+    pub user: Option<ExecUser>,
+    /// The directory of a cgroup (v2) of its own, entered before the command begins. The shim itself
+    /// stays outside.
+    pub cgroup: Option<PathBuf>,
+}
+
+impl Confine {
+    pub(super) fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Names the processes of a run, for journal and status.
@@ -331,6 +349,11 @@ fn start_error(step: Step, errno: i32, spec: &RunSpec) -> io::Error {
     let what = match step {
         Step::Program => return source,
         Step::WorkDir => format!("could not enter the working directory {}", spec.cwd.display()),
+        Step::Cgroup => "could not enter the command's cgroup".to_owned(),
+        Step::User => {
+            let name = spec.confine.user.as_ref().map_or("", |user| user.name.as_str());
+            format!("could not become the user {name:?}")
+        }
         Step::Prepare => "could not set up the run's supervisor".to_owned(),
     };
     io::Error::new(source.kind(), Described { what, source })
@@ -367,6 +390,7 @@ mod tests {
             stop: StopSequence::Shell { grace: Duration::ZERO },
             background: Background::Swept,
             stdin: None,
+            confine: Confine::default(),
             capture_limit: 0,
         };
         // The paused clock does not go on while this waits.

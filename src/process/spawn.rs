@@ -83,6 +83,7 @@ fn request(spec: &RunSpec, run_id: &str) -> io::Result<Vec<u8>> {
         background: spec.background,
         fed: spec.stdin.is_some(),
         args: spec.args.len(),
+        confine: Some(&spec.confine).filter(|confine| !confine.is_nothing()).cloned(),
     };
     let mut request = Vec::new();
     wire::push_json(&mut request, &start)?;

@@ -4,8 +4,7 @@
 //! length (4 bytes, little endian) and that many bytes. The gateway sends [`Start`] as JSON, then one
 //! frame of NUL-terminated strings (see [`Strings`]), then [`Order`]s as JSON; the descriptors travel
 //! with the first byte, in the order of [`Descriptors`]. The shim answers with [`Report`]s as JSON.
-//! What a start needs later (a terminal, another user, a cgroup) are further fields of
-//! [`Start`] and further descriptors; a further stop sequence is a further variant.
+//! What a start needs later (a terminal) are further fields of [`Start`] and further descriptors; a further stop sequence is a further variant.
 
 use std::ffi::{CStr, OsStr};
 use std::io;
@@ -15,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Background, Exit, RunSpec, StopSequence};
+use super::{Background, Confine, Exit, RunSpec, StopSequence};
 
 /// Far above what the kernel takes as arguments and environment of one command.
 const FRAME_LIMIT: usize = 32 << 20;
@@ -33,6 +32,8 @@ pub(super) struct Start {
     pub(super) fed: bool,
     /// How many of the strings are arguments.
     pub(super) args: usize,
+    /// As whom and in which cgroup the command runs, where that is not the shim's.
+    pub(super) confine: Option<Confine>,
 }
 
 /// Both ends of the command's stdout and stderr, and its end of stdin when it is fed.
@@ -97,6 +98,10 @@ pub(super) enum Step {
     WorkDir,
     /// Starting the program.
     Program,
+    /// Entering the cgroup.
+    Cgroup,
+    /// Becoming the user.
+    User,
 }
 
 /// How a command ended.
@@ -232,6 +237,7 @@ mod tests {
             stop: StopSequence::Shell { grace: Duration::from_secs(2) },
             background: Background::Swept,
             stdin: None,
+            confine: Confine::default(),
             capture_limit: 10,
         }
     }

@@ -11,7 +11,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Environment;
-use crate::process::{Background, Ended, Exit, Run, RunSpec, StopSequence, child_environment};
+use crate::guest::{GUEST_TMP, Guest};
+use crate::process::{
+    Background, Confine, Ended, ExecUser, Exit, Run, RunSpec, StopSequence, child_environment,
+    guest_environment,
+};
 
 /// Far above any help text.
 const CAPTURE_LIMIT: usize = 256 * 1024;
@@ -23,6 +27,7 @@ const GRACE: Duration = Duration::from_millis(500);
 pub struct Asker {
     environment: Vec<(OsString, OsString)>,
     umask: u32,
+    guest: Option<Guest>,
 }
 
 /// Why there is no answer; one line.
@@ -33,7 +38,24 @@ pub struct NoAnswer(pub String);
 impl Asker {
     /// Commands get this environment, less what is the gateway's own, and `tmp` for their files.
     pub fn new(environment: &Environment, tmp: &Path, umask: u32) -> Self {
-        Self { environment: child_environment(environment, tmp), umask }
+        Self { environment: child_environment(environment, tmp), umask, guest: None }
+    }
+
+    /// The same; in a managed VM commands run as that says.
+    pub fn in_guest(
+        environment: &Environment,
+        tmp: &Path,
+        umask: u32,
+        guest: Option<Guest>,
+    ) -> Self {
+        match guest {
+            Some(guest) => Self {
+                environment: guest_environment(environment, GUEST_TMP.as_ref(), None),
+                umask,
+                guest: Some(guest),
+            },
+            None => Self::new(environment, tmp, umask),
+        }
     }
 
     /// What the command prints on stdout when it is called with these arguments, `/dev/null` on
@@ -47,7 +69,11 @@ impl Asker {
     ) -> Result<String, NoAnswer> {
         let asked = || format!("{} {}", program.display(), args.join(" "));
         let failed = |error| NoAnswer(format!("{:#}", anyhow::Error::new(error)));
-        let run = Run::spawn(self.spec(program, args, variables));
+        let user = match &self.guest {
+            Some(guest) => guest.exec_user().await.map_err(|error| NoAnswer(error.to_string()))?,
+            None => None,
+        };
+        let run = Run::spawn(self.spec(program, args, variables, user));
         let run = match tokio::time::timeout(limit, run).await {
             Ok(run) => run.map_err(failed)?,
             Err(_) => return Err(NoAnswer(format!("{} could not be started in time", asked()))),
@@ -69,8 +95,16 @@ impl Asker {
         }
     }
 
-    fn spec(&self, program: &Path, args: &[&str], variables: &[(&str, &str)]) -> RunSpec {
+    fn spec(
+        &self,
+        program: &Path,
+        args: &[&str],
+        variables: &[(&str, &str)],
+        user: Option<ExecUser>,
+    ) -> RunSpec {
         let mut env = self.environment.clone();
+        let own = user.as_ref().map(ExecUser::variables).into_iter().flatten();
+        put_over(&mut env, own.map(|(name, value)| (name.into(), value)));
         let more = variables.iter().map(|(name, value)| (name.into(), value.into()));
         let path = with_own_directory(&env, program);
         put_over(&mut env, path.into_iter().chain(more));
@@ -83,6 +117,7 @@ impl Asker {
             stop: StopSequence::Shell { grace: GRACE },
             background: Background::Swept,
             stdin: None,
+            confine: Confine { user, cgroup: None },
             capture_limit: CAPTURE_LIMIT,
         }
     }

@@ -34,6 +34,7 @@ pub use claude::ClaudeCode;
 pub use codex::Codex;
 pub use gemini::Gemini;
 pub use id::ProviderId;
+pub(crate) use model_check::work;
 pub use model_check::{ModelCheck, WORK as VALIDATION_WORK};
 pub use outcome::{Answer, ErrorCode, ErrorSummary, Failure, Left, Outcome};
 pub use plan::{

@@ -1,5 +1,6 @@
 //! The full check of a provider: a model answers a small question in the form that was asked for.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -11,6 +12,7 @@ use super::{
     run_plan,
 };
 use crate::config::{ConfigStore, Environment};
+use crate::guest::Guest;
 use crate::observe::Redactor;
 use crate::process::Ended;
 
@@ -28,6 +30,7 @@ pub struct ModelCheck {
     redactor: Redactor,
     environment: Environment,
     umask: u32,
+    guest: Option<Guest>,
 }
 
 impl ModelCheck {
@@ -39,7 +42,13 @@ impl ModelCheck {
         environment: Environment,
         umask: u32,
     ) -> Self {
-        Self { config, redactor, environment, umask }
+        Self { config, redactor, environment, umask, guest: None }
+    }
+
+    /// In a managed VM they run as that says.
+    #[must_use]
+    pub fn in_guest(self, guest: Option<Guest>) -> Self {
+        Self { guest, ..self }
     }
 }
 
@@ -55,7 +64,8 @@ impl Check for ModelCheck {
             Err(error) => return failed(ErrorCode::InvalidRequest, &error),
         };
         let place = Place {
-            work: self.config.paths().work(WORK),
+            work: work(&self.config, self.guest.as_ref(), WORK),
+            guest: self.guest.clone(),
             environment: &self.environment,
             umask: self.umask,
             grace: GRACE,
@@ -72,6 +82,11 @@ impl Check for ModelCheck {
         self.config.tell_secrets(&self.redactor).await;
         judge(&ran, provider.decode(&request, &plan, &ran.left))
     }
+}
+
+/// Where work dirs of a kind lie.
+pub(crate) fn work(config: &ConfigStore, guest: Option<&Guest>, kind: &str) -> PathBuf {
+    guest.and_then(|guest| guest.work(kind)).unwrap_or_else(|| config.paths().work(kind))
 }
 
 fn request() -> ModelRequest {

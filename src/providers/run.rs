@@ -10,8 +10,12 @@ use super::ask::{put_over, with_own_directory};
 use super::work_dir::{WorkDir, WorkDirError};
 use super::{Left, OutputMode, Plan};
 use crate::config::Environment;
-use crate::fs::{self, FsError};
-use crate::process::{Background, Run, RunError, RunIds, RunSpec, StopSequence, child_environment};
+use crate::fs::{self, FsError, Owner};
+use crate::guest::{Guest, PlaceError};
+use crate::process::{
+    Background, Confine, ExecUser, Run, RunError, RunIds, RunSpec, StopSequence, child_environment,
+    guest_environment,
+};
 
 /// Bytes kept of stdout, of stderr, and of the output file, each.
 pub const OUTPUT_LIMIT: usize = 5_000_000;
@@ -27,6 +31,18 @@ pub struct Place<'a> {
     pub umask: u32,
     /// From the first signal to SIGKILL, when it is stopped.
     pub grace: Duration,
+    /// Set in a managed VM.
+    pub guest: Option<Guest>,
+}
+
+impl Place<'_> {
+    /// As whom the CLI runs, where that is not as the gateway.
+    pub async fn user(&self) -> Result<Option<ExecUser>, PlaceError> {
+        match &self.guest {
+            Some(guest) => guest.agent_user().await,
+            None => Ok(None),
+        }
+    }
 }
 
 /// A run that has ended.
@@ -58,6 +74,9 @@ pub enum RefusedFile {
 /// Why a plan was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanRunError {
+    /// There is nobody to run it as, or no place of theirs.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// The work dir could not be made.
     #[error(transparent)]
     WorkDir(#[from] WorkDirError),
@@ -75,7 +94,8 @@ pub async fn run_plan(
     cancel: &CancellationToken,
     started: impl AsyncFnOnce(RunIds),
 ) -> Result<PlanRun, PlanRunError> {
-    let dir = WorkDir::make(&place.work, id, &plan.files).await?;
+    let user = place.user().await?;
+    let dir = WorkDir::make_as(user, &place.work, id, &plan.files).await?;
     let ran = run_in(place, &dir, plan, cancel, started).await;
     dir.remove().await;
     ran
@@ -92,7 +112,7 @@ async fn run_in(
     started(run.ids().clone()).await;
     let outcome = run.wait(Some(plan.time_limit), cancel).await?;
     let (file, refused_file) = match output_path(dir.path(), plan) {
-        Some(path) => read_output(path).await,
+        Some(path) => read_output(path, dir.owner()).await,
         None => (None, None),
     };
     Ok(PlanRun {
@@ -114,22 +134,27 @@ async fn run_in(
 
 /// What is run for a plan in its work dir.
 pub(super) fn spec(place: &Place<'_>, dir: &WorkDir, plan: &Plan) -> RunSpec {
+    let tmp = dir.tmp();
+    let env = match &place.guest {
+        Some(_) => guest_environment(place.environment, &tmp, dir.user()),
+        None => child_environment(place.environment, &tmp),
+    };
     RunSpec {
         program: plan.program.clone().into(),
         args: plan.args.iter().map(OsString::from).collect(),
-        env: environment(place.environment, &dir.tmp(), plan),
+        env: environment(env, plan),
         cwd: dir.path().to_owned(),
         umask: place.umask,
         stop: StopSequence::Agent { first: plan.stop, grace: place.grace },
         background: Background::Swept,
         stdin: Some(plan.stdin.clone().into_bytes()),
+        confine: Confine { user: dir.user().cloned(), cgroup: None },
         capture_limit: OUTPUT_LIMIT,
     }
 }
 
 /// A child's environment, the CLI's own directory on its `PATH`, and what the plan puts over both.
-fn environment(parent: &Environment, tmp: &Path, plan: &Plan) -> Vec<(OsString, OsString)> {
-    let mut variables = child_environment(parent, tmp);
+fn environment(mut variables: Vec<(OsString, OsString)>, plan: &Plan) -> Vec<(OsString, OsString)> {
     let path = with_own_directory(&variables, &plan.program);
     let own = plan.env.iter().map(|(name, value)| (name.into(), value.into()));
     put_over(&mut variables, path.into_iter().chain(own));
@@ -146,8 +171,11 @@ pub fn output_path(work_dir: &Path, plan: &Plan) -> Option<PathBuf> {
 
 /// The CLI, or a command of it, may have put anything there: a link is not followed, nobody is
 /// waited for at a named pipe.
-async fn read_output(path: PathBuf) -> (Option<String>, Option<RefusedFile>) {
-    let read = move || fs::read_unrepaired(&path, OUTPUT_LIMIT as u64);
+async fn read_output(path: PathBuf, owner: Option<Owner>) -> (Option<String>, Option<RefusedFile>) {
+    let read = move || {
+        fs::acting_as(owner, || fs::read_unrepaired(&path, OUTPUT_LIMIT as u64))
+            .unwrap_or_else(|error| Err(FsError::io("read", &path, error)))
+    };
     let refused = match tokio::task::spawn_blocking(read).await {
         Ok(Ok(bytes)) => {
             return (bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()), None);
@@ -180,7 +208,7 @@ mod tests {
             time_limit: Duration::from_secs(1),
             stop: FirstSignal::Interrupt,
         };
-        let mut variables = environment(&parent, Path::new("/w/.tmp"), &plan);
+        let mut variables = environment(child_environment(&parent, Path::new("/w/.tmp")), &plan);
         variables.sort();
         let wanted = [
             ("A", "1"),

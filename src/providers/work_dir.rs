@@ -7,7 +7,8 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::PlanFile;
-use crate::fs::{FsError, ensure_private_dir};
+use crate::fs::{FsError, Owner, acting_as, ensure_private_dir};
+use crate::process::ExecUser;
 
 /// Name of the directory for temporary files inside a work dir.
 const TMP: &str = ".tmp";
@@ -46,42 +47,78 @@ pub struct WorkDir {
     /// `None` when it is removed.
     path: Option<PathBuf>,
     kept: bool,
+    /// Whose it is, where it is not ours.
+    user: Option<ExecUser>,
 }
 
 impl WorkDir {
     /// Makes `<work>/<id>` anew (0700), with these files (0600) and a directory for temporary ones.
     pub async fn make(work: &Path, id: &str, files: &[PlanFile]) -> Result<Self, WorkDirError> {
+        Self::make_as(None, work, id, files).await
+    }
+
+    /// The same as and for another user, in a `work` of theirs.
+    pub async fn make_as(
+        user: Option<ExecUser>,
+        work: &Path,
+        id: &str,
+        files: &[PlanFile],
+    ) -> Result<Self, WorkDirError> {
         if !is_name(id) {
             return Err(WorkDirError::Name(id.to_owned()));
         }
-        Self::prepare(work.join(id), false, files).await
+        Self::prepare(work.join(id), false, user, files).await
     }
 
     /// The same, with what an earlier run left in it, and left in place for the next one: a session
     /// is continued where it began.
     pub async fn keep(work: &Path, id: &str, files: &[PlanFile]) -> Result<Self, WorkDirError> {
+        Self::keep_as(None, work, id, files).await
+    }
+
+    /// The same as and for another user, in a `work` of theirs.
+    pub async fn keep_as(
+        user: Option<ExecUser>,
+        work: &Path,
+        id: &str,
+        files: &[PlanFile],
+    ) -> Result<Self, WorkDirError> {
         if !is_name(id) {
             return Err(WorkDirError::Name(id.to_owned()));
         }
-        Self::prepare(work.join(id), true, files).await
+        Self::prepare(work.join(id), true, user, files).await
     }
 
-    async fn prepare(path: PathBuf, kept: bool, files: &[PlanFile]) -> Result<Self, WorkDirError> {
+    async fn prepare(
+        path: PathBuf,
+        kept: bool,
+        user: Option<ExecUser>,
+        files: &[PlanFile],
+    ) -> Result<Self, WorkDirError> {
         let (failed, files) = (path.clone(), files.to_vec());
         // Made in there, so that it is removed even if nobody waits for it any more.
-        let made = tokio::task::spawn_blocking(move || Self::prepare_now(path, kept, &files)).await;
-        made.unwrap_or_else(|error| {
-            Err(WorkDirError::Io { path: failed, source: io::Error::other(error) })
-        })
+        let made = tokio::task::spawn_blocking(move || {
+            let owner = user.as_ref().map(ExecUser::owner);
+            acting_as(owner, || Self::prepare_now(path, kept, user, &files))
+        });
+        match made.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(made) => made,
+            Err(source) => Err(WorkDirError::Io { path: failed, source }),
+        }
     }
 
-    fn prepare_now(path: PathBuf, kept: bool, files: &[PlanFile]) -> Result<Self, WorkDirError> {
+    fn prepare_now(
+        path: PathBuf,
+        kept: bool,
+        user: Option<ExecUser>,
+        files: &[PlanFile],
+    ) -> Result<Self, WorkDirError> {
         if kept && is_usable(&path) {
             remove_all(&path.join(TMP));
         } else {
             create(&path)?;
         }
-        let dir = Self { path: Some(path), kept };
+        let dir = Self { path: Some(path), kept, user };
         let root = dir.path();
         make_dir(&root.join(TMP))?;
         for file in files {
@@ -91,6 +128,15 @@ impl WorkDir {
             write(root, file)?;
         }
         Ok(dir)
+    }
+
+    /// Whose it is, where it is not ours.
+    pub fn user(&self) -> Option<&ExecUser> {
+        self.user.as_ref()
+    }
+
+    pub(super) fn owner(&self) -> Option<Owner> {
+        self.user.as_ref().map(ExecUser::owner)
     }
 
     /// Where it is.
@@ -106,9 +152,9 @@ impl WorkDir {
     /// Removes it, and its parents as far as they are empty then; of a kept one its temporary files.
     pub async fn remove(mut self) {
         if let Some(path) = self.path.take() {
-            let kept = self.kept;
+            let (kept, owner) = (self.kept, self.owner());
             // Goes on when nobody waits for it any more.
-            tokio::task::spawn_blocking(move || leave(&path, kept)).await.ok();
+            tokio::task::spawn_blocking(move || leave_as(owner, &path, kept)).await.ok();
         }
     }
 }
@@ -116,7 +162,7 @@ impl WorkDir {
 impl Drop for WorkDir {
     fn drop(&mut self) {
         if let Some(path) = self.path.take() {
-            leave(&path, self.kept);
+            leave_as(self.owner(), &path, self.kept);
         }
     }
 }
@@ -212,6 +258,13 @@ fn size_of(path: &Path) -> u64 {
 /// A directory, not a link to one.
 fn is_usable(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
+}
+
+/// As the owner: who may change a directory meanwhile can lead root anywhere.
+fn leave_as(owner: Option<Owner>, path: &Path, kept: bool) {
+    if let Err(error) = acting_as(owner, || leave(path, kept)) {
+        tracing::warn!(path = %path.display(), %error, "a work dir cannot be removed");
+    }
 }
 
 fn leave(path: &Path, kept: bool) {

@@ -8,7 +8,6 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identity;
-use super::shared::POLL_INTERVAL;
 use super::{contact, session};
 use crate::backend::retry::Backoff;
 use crate::backend::{BackendError, PageKey};
@@ -46,7 +45,7 @@ pub(super) async fn run(
             Ok(()) = wake.changed() => None,
             () = stop.cancelled() => return,
         };
-        let mut next = began + POLL_INTERVAL;
+        let mut next = began + shared.poll_interval;
         match result {
             None => {}
             Some(Ok(())) => {

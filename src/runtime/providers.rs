@@ -33,7 +33,9 @@ pub(super) async fn run(
     roster.listen(tell);
     let (record, events) = mpsc::channel(EVENTS);
     let tmp = identity.host.config.paths().tmp();
-    let asker = Asker::new(&identity.host.environment, &tmp, identity.host.caller_umask);
+    let host = &identity.host;
+    let guest = host.guest.clone();
+    let asker = Asker::in_guest(&host.environment, &tmp, host.caller_umask, guest);
     let attend = providers::all().map(|provider| {
         let roster = Arc::clone(roster);
         let attendant = Attendant::new(provider, &settings, asker.clone(), roster);

@@ -18,6 +18,7 @@ use super::upgrade::Memory;
 use crate::backend::Api;
 use crate::backend::realtime::State;
 use crate::clock::Moment;
+use crate::guest::Guest;
 use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Level, News};
 use crate::model::{GatewayStatus, time};
@@ -28,6 +29,8 @@ use crate::task::Pulse;
 
 /// How often the backend is asked for jobs.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// The same in a managed VM, which nobody tells of jobs.
+pub(super) const GUEST_POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How the session is, as far as the rest of the gateway minds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +105,10 @@ impl Realtime {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// Set in a managed VM.
+    pub(super) guest: Option<Guest>,
+    /// How often the backend is asked for jobs.
+    pub(super) poll_interval: Duration,
     /// How much the gateway still does.
     pub(super) level: watch::Sender<Level>,
     /// When the backend last accepted a heartbeat.
@@ -176,6 +183,8 @@ impl Shared {
         providers: Arc<Roster>,
     ) -> Self {
         Self {
+            guest: None,
+            poll_interval: POLL_INTERVAL,
             journal,
             providers,
             provisional: watch::Sender::new(false),
@@ -216,6 +225,12 @@ impl Shared {
     /// Reports on these logs, too.
     pub(super) fn with_logs(self, log: Option<LogHandle>, audit: Audit) -> Self {
         Self { log, audit: Some(audit), ..self }
+    }
+
+    /// Of a managed VM.
+    pub(super) fn with_guest(self, guest: Option<Guest>) -> Self {
+        let poll_interval = if guest.is_some() { GUEST_POLL_INTERVAL } else { self.poll_interval };
+        Self { guest, poll_interval, ..self }
     }
 
     /// A fresh start under a new identity: all but the requests to stop is forgotten.
@@ -320,12 +335,12 @@ impl Shared {
             journal_in_order: self.journal.trouble().borrow().is_none(),
             accepting: *self.level.borrow() == Level::Accepting,
             last_good_poll: polled.map(|at| at.elapsed()),
-            poll_interval: POLL_INTERVAL,
+            poll_interval: self.poll_interval,
         };
         let status = status_rule::status(facts);
         let stale_at = polled
             .filter(|_| status == GatewayStatus::Ready)
-            .map(|at| at + POLL_INTERVAL * 3 + Duration::from_millis(1));
+            .map(|at| at + self.poll_interval * 3 + Duration::from_millis(1));
         (status, stale_at)
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::health::Health;
+use crate::guest::GuestState;
 use crate::jobs::ActiveJob;
 
 /// How far a gateway is.
@@ -235,4 +236,7 @@ pub struct LiveStatus {
     /// Restart on upgrade.
     #[serde(default)]
     pub upgrade: UpgradeState,
+    /// Set in a managed VM.
+    #[serde(default)]
+    pub guest: Option<GuestState>,
 }

@@ -2,6 +2,7 @@
 
 mod drives;
 mod subagents;
+mod vms;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +21,7 @@ use crate::model::JobStatus;
 
 pub use drives::DriveEntries;
 pub use subagents::{NewRun, NewSubagent, StartedRun};
+pub use vms::VmToken;
 
 const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(2);
 /// Longer than the longest long poll.

@@ -70,7 +70,7 @@ macro_rules! old_runs {
 }
 
 /// Rows come before those that they name.
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind {
         table: "gateway_jobs",
         age: Age::History,
@@ -127,6 +127,11 @@ const KINDS: [Kind; 7] = [
         table: "pairing_codes",
         age: Age::Codes,
         old: "SELECT rowid, 0 FROM pairing_codes WHERE expires_at < ?1 LIMIT ?2",
+    },
+    Kind {
+        table: "vm_tokens",
+        age: Age::Codes,
+        old: "SELECT rowid, 0 FROM vm_tokens WHERE expires_at < ?1 LIMIT ?2",
     },
 ];
 

@@ -57,6 +57,10 @@ rules! {
     CodeOnce,
     /// A pairing code works for a while.
     CodeExpiry,
+    /// A VM's bootstrap token works once.
+    VmTokenOnce,
+    /// A VM's bootstrap token works for a while.
+    VmTokenExpiry,
     /// A heartbeat is that of a gateway in the token's team.
     BeatTeam,
     /// A run is finalised by its team.

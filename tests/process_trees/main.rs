@@ -34,6 +34,7 @@ fn spec(program: &str, args: &[&str]) -> RunSpec {
         stop: StopSequence::Shell { grace: Duration::from_millis(300) },
         background: Background::Swept,
         stdin: None,
+        confine: panorama_gateway::process::Confine::default(),
         capture_limit: 5_000_000,
     }
 }

@@ -36,6 +36,7 @@ impl Home {
             work: self.work(),
             environment: &self.environment,
             umask: 0o022,
+            guest: None,
             grace: Duration::from_millis(600),
         };
         let run = run_plan(&place, "job", plan, cancel, async |_| ());

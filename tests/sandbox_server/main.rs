@@ -20,3 +20,4 @@ mod storage;
 mod strangers;
 mod subagents;
 mod tables;
+mod vms;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -33,6 +34,11 @@ pub(crate) enum SandboxCommand {
     Drive(DriveCommand),
     /// The team's toggle of machine control
     FullControl(FullControlArgs),
+    /// Make a bootstrap token for a managed VM
+    VmToken(VmTokenArgs),
+    /// Secrets that jobs in managed VMs may name
+    #[command(subcommand, arg_required_else_help = true)]
+    Secret(SecretCommand),
 }
 
 /// Which sandbox, and how to answer.
@@ -250,6 +256,44 @@ pub(crate) struct FullControlArgs {
     /// Allow or forbid
     #[arg(value_enum, value_name = "ACTION")]
     pub action: TeamToggle,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VmTokenArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// The VM, made when there is none of that id [default: a new one]
+    #[arg(long, value_name = "ID")]
+    pub vm: Option<String>,
+    /// How long the token can be used, e.g. 10m, 2h, 1d
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = crate::cli::args::age)]
+    pub expires_in: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Let jobs ask for a placeholder for this secret; its value is not kept here
+    Add(SecretNameArgs),
+    /// Forget a secret
+    #[command(visible_alias = "remove")]
+    Rm(SecretNameArgs),
+    /// List the names
+    #[command(visible_alias = "list")]
+    Ls(SecretsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SecretNameArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// The secret's name
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SecretsArgs {
+    #[command(flatten)]
+    pub common: Common,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

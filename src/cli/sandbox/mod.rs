@@ -14,12 +14,13 @@ mod subagent;
 mod submit;
 mod team;
 mod up;
+mod vm;
 
 use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret;
 
-use self::args::{Common, SandboxCommand, SubmitCommand};
+use self::args::{Common, SandboxCommand, SecretCommand, SubmitCommand};
 use super::asynchronous;
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
@@ -56,6 +57,16 @@ pub(crate) fn run(context: &Context, command: &SandboxCommand) -> Outcome {
         SandboxCommand::Drive(command) => asynchronous::short(drive::run(context, command))?,
         SandboxCommand::FullControl(args) => {
             asynchronous::short(team::full_control(context, args))?
+        }
+        SandboxCommand::VmToken(args) => asynchronous::short(vm::token(context, args))?,
+        SandboxCommand::Secret(SecretCommand::Add(args)) => {
+            asynchronous::short(vm::add_secret(context, args))?
+        }
+        SandboxCommand::Secret(SecretCommand::Rm(args)) => {
+            asynchronous::short(vm::remove_secret(context, args))?
+        }
+        SandboxCommand::Secret(SecretCommand::Ls(args)) => {
+            asynchronous::short(vm::secrets(context, args))?
         }
     }
 }
@@ -113,6 +124,9 @@ impl From<AdminClientError> for Failure {
                 "gateway_not_found" => {
                     failure.hint("`panorama-gateway sandbox gateways` lists them")
                 }
+                "secret_not_found" => {
+                    failure.hint("`panorama-gateway sandbox secret ls` lists them")
+                }
                 "subagent_not_found" => {
                     failure.hint("`panorama-gateway sandbox job` shows which a job is about")
                 }
@@ -151,6 +165,7 @@ mod tests {
             "gateway_not_found",
             "job_not_found",
             "job_is_over",
+            "secret_not_found",
             "subagent_not_found",
             "subagent_is_running",
             "run_not_running",

@@ -81,12 +81,19 @@ pub(super) async fn remote_shell(
     client: &AdminClient,
     gateway: &str,
 ) -> Result<(String, bool), Failure> {
-    let found = client.resources().await?.into_iter().find(|resource| allows(resource, gateway));
+    let gateways = client.gateways().await?;
+    let vm_id = gateways.iter().find(|row| row["id"] == gateway).map(|row| text(row, "vm_id"));
+    let vm_id = vm_id.filter(|id| !id.is_empty());
+    let resources = client.resources().await?;
+    let found = resources.into_iter().find(|resource| allows(resource, gateway, vm_id));
     if let Some(resource) = found {
         return Ok((text(&resource, "id").to_owned(), false));
     }
     let mut metadata = Map::new();
     metadata.insert("gateway_id".to_owned(), json!(gateway));
+    if let Some(id) = vm_id {
+        metadata.insert("vm_id".to_owned(), json!(id));
+    }
     metadata.insert("full_control".to_owned(), json!(true));
     let made = client
         .make_resource(&NewResource {
@@ -99,10 +106,17 @@ pub(super) async fn remote_shell(
     Ok((text(&made, "id").to_owned(), true))
 }
 
-fn allows(resource: &Value, gateway: &str) -> bool {
-    resource["resource_type"] == "remote_shell"
+/// A resource that names a VM is that VM's, whatever gateway it names.
+fn allows(resource: &Value, gateway: &str, vm_id: Option<&str>) -> bool {
+    let named = &resource["metadata"]["vm_id"];
+    let is_ours = if named.is_null() {
+        resource["metadata"]["gateway_id"] == gateway
+    } else {
+        named.as_str() == vm_id
+    };
+    is_ours
+        && resource["resource_type"] == "remote_shell"
         && resource["max_access_level"] != "viewer"
-        && resource["metadata"]["gateway_id"] == gateway
         && resource["metadata"]["full_control"] == true
 }
 
@@ -114,8 +128,12 @@ mod tests {
     fn only_a_resource_that_allows_it_is_used_again() {
         let good = json!({"resource_type": "remote_shell", "max_access_level": "editor",
                           "metadata": {"gateway_id": "g", "full_control": true}});
-        assert!(allows(&good, "g"));
-        assert!(!allows(&good, "other"));
+        assert!(allows(&good, "g", None) && allows(&good, "g", Some("v")));
+        assert!(!allows(&good, "other", None));
+        let mut of_vm = good.clone();
+        of_vm["metadata"]["vm_id"] = json!("v");
+        assert!(allows(&of_vm, "another", Some("v")));
+        assert!(!allows(&of_vm, "g", None) && !allows(&of_vm, "g", Some("w")));
         for (path, bad) in [
             ("/resource_type", json!("web")),
             ("/max_access_level", json!("viewer")),
@@ -123,7 +141,7 @@ mod tests {
         ] {
             let mut resource = good.clone();
             *resource.pointer_mut(path).unwrap() = bad;
-            assert!(!allows(&resource, "g"), "{path}");
+            assert!(!allows(&resource, "g", None), "{path}");
         }
     }
 }

@@ -75,7 +75,7 @@ fn with_runtime(context: &Context, args: &UpArgs, data_dir: PathBuf) -> Outcome 
     })?;
     let outcome = asynchronous::long()?.block_on(async {
         let stop = StopSignals::listen()?;
-        Up { context, args, data_dir, paths, stop }.run().await
+        Box::pin(Up { context, args, data_dir, paths, stop }.run()).await
     });
     // Before the directory goes: what is still on its way to the log is written.
     drop(log);

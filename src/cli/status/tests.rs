@@ -17,6 +17,7 @@ fn stopped() -> Report {
         team_id: Some("t".into()),
         supabase_url: Some("https://x.example".into()),
         full_control_enabled: false,
+        vm: None,
         paths: ReportPaths {
             config_dir: "/c".into(),
             config_file: "/c/gateway.json".into(),
@@ -30,6 +31,7 @@ fn stopped() -> Report {
 
 fn live() -> LiveStatus {
     LiveStatus {
+        guest: None,
         pid: 42,
         version: "1.2.3".into(),
         started_at: "2026-01-01T00:00:00.000Z".into(),

@@ -28,12 +28,30 @@ impl Settings {
             optional("metrics-listen", self.metrics_listen.as_ref(), ToString::to_string),
             sourced("live-events", &self.live_events, on_off),
             sourced("allow-insecure-backend", &self.allow_insecure, on_off),
+        ]);
+        rows.extend(self.guest_rows());
+        rows.extend([
             optional("claude-cli", self.claude_cli.as_ref(), String::clone),
             optional("codex-cli", self.codex_cli.as_ref(), String::clone),
             optional("gemini-cli", self.gemini_cli.as_ref(), String::clone),
         ]);
         rows.extend(saved_rows(saved));
         rows
+    }
+
+    fn guest_rows(&self) -> Vec<Row> {
+        let guest = &self.guest;
+        vec![
+            optional("vm-bootstrap-token", guest.bootstrap_token.as_ref(), |_| "set".to_owned()),
+            sourced("vm-bootstrap-force", &guest.bootstrap_force, on_off),
+            optional("vm-device-name", guest.device_name.as_ref(), String::clone),
+            optional("vm-image-reference", guest.image_reference.as_ref(), String::clone),
+            optional("vm-agent-user", guest.agent_user.as_ref(), String::clone),
+            sourced("vm-work-dir", &guest.work_dir, |dir| dir.display().to_string()),
+            optional("vm-job-memory-max", guest.memory_max.as_ref(), String::clone),
+            optional("vm-job-pids-max", guest.pids_max.as_ref(), String::clone),
+            optional("vm-job-cpu-max", guest.cpu_max.as_ref(), String::clone),
+        ]
     }
 
     fn path_rows(&self) -> Vec<Row> {

@@ -7,11 +7,13 @@ use serde_json::{Value, json};
 
 use super::{Finished, Host, signal_name};
 use crate::doctor::{self, Check};
+use crate::guest::GUEST_TMP;
 use crate::jobs::progress::Progress;
 use crate::jobs::stop::JobStop;
 use crate::model::{Job, JobStatus};
 use crate::process::{
-    Background, Ended, Exit, Outcome, Run, RunSpec, StopSequence, child_environment,
+    Background, Confine, Ended, ExecUser, Exit, Outcome, Run, RunError, RunSpec, StopSequence,
+    child_environment, guest_environment,
 };
 use crate::providers::ProviderId;
 
@@ -42,12 +44,15 @@ pub(super) async fn run(
 
 async fn checks(host: &Host, validate: bool) -> Vec<Check> {
     let paths = host.config.paths().clone();
+    let guest = host.guest.clone();
     let local = tokio::task::spawn_blocking(move || {
-        vec![
+        let mut checks = vec![
             doctor::host::host(),
             doctor::host::permissions(&paths),
             doctor::host::disk_space(&paths.dir),
-        ]
+        ];
+        checks.extend(guest.map(|guest| doctor::guest::check(&guest, Some(&guest.state()))));
+        checks
     });
     let of_providers = async {
         if validate {
@@ -82,7 +87,17 @@ async fn version(host: &Host, stop: &JobStop, progress: &Progress<'_>) -> Finish
         }));
     };
     let command = format!("{} --version", claude.display());
-    let run = match Run::spawn(spec(host, claude)).await {
+    let user = match &host.guest {
+        Some(guest) => guest.exec_user().await,
+        None => Ok(None),
+    };
+    let run = match user {
+        Ok(user) => Run::spawn(spec(host, claude, user)).await,
+        Err(error) => {
+            Err(RunError::Spawn { program: command.clone(), source: std::io::Error::other(error) })
+        }
+    };
+    let run = match run {
         Ok(run) => {
             progress.run_started(run.ids()).await;
             run.wait(Some(LIMIT), stop.token()).await
@@ -105,16 +120,21 @@ async fn version(host: &Host, stop: &JobStop, progress: &Progress<'_>) -> Finish
     finish(host, &command, &outcome)
 }
 
-fn spec(host: &Host, claude: &Path) -> RunSpec {
+fn spec(host: &Host, claude: &Path, user: Option<ExecUser>) -> RunSpec {
+    let env = match &host.guest {
+        Some(_) => guest_environment(&host.environment, GUEST_TMP.as_ref(), user.as_ref()),
+        None => child_environment(&host.environment, &host.config.paths().tmp()),
+    };
     RunSpec {
         program: claude.into(),
         args: vec!["--version".into()],
-        env: child_environment(&host.environment, &host.config.paths().tmp()),
+        env,
         cwd: "/".into(),
         umask: host.caller_umask,
         stop: StopSequence::Shell { grace: GRACE },
         background: Background::Swept,
         stdin: None,
+        confine: Confine { user, cgroup: None },
         capture_limit: CAPTURE_LIMIT,
     }
 }

@@ -7,6 +7,7 @@ mod shell_exec;
 mod subagent_cancel;
 mod subagent_run;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -20,9 +21,10 @@ use super::subagents::Subagents;
 use super::{EventTurns, Twin};
 use crate::backend::Api;
 use crate::config::{ConfigStore, Environment, SavedConfig};
+use crate::guest::Guest;
 use crate::model::{Job, JobStatus};
 use crate::observe::{Audit, JobMetrics, Redactor};
-use crate::providers::{ModelCheck, Roster};
+use crate::providers::{ModelCheck, Roster, work};
 
 pub(crate) use model_run::WORK as MODEL_WORK;
 pub(super) use subagent_run::{context as run_context, finished as run_finished};
@@ -56,6 +58,8 @@ pub struct Host {
     pub(crate) event_turns: EventTurns,
     /// Another process under our identity.
     pub(crate) twin: Twin,
+    /// Set in a managed VM.
+    pub guest: Option<Guest>,
     /// Events of a subagent's run are told while it goes on.
     pub live_events: bool,
 }
@@ -77,10 +81,16 @@ impl Host {
         }
     }
 
+    /// Where work dirs of a kind lie.
+    pub(crate) fn work(&self, kind: &str) -> PathBuf {
+        work(&self.config, self.guest.as_ref(), kind)
+    }
+
     /// What has a provider answer, on this host.
     pub(crate) fn model_check(&self) -> ModelCheck {
         let (config, redactor) = (self.config.clone(), self.redactor.clone());
         ModelCheck::new(config, redactor, self.environment.clone(), self.caller_umask)
+            .in_guest(self.guest.clone())
     }
 }
 

@@ -11,13 +11,15 @@ use serde_json::{Map, Value, json};
 
 use super::{Finished, Host, signal_name};
 use crate::backend::{BackendError, ControlState};
+use crate::guest::{GUEST_TMP, Placeholder, SecretEnv, Workplace};
 use crate::jobs::machine_control::{machine_control, remote_shell_resource};
 use crate::jobs::patience::read;
 use crate::jobs::progress::Progress;
 use crate::jobs::stop::JobStop;
 use crate::model::{Job, JobStatus, ResourceId};
 use crate::process::{
-    Background, Ended, Exit, Outcome, Run, RunSpec, StopSequence, child_environment,
+    Background, Confine, Ended, ExecUserError, Exit, Outcome, Run, RunSpec, StopSequence,
+    child_environment, guest_environment,
 };
 
 const DEFAULT_LIMIT_MS: u64 = 30_000;
@@ -32,6 +34,8 @@ struct Checked {
     resource_id: String,
     command: String,
     limit: Duration,
+    /// Placeholders by variable; only ever in a managed VM.
+    secrets: Vec<(String, String)>,
 }
 
 pub(super) async fn run(
@@ -50,9 +54,17 @@ pub(super) async fn run(
         Err(refusal) => return refusal,
     };
     let shell = shell(host);
+    let workplace = match workplace(host, job).await {
+        Ok(workplace) => workplace,
+        Err(error) => {
+            let why = format!("The command could not be run: {:#}", anyhow::Error::new(error));
+            return refuse(Some(&checked.resource_id), &why);
+        }
+    };
     progress.audit().place(CWD);
     progress.audit().starts().await;
-    let run = match Run::spawn(spec(host, &shell, &checked.command)).await {
+    let confine = workplace.as_ref().map(|workplace| workplace.confine.clone());
+    let run = match Run::spawn(spec(host, &shell, &checked, confine)).await {
         Ok(run) => {
             progress.run_started(run.ids()).await;
             let ended = run.wait(Some(checked.limit), stop.token()).await;
@@ -63,13 +75,25 @@ pub(super) async fn run(
         }
         Err(error) => Err(error),
     };
+    let evidence = match (&host.guest, workplace) {
+        (Some(guest), Some(workplace)) => guest.end(workplace).await,
+        _ => outside_guests(),
+    };
     match run {
         Ok(outcome) if outcome.ended == Ended::Cancelled => Finished::stopped(),
-        Ok(outcome) => Finished::completed(result(&checked, &shell, outcome)),
+        Ok(outcome) => Finished::completed(result(&checked, &shell, outcome, evidence)),
         Err(error) => refuse(
             Some(&checked.resource_id),
             &format!("The command could not be run: {:#}", anyhow::Error::new(error)),
         ),
+    }
+}
+
+/// As whom and in what the command runs, in a managed VM.
+async fn workplace(host: &Host, job: &Job) -> Result<Option<Workplace>, ExecUserError> {
+    match &host.guest {
+        Some(guest) => guest.workplace(job.id.as_str()).await.map(Some),
+        None => Ok(None),
     }
 }
 
@@ -123,8 +147,10 @@ async fn check(host: &Host, job: &Job, progress: &Progress<'_>) -> Result<Checke
     if command.contains('\0') {
         return Err(refuse(resource_id, "command holds a NUL character, which no shell can take"));
     }
-    refuse_secrets(&job.payload).map_err(|reason| refuse(resource_id, reason))?;
+    let secrets =
+        secrets(host, job).await.map_err(|reason| refuse(resource_id, reason.as_str()))?;
     Ok(Checked {
+        secrets,
         resource_id: id.to_owned(),
         command: command.to_owned(),
         limit: limit(job.payload.get("timeout_ms")),
@@ -155,6 +181,25 @@ async fn check_resource(
     let vm_id = row.and_then(|row| row.vm_id.as_deref());
     remote_shell_resource(resource.as_ref(), &job.team_id, &job.gateway_id, vm_id)
         .map_err(|reason| refuse(Some(id), &format!("The resource cannot be used: {reason}")))
+}
+
+/// Placeholders for the job's secrets. The error is for people and holds none of them.
+async fn secrets(host: &Host, job: &Job) -> Result<Vec<(String, String)>, String> {
+    if host.guest.is_none() {
+        return refuse_secrets(&job.payload).map(|()| Vec::new()).map_err(str::to_owned);
+    }
+    let asked = SecretEnv::of(&job.payload)?;
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let answer = read(host, || host.api.secret_placeholders(&job.id)).await.map_err(|error| {
+        format!("Could not read the job's secrets: {:#}", anyhow::Error::new(error))
+    })?;
+    let rows = answer.into_iter().map(serde_json::from_value::<Placeholder>);
+    let rows = rows.collect::<Result<Vec<_>, _>>().map_err(|_| {
+        "The job's secrets cannot be used: the backend's answer does not fit".to_owned()
+    })?;
+    asked.resolve(rows).map_err(|why| format!("The job's secrets cannot be used: {why}"))
 }
 
 /// Placeholders for secrets exist in managed guests only.
@@ -191,21 +236,44 @@ fn shell(host: &Host) -> OsString {
         .into()
 }
 
-fn spec(host: &Host, shell: &OsString, command: &str) -> RunSpec {
+fn spec(host: &Host, shell: &OsString, checked: &Checked, confine: Option<Confine>) -> RunSpec {
+    let mut env = match &confine {
+        Some(confine) => {
+            guest_environment(&host.environment, GUEST_TMP.as_ref(), confine.user.as_ref())
+        }
+        None => child_environment(&host.environment, &host.config.paths().tmp()),
+    };
+    env.retain(|(name, _)| checked.secrets.iter().all(|(secret, _)| name != secret.as_str()));
+    env.extend(checked.secrets.iter().map(|(name, value)| (name.into(), value.into())));
+    // What a job of a managed VM leaves in the background has no place there.
+    let background = if confine.is_some() { Background::Swept } else { Background::Allowed };
     RunSpec {
         program: shell.clone(),
-        args: vec!["-lc".into(), command.into()],
-        env: child_environment(&host.environment, &host.config.paths().tmp()),
+        args: vec!["-lc".into(), checked.command.as_str().into()],
+        env,
         cwd: CWD.into(),
         umask: host.caller_umask,
         stop: StopSequence::Shell { grace: GRACE },
-        background: Background::Allowed,
+        background,
         stdin: None,
+        confine: confine.unwrap_or_default(),
         capture_limit: CAPTURE_LIMIT,
     }
 }
 
-fn result(checked: &Checked, shell: &OsString, outcome: Outcome) -> Value {
+/// What a result says of where its command ran, on a host of its own.
+fn outside_guests() -> Value {
+    json!({
+        "exec_user": null,
+        "workload_id": null,
+        "cgroup": null,
+        "cgroup_termination_error": null,
+        "readiness_evidence": null,
+        "process_tree_contained": false,
+    })
+}
+
+fn result(checked: &Checked, shell: &OsString, outcome: Outcome, evidence: Value) -> Value {
     let timed_out = outcome.ended == Ended::TimeLimit;
     let (exit_code, signal) = match outcome.exit {
         Exit::Code(code) => (Some(code), None),
@@ -240,13 +308,10 @@ fn result(checked: &Checked, shell: &OsString, outcome: Outcome) -> Value {
         "stderr_truncated": stderr_truncated,
         "output_truncated": stdout_truncated || stderr_truncated,
         "error": problem,
-        "exec_user": null,
-        "workload_id": null,
-        "cgroup": null,
-        "cgroup_termination_error": null,
-        "readiness_evidence": null,
-        "process_tree_contained": false,
     });
+    if let (Value::Object(fields), Value::Object(evidence)) = (&mut result, evidence) {
+        fields.extend(evidence);
+    }
     if let Some(signal) = signal {
         result["signal"] = Value::from(signal);
     }

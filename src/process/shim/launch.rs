@@ -13,8 +13,9 @@ use nix::sys::stat::Mode;
 use rustix::io::Errno;
 
 use super::control::Request;
-use crate::process::table;
+use super::enter::{LAUNCH_WORD, Launcher};
 use crate::process::wire::{Step, Strings};
+use crate::process::{Confine, table};
 
 /// Why the command does not run.
 #[derive(Debug)]
@@ -66,9 +67,13 @@ pub(super) fn launch(request: &Request) -> Result<Leader, Failure> {
         .ok_or(Errno::INVAL)
         .map_err(at(Step::Prepare))?;
     nix::sys::stat::umask(Mode::from_bits_truncate(request.start.umask));
-    nix::unistd::chdir(strings.cwd).map_err(errno_of).map_err(at(Step::WorkDir))?;
-    let since = super::now();
-    let pid = spawn(request, &strings).map_err(at(Step::Program))?;
+    let (pid, since) = if let Some(confine) = &request.start.confine {
+        (spawn_confined(request, confine)?, super::now())
+    } else {
+        nix::unistd::chdir(strings.cwd).map_err(errno_of).map_err(at(Step::WorkDir))?;
+        let since = super::now();
+        (spawn(request, &strings).map_err(at(Step::Program))?, since)
+    };
     // The command's working directory must not be kept busy by background work's shim.
     nix::unistd::chdir("/").ok();
     Ok(Leader { pid, start: table::start_of(pid.cast_unsigned()), since })
@@ -83,6 +88,30 @@ fn spawn(request: &Request, strings: &Strings<'_>) -> Result<i32, Errno> {
     posix_spawn(program.as_c_str(), &actions, &attributes, &args, &strings.env)
         .map(nix::unistd::Pid::as_raw)
         .map_err(errno_of)
+}
+
+/// Through a launcher, which turns into the command.
+fn spawn_confined(request: &Request, confine: &Confine) -> Result<i32, Failure> {
+    let at = |errno| Failure { step: Step::Prepare, errno };
+    let launcher = Launcher::new(confine, request.start.args, &request.strings).map_err(at)?;
+    let pid = (|| {
+        let mut actions = file_actions(request)?;
+        for (from, to) in launcher.descriptors() {
+            actions.add_dup2(from, to)?;
+        }
+        let word = CString::new(LAUNCH_WORD).map_err(|_| nix::errno::Errno::EINVAL)?;
+        let args = [c"panorama-launch", word.as_c_str()];
+        // In the child still this very binary.
+        posix_spawn(c"/proc/self/exe", &actions, &attributes()?, &args, &[] as &[&CStr])
+    })();
+    let pid = pid.map_err(errno_of).map_err(at)?;
+    match launcher.wait() {
+        None => Ok(pid.as_raw()),
+        Some(failure) => {
+            nix::sys::wait::waitpid(pid, None).ok();
+            Err(failure)
+        }
+    }
 }
 
 fn file_actions(request: &Request) -> nix::Result<PosixSpawnFileActions> {
@@ -113,7 +142,7 @@ fn attributes() -> nix::Result<PosixSpawnAttr> {
 }
 
 /// The program's file: a name without a slash is looked for in the command's own `PATH`.
-fn find(strings: &Strings<'_>) -> Result<CString, Errno> {
+pub(super) fn find(strings: &Strings<'_>) -> Result<CString, Errno> {
     if strings.program.to_bytes().contains(&b'/') {
         return Ok(strings.program.to_owned());
     }
@@ -141,7 +170,7 @@ fn in_path(path: &[u8], program: &CStr) -> Result<CString, Errno> {
     Err(refused.unwrap_or(Errno::NOENT))
 }
 
-fn errno_of(errno: nix::errno::Errno) -> Errno {
+pub(super) fn errno_of(errno: nix::errno::Errno) -> Errno {
     Errno::from_raw_os_error(errno as i32)
 }
 

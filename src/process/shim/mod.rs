@@ -12,6 +12,7 @@
 //! the shim; SIGCHLD is read from a descriptor.
 
 mod control;
+mod enter;
 mod launch;
 mod supervise;
 
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use control::Control;
+pub use enter::{LAUNCH_WORD, launch_main};
 
 use super::wire::{Report, Step};
 

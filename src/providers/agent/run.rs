@@ -32,7 +32,7 @@ pub struct AgentRun {
     pub ignored_lines: u64,
 }
 
-/// Runs the plan in `dir`. `started` is told when the CLI runs; `told` gets what each piece of
+/// Runs the plan in `dir`, as its owner. `started` is told when the CLI runs; `told` gets what each piece of
 /// output tells, in order, as it comes (nothing of a run that does not stream), and while it takes
 /// its time the CLI waits. Dropping the future ends the run's whole tree.
 pub async fn run_agent(

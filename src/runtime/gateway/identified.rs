@@ -46,6 +46,7 @@ impl Gateway {
             subagents: Subagents::default(),
             event_turns: EventTurns::default(),
             twin: Twin::default(),
+            guest: self.shared.guest.clone(),
             live_events: settings.live_events.value,
         });
         Ok(Identity {
@@ -53,10 +54,7 @@ impl Gateway {
             api,
             host,
             device_name: device_name(settings, &saved),
-            image_reference: settings
-                .environment
-                .get("PANORAMA_VM_IMAGE_REFERENCE")
-                .map(str::to_owned),
+            image_reference: settings.guest.image_reference.as_ref().map(|it| it.value.clone()),
             is_guest: saved.is_guest(),
             occasion,
         })

@@ -11,10 +11,12 @@ use crate::clock::Clock;
 use crate::config::{
     ConfigError, ConfigStore, FileLock, LockError, PidFile, PidRecord, Purpose, SavedConfig,
 };
+use crate::fs::acting_as;
+use crate::guest::Guest;
 use crate::jobs::MODEL_WORK;
 use crate::jobs::journal::Journal;
 use crate::observe::Audit;
-use crate::providers::{Roster, VALIDATION_WORK, sweep_work_dirs};
+use crate::providers::{Roster, VALIDATION_WORK, sweep_work_dirs, work};
 use crate::runtime::shared::Shared;
 use crate::runtime::status_socket;
 
@@ -54,10 +56,16 @@ impl Gateway {
         let (url, key) = options.settings.backend(Purpose::Start)?;
         save_backend(&config, &saved, &url, key.expose_secret())?;
         crate::fs::ensure_private_dir(&paths.tmp()).map_err(ConfigError::from)?;
-        // Nobody works in there: the lock is ours.
-        sweep_work_dirs(&paths.work(MODEL_WORK));
-        // But for a `doctor`, perhaps, which then says that its check failed.
-        sweep_work_dirs(&paths.work(VALIDATION_WORK));
+        let guest = Guest::of(&saved, &options.settings.guest);
+        // Nobody works in there: the lock is ours. But for a `doctor`, perhaps, which then says that
+        // its check failed.
+        for kind in [MODEL_WORK, VALIDATION_WORK] {
+            let dirs = work(&config, guest.as_ref(), kind);
+            let owner = guest.as_ref().and_then(Guest::owner);
+            if let Err(error) = acting_as(owner, || sweep_work_dirs(&dirs)) {
+                tracing::warn!(%error, "work dirs of an earlier gateway are left");
+            }
+        }
         let journal = Journal::open(&paths.journal()).map_err(ConfigError::from)?;
         let pid_file = write_pid(&paths.pid_file)?;
         let socket = status_socket::open(&paths.socket());
@@ -73,7 +81,8 @@ impl Gateway {
             roster,
         );
         let audit = Audit::new(&paths.audit_file(), options.redactor.clone());
-        let shared = Arc::new(shared.with_logs(options.log.clone(), audit.clone()));
+        let shared = shared.with_logs(options.log.clone(), audit.clone()).with_guest(guest);
+        let shared = Arc::new(shared);
         let clock = Clock::system();
         Ok(Self {
             options,

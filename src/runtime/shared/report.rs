@@ -10,6 +10,7 @@ use super::super::status::{AuditState, Contact, JournalState, LiveStatus, LogSta
 use super::{Login, Shared};
 use crate::backend::Api;
 use crate::clock::Clock;
+use crate::guest::Guest;
 use crate::jobs::{JobList, Level, News};
 use crate::observe::Audit;
 use crate::observe::logging::LogHandle;
@@ -105,6 +106,7 @@ impl Shared {
             metrics_listen: notes.metrics_listen.clone(),
             config_trouble: notes.config_trouble.clone(),
             upgrade: self.upgrade.report(),
+            guest: self.guest.as_ref().map(Guest::state),
         }
     }
 

@@ -17,6 +17,7 @@ use super::super::status::Phase;
 use super::wire::{FromNew, FromOld, Line};
 use crate::backend::{BackendError, BorrowedTokens, Endpoint, Http, RedactedTokens, Session};
 use crate::config::{ConfigError, ConfigStore, FileLock, LockError, Purpose};
+use crate::guest::Guest;
 use crate::providers::{self, Asker, Attendant, Roster};
 
 /// A backend that is away is asked again so often; the old process decides how long.
@@ -153,7 +154,10 @@ async fn check_session(
 
 async fn probe(options: &GatewayOptions, roster: Arc<Roster>) {
     let settings = &options.settings;
-    let asker = Asker::new(&settings.environment, &settings.paths.tmp(), options.caller_umask);
+    let saved = ConfigStore::new(settings.paths.clone()).load().unwrap_or_default();
+    let guest = Guest::to_look(&saved, &settings.guest);
+    let tmp = settings.paths.tmp();
+    let asker = Asker::in_guest(&settings.environment, &tmp, options.caller_umask, guest);
     let probes = providers::all().map(|provider| {
         let mut attendant = Attendant::new(provider, settings, asker.clone(), Arc::clone(&roster));
         async move { attendant.light().await }

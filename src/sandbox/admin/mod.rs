@@ -9,6 +9,7 @@ mod gateways;
 mod jobs;
 mod subagents;
 mod team;
+mod vms;
 mod watch;
 
 use axum::extract::{FromRequest, Request, State};
@@ -57,6 +58,10 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/drives/{id}/restore", drives::restore),
         Route::post("/drive-tokens", drives::make_token),
         Route::post("/drive-sync", drives::sync),
+        Route::post("/vm-tokens", vms::make_token),
+        Route::get("/secrets", vms::list_secrets),
+        Route::post("/secrets", vms::add_secret),
+        Route::post("/secrets/remove", vms::remove_secret),
     ]
 }
 

@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 use self::error::{ApiVersion, AuthError};
 use self::refresh::Rotation;
-pub(super) use self::refresh::{RefreshChain, SessionRow, open_session, sha256_hex};
+pub(super) use self::refresh::{
+    RefreshChain, SessionRow, end_sessions_of, open_session, sha256_hex,
+};
 use super::access::{AccessError, Identity, app_metadata};
 use super::app::{App, Shared, micros, now_micros, wire_time};
 use super::body::{self, BodyError};

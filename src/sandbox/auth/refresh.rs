@@ -151,6 +151,21 @@ pub(super) fn end_session(connection: &Connection, id: &str, now: i64) -> rusqli
     Ok(())
 }
 
+/// Ends every session of a gateway.
+pub(in crate::sandbox) fn end_sessions_of(
+    connection: &Connection,
+    gateway_id: &str,
+    now: i64,
+) -> rusqlite::Result<()> {
+    let mut open =
+        connection.prepare("SELECT id FROM sessions WHERE gateway_id = ?1 AND ended_at IS NULL")?;
+    let ids = open.query_map([gateway_id], |row| row.get(0))?;
+    for id in ids.collect::<Result<Vec<String>, _>>()? {
+        end_session(connection, &id, now)?;
+    }
+    Ok(())
+}
+
 /// Uses a refresh token; to be run in one write transaction, and committed whatever comes out.
 pub(super) fn rotate(
     connection: &Connection,

@@ -5,6 +5,7 @@ mod finalize;
 mod full_control;
 mod heartbeat;
 mod pairing;
+mod vm_bootstrap;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 pub use self::added::{EdgeFunction, EdgeRequest};
 pub(super) use self::pairing::{code_hash, new_code};
+pub(super) use self::vm_bootstrap::{new_token as new_vm_token, token_hash as vm_token_hash};
 use super::Caller;
 use super::app::{App, Peer, Shared};
 use super::body::{self, BodyError};
@@ -28,8 +30,14 @@ use crate::drive_sync::wire;
 use crate::model::{GatewayId, TeamId};
 
 /// All functions by name.
-pub(super) const NAMES: [&str; 5] =
-    [pairing::NAME, heartbeat::NAME, finalize::NAME, full_control::NAME, wire::FUNCTION];
+pub(super) const NAMES: [&str; 6] = [
+    pairing::NAME,
+    vm_bootstrap::NAME,
+    heartbeat::NAME,
+    finalize::NAME,
+    full_control::NAME,
+    wire::FUNCTION,
+];
 
 /// A function's failure: the body says `success: false` and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,12 +116,11 @@ pub(super) async fn invoke(
     if matches!(caller, Asker::Operator) && is_foreign {
         return guard::foreign_origin();
     }
-    let peer = parts.extensions.get::<Peer>().copied();
     // The output of a run may be as large as a job's.
     let is_large = name == finalize::NAME && matches!(&caller, Asker::Other(c) if c.is_gateway());
     let limit = if is_large { body::LARGE } else { body::SMALL };
     let result = match body::read(body, limit).await {
-        Ok(body) => run(&app, name, &caller, peer, &body).await,
+        Ok(body) => run(&app, name, &caller, &parts, &body).await,
         Err(BodyError::TooLarge(limit)) => Err(FunctionError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "too_large",
@@ -151,7 +158,7 @@ async fn run(
     app: &App,
     name: &str,
     caller: &Asker,
-    peer: Option<Peer>,
+    parts: &Parts,
     body: &[u8],
 ) -> Result<Value, FunctionError> {
     let caller = match caller {
@@ -162,8 +169,10 @@ async fn run(
         }
         Asker::Other(caller) => caller,
     };
+    let peer = parts.extensions.get::<Peer>().copied();
     match name {
         pairing::NAME => pairing::exchange(app, peer, body).await,
+        vm_bootstrap::NAME => vm_bootstrap::exchange(app, peer, &parts.headers, body).await,
         heartbeat::NAME => heartbeat::record(app, caller, body).await,
         finalize::NAME => finalize::finalize(app, caller, body).await,
         _ if app.rules.hold(Rule::Toggle) => Err(not_the_operator(caller)),

@@ -59,32 +59,19 @@ pub(super) async fn exchange(
     if request.code.trim().is_empty() {
         return Err(FunctionError::invalid("code is empty"));
     }
-    if request.device_name.chars().count() > MAX_DEVICE_NAME {
-        let message = format!("device_name is longer than {MAX_DEVICE_NAME} characters");
-        return Err(FunctionError::invalid(message));
-    }
-    if let Some(Peer(address)) = peer
-        && app.rules.hold(Rule::Guesses)
-    {
-        app.guesses.admit(address, Instant::now()).map_err(|wait| FunctionError {
-            retry_after: Some(wait.as_secs().max(1)),
-            ..FunctionError::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "over_request_rate_limit",
-                "too many wrong pairing codes; wait a minute and try again",
-            )
-        })?;
-    }
+    let device_name = device_name(&request.device_name)?;
+    admit_guess(app, peer, "pairing codes")?;
     let refresh_token = secrets::random_token().map_err(|error| FunctionError::internal(&error))?;
     let first_token = refresh_token.clone();
     let rules = app.rules;
     let identity = app
         .store
-        .write(move |write| use_code(write.tx, &request, &first_token, now_micros(), rules))
+        .write(move |write| {
+            let code = code_hash(&request.code);
+            use_code(write.tx, &code, device_name.clone(), &first_token, now_micros(), rules)
+        })
         .await?;
-    if let Some(Peer(address)) = peer {
-        app.guesses.forgive(address);
-    }
+    forgive_guess(app, peer);
     tracing::info!(gateway_id = %identity.gateway_id, "a gateway was paired");
     let now = now_micros() / 1_000_000;
     let expires_at = now.saturating_add(app.access.lifetime()).saturating_mul(1_000_000);
@@ -97,6 +84,37 @@ pub(super) async fn exchange(
         "expires_at": wire_time(expires_at),
         "token_type": "bearer",
     }))
+}
+
+/// A trimmed device name; `None` when it is blank.
+pub(super) fn device_name(given: &str) -> Result<Option<String>, FunctionError> {
+    if given.chars().count() > MAX_DEVICE_NAME {
+        let message = format!("device_name is longer than {MAX_DEVICE_NAME} characters");
+        return Err(FunctionError::invalid(message));
+    }
+    Ok(Some(given.trim().to_owned()).filter(|name| !name.is_empty()))
+}
+
+/// Counts a try of what can be guessed; too many are refused.
+pub(super) fn admit_guess(app: &App, peer: Option<Peer>, what: &str) -> Result<(), FunctionError> {
+    let Some(Peer(address)) = peer.filter(|_| app.rules.hold(Rule::Guesses)) else {
+        return Ok(());
+    };
+    app.guesses.admit(address, Instant::now()).map_err(|wait| FunctionError {
+        retry_after: Some(wait.as_secs().max(1)),
+        ..FunctionError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "over_request_rate_limit",
+            format!("too many wrong {what}; wait a minute and try again"),
+        )
+    })
+}
+
+/// It was right.
+pub(super) fn forgive_guess(app: &App, peer: Option<Peer>) {
+    if let Some(Peer(address)) = peer {
+        app.guesses.forgive(address);
+    }
 }
 
 /// A code that can still be used.
@@ -138,15 +156,14 @@ fn usable_code(
 /// Uses the code up and makes gateway, session and first token, or changes nothing.
 fn use_code(
     connection: &Connection,
-    request: &Request,
+    hash: &str,
+    device_name: Option<String>,
     refresh_token: &str,
     now: i64,
     rules: Rules,
 ) -> Result<Identity, FunctionError> {
-    let hash = code_hash(&request.code);
-    let code = usable_code(connection, &hash, now, rules)?;
-    let device_name = Some(request.device_name.trim().to_owned())
-        .filter(|name| !name.is_empty())
+    let code = usable_code(connection, hash, now, rules)?;
+    let device_name = device_name
         .or(code.device_name)
         .ok_or_else(|| FunctionError::invalid("device_name is empty"))?;
     let identity = Identity {

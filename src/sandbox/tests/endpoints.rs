@@ -4,15 +4,15 @@ use serde_json::{Value, json};
 
 use super::seed::row_in;
 use super::world::{
-    CODE, Expect, OLD_CODE, OTHER_TEAM, OWNER, Probe, RUN, SIBLING, STRANGER, SUBAGENT, USED_CODE,
-    Who, World,
+    CODE, Expect, OLD_CODE, OLD_VM_TOKEN, OTHER_TEAM, OWNER, Probe, RUN, SIBLING, STRANGER,
+    SUBAGENT, USED_CODE, USED_VM_TOKEN, VM_TOKEN, Who, World,
 };
 use super::{drives, realtime, storage};
 use crate::sandbox::store::schema::Schema;
 use crate::sandbox::{self, functions, routes};
 
 /// Rows beyond one for each route: the same request where one thing is otherwise.
-pub(super) const VARIATIONS: [&str; 22] = [
+pub(super) const VARIATIONS: [&str; 24] = [
     "any route under a foreign Host",
     "any admin route from a foreign page",
     "POST /auth/v1/token, a token long used",
@@ -24,6 +24,8 @@ pub(super) const VARIATIONS: [&str; 22] = [
     "POST /functions/v1/exchange-gateway-pairing-code, a used code",
     "POST /functions/v1/exchange-gateway-pairing-code, an expired code",
     "POST /functions/v1/exchange-gateway-pairing-code, after ten wrong ones",
+    "POST /functions/v1/exchange-vm-bootstrap-token, a used token",
+    "POST /functions/v1/exchange-vm-bootstrap-token, an expired token",
     "POST /functions/v1/finalize-gateway-subagent-run, again",
     "POST /functions/v1/finalize-gateway-subagent-run, again but failed",
     "POST /functions/v1/finalize-gateway-subagent-run, of another subagent",
@@ -90,6 +92,9 @@ pub(super) fn probes(world: &World, row: &str, who: Who) -> Option<Vec<Probe>> {
                 "sessions",
                 "refresh_tokens",
                 "pairing_codes",
+                "vms",
+                "vm_tokens",
+                "secrets",
                 "sqlite_master",
                 "job_secret_placeholders",
                 "contents",
@@ -201,6 +206,17 @@ fn function(row: &str, variation: &str, who: Who) -> Option<Probe> {
             let body = json!({"code": code, "device_name": "box"});
             (body, Expect::Writes(tables.map(wrote).to_vec()))
         }
+        "exchange-vm-bootstrap-token" => {
+            let token = match variation {
+                "a used token" => USED_VM_TOKEN,
+                "an expired token" => OLD_VM_TOKEN,
+                _ => VM_TOKEN,
+            };
+            let tables = ["refresh_tokens", "sessions", "team_gateways", "vm_tokens", "vms"];
+            let body =
+                json!({"bootstrap_token": token, "device_name": "box", "gateway_version": "1"});
+            (body, Expect::Writes(tables.map(wrote).to_vec()))
+        }
         "gateway-heartbeat" => {
             let body = json!({"status": "ready", "device_name": "box",
                               "capabilities": {"schema_version": "v1"}});
@@ -278,6 +294,9 @@ fn admin(row: &str) -> Option<Probe> {
                               "max_access_level": "execute"});
             (body, &["team_resources"])
         }
+        "vm-tokens" => (json!({}), &["vm_tokens", "vms"]),
+        "secrets" => (json!({"name": "new"}), &["secrets"]),
+        "secrets/remove" => (json!({"name": "known"}), &["secrets"]),
         _ => return None,
     };
     let rows = tables.iter().map(|table| wrote(table)).collect();

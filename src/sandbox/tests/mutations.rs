@@ -25,7 +25,7 @@ async fn noticed(world: &mut World, rows: &[&Row], callers: &[Who]) -> Option<St
 }
 
 /// Each rule with the rows that are to notice; a row is named by its beginning.
-const RULES: [(Rule, &str); 67] = [
+const RULES: [(Rule, &str); 69] = [
     (Rule::Host, "any route under a foreign Host"),
     (Rule::Origin, "any admin route from a foreign page"),
     (Rule::Key, "GET /auth/v1/user"),
@@ -53,6 +53,8 @@ const RULES: [(Rule, &str); 67] = [
     (Rule::CodeOnce, "POST /functions/v1/exchange-gateway-pairing-code, a used"),
     (Rule::CodeExpiry, "POST /functions/v1/exchange-gateway-pairing-code, an expired"),
     (Rule::Guesses, "POST /functions/v1/exchange-gateway-pairing-code, after ten"),
+    (Rule::VmTokenOnce, "POST /functions/v1/exchange-vm-bootstrap-token, a used"),
+    (Rule::VmTokenExpiry, "POST /functions/v1/exchange-vm-bootstrap-token, an expired"),
     (Rule::BeatTeam, "POST /functions/v1/gateway-heartbeat"),
     (Rule::RunTeam, "POST /functions/v1/finalize-gateway-subagent-run"),
     (Rule::RunGateway, "POST /functions/v1/finalize-gateway-subagent-run"),

@@ -6,7 +6,8 @@ use rusqlite::{Connection, params};
 
 use super::storage;
 use super::world::{
-    CODE, OLD_CODE, OTHER_TEAM, OWNER, RUN, SIBLING, STRANGER, SUBAGENT, USED_CODE,
+    CODE, OLD_CODE, OLD_VM_TOKEN, OTHER_TEAM, OWNER, RUN, SIBLING, STRANGER, SUBAGENT, USED_CODE,
+    USED_VM_TOKEN, VM_TOKEN,
 };
 use crate::model::{GatewayId, TeamId};
 use crate::sandbox::access::Identity;
@@ -56,6 +57,14 @@ pub(super) fn seed(database: &Connection, team: &str, refresh: &str) {
         let sql = "INSERT INTO pairing_codes VALUES (?1, ?2, NULL, 0, ?3, iif(?4, 1, NULL))";
         run(sql, params![functions::code_hash(code), team, expires, used]);
     }
+    run("INSERT INTO vms VALUES ('vm', ?1, NULL, 0, 0, 0)", params![team]);
+    for (token, expires, used) in
+        [(VM_TOKEN, i64::MAX, false), (USED_VM_TOKEN, i64::MAX, true), (OLD_VM_TOKEN, 1, false)]
+    {
+        let sql = "INSERT INTO vm_tokens VALUES (?1, 'vm', 0, ?2, iif(?3, 1, NULL), NULL)";
+        run(sql, params![functions::vm_token_hash(token), expires, used]);
+    }
+    run("INSERT INTO secrets VALUES (?1, 'known', 0)", params![team]);
     for state in states("gateway_jobs") {
         let sql = "INSERT INTO gateway_jobs
                    (id, team_id, gateway_id, job_type, status, created_at, updated_at)

@@ -32,6 +32,9 @@ pub(super) const RUN: &str = "00000000-0000-4000-8000-000000000401";
 pub(super) const CODE: &str = "GOODCODE";
 pub(super) const USED_CODE: &str = "USEDCODE";
 pub(super) const OLD_CODE: &str = "PASTCODE";
+pub(super) const VM_TOKEN: &str = "good-token";
+pub(super) const USED_VM_TOKEN: &str = "used-token";
+pub(super) const OLD_VM_TOKEN: &str = "past-token";
 
 /// A column of the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -66,7 +66,8 @@ async fn carry_out(
     progress: &Progress<'_>,
 ) -> Finished {
     let place = Place {
-        work: host.config.paths().work(WORK),
+        work: host.work(WORK),
+        guest: host.guest.clone(),
         environment: &host.environment,
         umask: host.caller_umask,
         grace: GRACE,
@@ -147,9 +148,9 @@ fn not_run(host: &Host, job: &Job, asked: &Asked, command: &str, error: PlanRunE
         }
         PlanRunError::Run(RunError::Spawn { .. }) => ErrorCode::ProviderFailed,
         // Says nothing about the provider.
-        PlanRunError::Run(RunError::ShimLost) | PlanRunError::WorkDir(_) => {
-            ErrorCode::ProviderUnavailable
-        }
+        PlanRunError::Run(RunError::ShimLost)
+        | PlanRunError::WorkDir(_)
+        | PlanRunError::Place(_) => ErrorCode::ProviderUnavailable,
     };
     let why = format!("{:#}", anyhow::Error::new(error));
     let message = format!("{} could not be run: {why}", asked.provider.title());

@@ -214,22 +214,26 @@ impl Course<'_> {
     /// The CLI's run in its work dir, with what it tells on the way.
     async fn carry_out(&self, call: &Call) -> Result<AgentRun, PlanRunError> {
         let target = &self.prepared.target;
-        let work = self.host.config.paths().work(subagent_dirs::WORK);
+        let work = self.host.work(subagent_dirs::WORK);
         let subagent = target.subagent_id.as_str();
-        let dir = if call.provider.continues_sessions() {
-            WorkDir::keep(&work, subagent, &call.plan.files).await?
-        } else {
-            WorkDir::make(&work.join(subagent), target.run_id.as_str(), &call.plan.files).await?
-        };
-        let audit = self.progress.audit();
-        audit.command(&self.command_line(&call.plan), &dir.path().display().to_string());
-        audit.starts().await;
         let place = Place {
             work,
             environment: &self.host.environment,
             umask: self.host.caller_umask,
             grace: GRACE,
+            guest: self.host.guest.clone(),
         };
+        let user = place.user().await?;
+        let work = &place.work;
+        let files = &call.plan.files;
+        let dir = if call.provider.continues_sessions() {
+            WorkDir::keep_as(user, work, subagent, files).await?
+        } else {
+            WorkDir::make_as(user, &work.join(subagent), target.run_id.as_str(), files).await?
+        };
+        let audit = self.progress.audit();
+        audit.command(&self.command_line(&call.plan), &dir.path().display().to_string());
+        audit.starts().await;
         let teller = Teller::new(self.events, &call.request);
         let reader = call.provider.agent_reader(&call.request, &call.plan);
         let cancel = CancellationToken::new();
@@ -412,7 +416,9 @@ fn not_run(error: PlanRunError) -> Failure {
     let code = match &error {
         PlanRunError::Run(crate::process::RunError::Spawn { .. }) => ErrorCode::ProviderFailed,
         // Says nothing about the provider.
-        PlanRunError::Run(_) | PlanRunError::WorkDir(_) => ErrorCode::ProviderUnavailable,
+        PlanRunError::Run(_) | PlanRunError::WorkDir(_) | PlanRunError::Place(_) => {
+            ErrorCode::ProviderUnavailable
+        }
     };
     let message = format!("it could not be run: {:#}", anyhow::Error::new(error));
     Failure { code, message, summary: None }

@@ -68,6 +68,7 @@ impl World {
         start_run(&database(dir.path()), &api);
         let redactor = Redactor::default();
         let host = Host {
+            guest: None,
             api,
             config: ConfigStore::new(Paths::in_dir(&dir.path().join("gateway"))),
             environment: Environment::default(),
