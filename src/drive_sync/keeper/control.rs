@@ -298,13 +298,12 @@ fn client_key(settings: &Settings, vm_id: &str) -> anyhow::Result<String> {
         return Ok(key.clone());
     }
     let place = settings.state_dir.join("client-id");
-    let own = match fs::read_private(&place, 100)? {
-        Some(own) => own,
-        None => {
-            let own = uuid::Uuid::new_v4().to_string().into_bytes();
-            fs::save(&place, &own)?;
-            own
-        }
+    let own = if let Some(own) = fs::read_private(&place, 100)? {
+        own
+    } else {
+        let own = uuid::Uuid::new_v4().to_string().into_bytes();
+        fs::save(&place, &own)?;
+        own
     };
     let hash = Sha256::new().chain_update(vm_id).chain_update(&own).finalize();
     Ok(super::super::model::Sha256(hash.into()).hex())

@@ -120,10 +120,10 @@ mod tests {
     #[test]
     fn what_is_not_set_keeps_its_default() {
         let environment = Environment::from_pairs([
-            ("PANORAMA_DRIVE_SYNC_ENABLED", "1".into()),
-            ("PANORAMA_DRIVE_SYNC_ROOT", "/srv/drives".into()),
-            ("PANORAMA_DRIVE_SYNC_DEBOUNCE_MS", " 250 ".into()),
-            ("PANORAMA_DRIVE_SYNC_CHANGE_LIMIT", "".into()),
+            ("PANORAMA_DRIVE_SYNC_ENABLED", "1"),
+            ("PANORAMA_DRIVE_SYNC_ROOT", "/srv/drives"),
+            ("PANORAMA_DRIVE_SYNC_DEBOUNCE_MS", " 250 "),
+            ("PANORAMA_DRIVE_SYNC_CHANGE_LIMIT", ""),
         ]);
         let expected = Settings {
             enabled: true,
@@ -142,7 +142,7 @@ mod tests {
             ("PANORAMA_DRIVE_SYNC_POLL_INTERVAL_MS", "0", "a whole number over 0"),
             ("PANORAMA_DRIVE_SYNC_MAX_BATCHES_PER_TICK", "-1", "a whole number over 0"),
         ] {
-            let environment = Environment::from_pairs([(variable, value.into())]);
+            let environment = Environment::from_pairs([(variable, value)]);
             let error = Settings::read(&environment).unwrap_err().to_string();
             assert_eq!(error, format!("{variable} is {value:?}, and has to be {text}"));
         }

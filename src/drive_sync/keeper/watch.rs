@@ -3,7 +3,7 @@
 //! Only hints: they may be late, doubled or lost, and writes through a memory map give none. What is
 //! so is found by the look at everything, which comes now and then.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
@@ -70,6 +70,6 @@ fn hints_of(root: &Path, event: notify::Result<notify::Event>) -> Vec<Hint> {
 }
 
 /// The place inside the drive; the engine's own entries and the root itself are none.
-fn place(root: &Path, path: &PathBuf) -> Option<RelPath> {
+fn place(root: &Path, path: &Path) -> Option<RelPath> {
     RelPath::parse(path.strip_prefix(root).ok()?.to_str()?).ok()
 }

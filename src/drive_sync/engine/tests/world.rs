@@ -11,9 +11,9 @@ use crate::drive_sync::model::{Content, Kind, Local, LocalTree, Remote, Sha256, 
 use crate::drive_sync::path::RelPath;
 use crate::drive_sync::plan::Replaced;
 use crate::drive_sync::ports::{
-    Change, Changes, Clock, Digest, Download, Drive, Fs, FsError, Install, Installed, RemoteEntry,
-    RemoteError, Rng, Root, Scope, SnapshotPage, Source, StageWriter, Staged, Upload, What, Write,
-    Written,
+    Change, Changes, Clock, Digest, Download, Drive, Fs, FsError, Install, Installed, Recall,
+    RemoteEntry, RemoteError, Rng, Root, Scope, SnapshotPage, Source, StageWriter, Staged, Upload,
+    What, Write, Written,
 };
 
 pub(super) fn path(text: &str) -> RelPath {
@@ -548,9 +548,10 @@ impl Drive for Outside {
         uploads.into_iter().map(send).collect()
     }
 
-    fn recall(&self, operation_ids: &[String]) -> Vec<Result<Option<Written>, RemoteError>> {
-        let recall = |id| Ok(self.server("recall")?.answers.get(id).cloned());
-        operation_ids.iter().map(recall).collect()
+    fn recall(&self, uploads: &[Recall]) -> Vec<Result<Option<Written>, RemoteError>> {
+        let recall =
+            |upload: &Recall| Ok(self.server("recall")?.answers.get(&upload.operation_id).cloned());
+        uploads.iter().map(recall).collect()
     }
 
     fn fetch(&self, downloads: Vec<Download<'_>>) -> Vec<Result<(), RemoteError>> {
