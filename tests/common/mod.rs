@@ -248,8 +248,22 @@ impl Machine {
 
     /// Turns the host toggle on.
     pub(crate) async fn allow_control(&self) {
+        if self.config()["vmGuest"]["vmId"].is_string() {
+            return self.write_toggle(true);
+        }
         let ran = self.run_async(&["full-control", "enable"]).await;
         assert_eq!(ran.code, 0, "{ran:?}");
+    }
+
+    /// Writes the host toggle into the config: in a managed VM no command changes it.
+    pub(crate) fn write_toggle(&self, enabled: bool) {
+        use std::os::unix::fs::PermissionsExt;
+        let mut config = self.config();
+        config["full_control_enabled"] = json!(enabled);
+        let new = self.dir().join("gateway.json.test");
+        std::fs::write(&new, config.to_string()).unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::rename(new, self.config_file()).unwrap();
     }
 
     /// Starts a gateway in the foreground; it is not up yet.

@@ -68,11 +68,6 @@ async fn had_full_control(scene: &Scene, fields: &Value) -> bool {
     effective
 }
 
-async fn host_toggle(scene: &Scene, word: &str) {
-    let ran = scene.paired.machine.run_async(&["full-control", word]).await;
-    assert_eq!(ran.code, 0, "{ran:?}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn both_toggles_must_be_on_and_it_must_be_asked_for() {
     let scene = Scene::in_guest().await;
@@ -89,10 +84,10 @@ async fn both_toggles_must_be_on_and_it_must_be_asked_for() {
     denied(&scene, "turned off for the team").await;
     assert!(!had_full_control(&scene, &json!({})).await, "it is not asked for");
     scene.control.admin.set_full_control(gateway, true).await.unwrap();
-    host_toggle(&scene, "disable").await;
+    scene.paired.machine.write_toggle(false);
     denied(&scene, "turned off on this host").await;
     assert!(!had_full_control(&scene, &json!({})).await, "it is not asked for");
-    host_toggle(&scene, "enable").await;
+    scene.paired.machine.write_toggle(true);
     assert!(had_full_control(&scene, &wanting(&json!(true))).await, "as it was before");
 }
 
