@@ -301,6 +301,7 @@ fn run_child(context: &Context) -> Outcome {
         caller_umask: context.caller_umask,
         // The manager knows the process that sent this one here, not this one.
         service: ServiceManager::none(),
+        drive_sync: None,
     };
     let ended = asynchronous::long()?.block_on(async {
         let Some(gateway) = upgrade::prepare(context, options, &log.handle()).await? else {

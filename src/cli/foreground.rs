@@ -39,6 +39,7 @@ pub(crate) fn run(context: &Context, settings: Settings) -> Outcome {
         log: Some(log.handle()),
         caller_umask: context.caller_umask,
         service: service.clone(),
+        drive_sync: None,
     };
     let hangup =
         if has_terminal() && !service.is_there() { Hangup::OfTerminal } else { Hangup::Reload };

@@ -96,6 +96,7 @@ impl SavedConfig {
             .into_iter()
             .filter_map(|name| self.text(name))
             .chain(self.guest_value("driveSync").and_then(|sync| sync.get("token")?.as_str()))
+            .chain(self.value("driveSync").and_then(|sync| sync.get("token")?.as_str()))
     }
 
     /// Paired: gateway id, team id, access and refresh token are all there.

@@ -14,6 +14,7 @@ mod clock;
 mod config_watch;
 mod contact;
 mod deliveries;
+mod drive_sync;
 mod events;
 mod file_watch;
 mod gateway;

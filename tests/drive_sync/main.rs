@@ -1,5 +1,12 @@
 //! Drives that two machines mirror, with the real engine on real folders and the control plane.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a drive that is not kept in step fails; it measures real time"
+)]
+
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../common/mod.rs"]
 mod common;

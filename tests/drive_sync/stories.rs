@@ -58,7 +58,7 @@ async fn both_edited_both_are_kept() {
     assert!(copy.starts_with("plan (conflict vm-2 "), "{copy}");
     assert_eq!(files[copy], "other's");
     let report = other.is(DriveState::UpToDate).await;
-    assert_eq!(report.conflicts, [copy.clone()]);
+    assert_eq!(report.conflicts, std::slice::from_ref(copy));
     one.stop().await;
     other.stop().await;
 }

@@ -127,6 +127,7 @@ impl World {
             log: None,
             caller_umask: 0o022,
             service: ServiceManager::none(),
+            drive_sync: None,
             relaunch: None,
         }
     }

@@ -62,6 +62,10 @@ pub(crate) struct UpArgs {
     /// Where to listen; port 0 takes any [default: 127.0.0.1:54321, with --exec 127.0.0.1:0]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
+    /// Mirror the sandbox's drives into this folder, to try drive sync; a drive is made if there is
+    /// none
+    #[arg(long, value_name = "DIR", conflicts_with = "exec")]
+    pub drive_sync: Option<PathBuf>,
     /// Keep everything in a temporary directory that is removed at the end
     #[arg(long, conflicts_with = "data_dir")]
     pub ephemeral: bool,

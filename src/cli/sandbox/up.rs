@@ -17,10 +17,12 @@ use super::serve::StopSignals;
 use super::{INTERRUPTED, LISTEN, client_of, data_dir, log_filter, show_path, submit, team};
 use crate::cli::audit;
 use crate::cli::context::Context;
+use crate::cli::drive_sync as cli_drive_sync;
 use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::identity::{self, NewIdentity};
 use crate::cli::{asynchronous, foreground, socket};
 use crate::config::{ConfigStore, GlobalOptions, Paths, Purpose, Settings};
+use crate::drive_sync::keeper;
 use crate::observe::logging::{self, LogOptions, StderrLines};
 use crate::runtime::notify::ServiceManager;
 use crate::runtime::status::Phase;
@@ -115,7 +117,7 @@ impl Up<'_> {
             self.print_where(&backend, None, "runs already").await?;
             return Ok(Exit::Done);
         }
-        let outcome = self.with_backend(&backend, &mut server).await;
+        let outcome = Box::pin(self.with_backend(&backend, &mut server)).await;
         if let Joined::Ours(server) = server {
             server.shutdown().await;
         }
@@ -169,6 +171,7 @@ impl Up<'_> {
             // The server of the same process could not go along.
             relaunch: None,
             service: ServiceManager::none(),
+            drive_sync: self.drive_sync(backend, &store, &gateway_id).await?,
         };
         match Gateway::prepare(options) {
             Ok(gateway) => self.with_gateway(gateway, backend, server, &gateway_id).await,
@@ -182,6 +185,31 @@ impl Up<'_> {
             },
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// A drive to mirror, a token for it, and where the mirror is.
+    async fn drive_sync(
+        &self,
+        backend: &Backend,
+        store: &ConfigStore,
+        gateway_id: &str,
+    ) -> Result<Option<keeper::Settings>, Failure> {
+        let Some(folder) = &self.args.drive_sync else { return Ok(None) };
+        if backend.client.drives().await?.is_empty() {
+            backend.client.create_drive("Team", "write").await?;
+        }
+        let minted = backend.client.make_drive_token(Some(gateway_id), None).await?;
+        let (token, expires_at) = (text(&minted, "token"), text(&minted, "expires_at"));
+        self.context.redactor.add_secret(token);
+        let held = json!({"token": token, "expiresAt": expires_at, "vmId": gateway_id});
+        store.update(|saved| saved.set("driveSync", held.clone()))?;
+        let settings = cli_drive_sync::drive_settings(&self.context.environment)?;
+        Ok(Some(keeper::Settings {
+            enabled: true,
+            root: std::path::absolute(folder)?,
+            state_dir: self.paths.dir.join("drive-sync"),
+            ..settings
+        }))
     }
 
     /// The sandbox's gateway has its own paths and backend; nothing of the user's pairing.
@@ -403,6 +431,14 @@ impl Up<'_> {
         ui.out(&format!("  Data:     {data_dir}"))?;
         let Some(id) = gateway_id else { return Ok(()) };
         ui.out(&format!("  Gateway:  {id}"))?;
+        if let Some(folder) = &self.args.drive_sync {
+            ui.out(&format!("  Drives:   {}", show_path(folder)))?;
+            let state = show_path(&self.paths.dir.join("drive-sync"));
+            ui.note(&format!(
+                "Each drive has a folder in there. How they are:\n  \
+                 panorama-gateway drive-sync status --state-dir {state}"
+            ));
+        }
         let (dir, option) = (show_path(&self.paths.dir), self.data_dir_option());
         if controlled {
             ui.note(&format!(

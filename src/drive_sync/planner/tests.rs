@@ -1,5 +1,7 @@
 //! The cells of the matrix one by one, and the rules around them.
 
+use std::fmt::Write as _;
+
 use super::proof::world::{World, content, local, path, rules, stat};
 use super::*;
 use crate::drive_sync::model::{Base, Kind, Local, Opaque, Remote};
@@ -91,7 +93,7 @@ fn table(base: &str, rows: &[&str], columns: &[&str], inside: [&str; 3]) -> Stri
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
             let steps = steps(&lines);
             let steps = if steps.is_empty() { "nothing".to_owned() } else { steps.join("\n    ") };
-            text += &format!("disk {disk}, server {server}:\n    {steps}\n");
+            writeln!(text, "disk {disk}, server {server}:\n    {steps}").unwrap();
         }
     }
     text
@@ -284,7 +286,7 @@ fn aside(name: &str, kind: Kind, taken: &[&str]) -> String {
             let stat = crate::drive_sync::model::Stat { mtime: time, ..stat };
             Local::File { content, stat, racy }
         }
-        other => other,
+        other @ (Local::Directory { .. } | Local::Opaque(_)) => other,
     };
     let taken: Vec<RelPath> = taken.iter().map(|taken| path(taken)).collect();
     let name = names::conflict_name(&path(name), &entry, "build vm/1", |name| taken.contains(name));

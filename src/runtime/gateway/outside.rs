@@ -29,6 +29,8 @@ pub struct GatewayOptions {
     pub relaunch: Option<Arc<Relaunch>>,
     /// Who started this process, if that is a service manager.
     pub service: ServiceManager,
+    /// Drives to be kept in step outside a managed VM, where the environment has no say.
+    pub drive_sync: Option<crate::drive_sync::keeper::Settings>,
 }
 
 /// Why a gateway did not start.

@@ -12,8 +12,8 @@ use crate::runtime::identity::Identity;
 use crate::runtime::upgrade::standby;
 use crate::runtime::upgrade::{self, Offer};
 use crate::runtime::{
-    clock, config_watch, events, heartbeat, hygiene, ingress, liveness, memory, metrics_server,
-    providers, realtime, service_manager, session, status_socket, supervisor,
+    clock, config_watch, drive_sync, events, heartbeat, hygiene, ingress, liveness, memory,
+    metrics_server, providers, realtime, service_manager, session, status_socket, supervisor,
 };
 use crate::task::Group;
 
@@ -71,6 +71,19 @@ impl Gateway {
         door
     }
 
+    fn start_drive_sync(&self, group: &mut Group, identity: &Arc<Identity>) {
+        let (given, environment) =
+            (self.options.drive_sync.as_ref(), &self.options.settings.environment);
+        let Some(settings) = drive_sync::settings(given, identity.is_guest, environment) else {
+            return;
+        };
+        let settings = settings.map_err(|error| error.to_string());
+        let own = Arc::clone(identity);
+        supervisor::spawn(group, &self.shared, "drive sync", move |stop| {
+            drive_sync::run(Arc::clone(&own), settings.clone(), stop)
+        });
+    }
+
     pub(super) fn start_supervisors(
         &self,
         group: &mut Group,
@@ -106,6 +119,7 @@ impl Gateway {
                 realtime::run(Arc::clone(&own), stop)
             });
         }
+        self.start_drive_sync(group, identity);
         if let Some(relaunch) = self.options.relaunch.clone() {
             let (own, offer) = (Arc::clone(identity), offer.clone());
             let settings = self.options.settings.clone();

@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 use super::{FunctionError, pairing};
 use crate::model::{GatewayId, TeamId};
-use crate::sandbox::access::Identity;
+use crate::sandbox::access::{DriveToken, Identity};
 use crate::sandbox::app::{App, Peer, now_micros, wire_time};
 use crate::sandbox::rules::{Rule, Rules};
-use crate::sandbox::{auth, body, secrets};
+use crate::sandbox::{auth, body, drives, secrets};
 
 pub(super) const NAME: &str = "exchange-vm-bootstrap-token";
 
@@ -89,15 +89,19 @@ pub(super) async fn exchange(
         "expires_at": wire_time(expires_at),
         "token_type": "bearer",
     });
-    if let Some(drive_sync) = drive_sync(app, &identity, &vm_id) {
-        answer["drive_sync"] = drive_sync;
-    }
+    answer["drive_sync"] = drive_sync(app, &identity, &vm_id);
     Ok(answer)
 }
 
-/// The VM's first token for drive sync, `{token, expires_at}`. Drives are not served yet.
-fn drive_sync(_app: &App, _identity: &Identity, _vm_id: &str) -> Option<Value> {
-    None
+/// The VM's first token for drive sync.
+fn drive_sync(app: &App, identity: &Identity, vm_id: &str) -> Value {
+    let token = DriveToken {
+        gateway_id: identity.gateway_id.clone(),
+        team_id: identity.team_id.clone(),
+        vm_id: Some(vm_id.to_owned()),
+    };
+    let minted = drives::mint_token(app, &token);
+    json!({"token": minted.token, "expires_at": minted.expires_at})
 }
 
 /// How a token is stored and looked up: the time that a look-up takes says nothing of the token.

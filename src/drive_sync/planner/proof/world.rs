@@ -175,7 +175,14 @@ impl World {
                 }
                 self.server.remove(path);
             }
-            other => unreachable!("nothing at the server: {other:?}"),
+            Action::Adopt { .. }
+            | Action::Forget
+            | Action::SetAside { .. }
+            | Action::MoveLocal { .. }
+            | Action::MakeLocalDirectory { .. }
+            | Action::Fetch { .. }
+            | Action::DeleteLocal { .. }
+            | Action::RemoveLocalDirectory => unreachable!("nothing at the server: {step:?}"),
         }
         Ok(())
     }
