@@ -11,5 +11,8 @@ pub mod model;
 pub mod path;
 pub mod plan;
 pub mod planner;
+mod planted;
 pub mod ports;
+#[cfg(test)]
+mod sim;
 pub mod state;
