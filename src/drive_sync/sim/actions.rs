@@ -11,6 +11,9 @@ use super::server::content;
 use super::world::{Fault, Sim};
 use super::{fs, hash};
 
+/// What is in a file of the ignore list.
+pub(super) const LOCK: &[u8] = b"locked";
+
 /// An action, and how many pauses of the engines it lets pass before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -271,8 +274,10 @@ impl Sim {
         let disk = &mut self.clients[client].disk;
         let old = disk.inodes[&ino].bytes.clone();
         disk.write(ino, bytes(word), now);
-        self.ledger.replaced(&old);
-        self.ledger.wrote(&bytes(word));
+        if old != bytes(word) {
+            self.ledger.replaced(&old);
+            self.ledger.wrote(&bytes(word));
+        }
     }
 
     fn remove(&mut self, client: usize, path: &str) {
@@ -398,9 +403,7 @@ impl Sim {
             }
             DiskAct::Touch { pick } => {
                 if let Some((_, ino)) = self.pick_file(client, *pick) {
-                    let disk = &mut self.clients[client].disk;
-                    let same = disk.inodes[&ino].bytes.clone();
-                    disk.write(ino, same, now);
+                    self.clients[client].disk.touch(ino, now);
                 }
             }
             DiskAct::Symlink { path } => {
@@ -422,7 +425,7 @@ impl Sim {
                 );
                 let path = format!("{}.~lock.x", nth(&folders, *pick).unwrap());
                 if self.clients[client].disk.find(&path).is_none() {
-                    self.make(client, &path, Sort::File, b"locked".to_vec());
+                    self.make(client, &path, Sort::File, LOCK.to_vec());
                 }
             }
             DiskAct::Unreadable { pick } => {
@@ -430,6 +433,7 @@ impl Sim {
                     let inode = self.clients[client].disk.inodes.get_mut(&ino).unwrap();
                     if matches!(inode.sort, Sort::File | Sort::Directory) && !fs::is_ignored(&path) {
                         inode.unreadable = true;
+                        inode.ctime = super::disk::grain(now);
                         self.clients[client].changed.push(path);
                     }
                 }
@@ -453,10 +457,12 @@ impl Sim {
     }
 
     pub(super) fn make_readable(&mut self, client: usize) {
+        let now = self.now;
         let client = &mut self.clients[client];
         for (path, ino) in client.disk.walk(client.disk.home()) {
             let inode = client.disk.inodes.get_mut(&ino).unwrap();
             if std::mem::take(&mut inode.unreadable) {
+                inode.ctime = super::disk::grain(now);
                 client.changed.push(path);
             }
         }
@@ -507,8 +513,9 @@ impl Sim {
             // The editor knows what it has read; what came since it replaces unseen, and only the
             // server's history can help.
             let found = disk.inodes[&there].bytes.clone();
-            if found == old {
-                self.ledger.replaced(old);
+            if found == old || !self.server.ever.contains(&found) {
+                // Two programs on one disk are not this engine's affair.
+                self.ledger.replaced(&found);
             } else {
                 self.ledger.cover(&found);
             }

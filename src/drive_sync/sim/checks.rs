@@ -204,17 +204,23 @@ impl Sim {
     /// deleted is gone.
     pub(super) fn check_deletions(&mut self) {
         let mut problems = Vec::new();
+        let opaque: Vec<_> = self.clients.iter().map(Client::opaque_paths).collect();
         for (path, left) in &self.ledger.left {
             let actors = self.ledger.actors(path);
-            if actors.len() != 1 || *left != Left::Gone {
+            // Where nothing may be sent, the server's state comes back.
+            let unsent = |actor: &Actor| match actor {
+                Actor::User(client) => self.clients[*client].was_read_only,
+                _ => false,
+            };
+            let blocked = opaque.iter().any(|opaque| opaque.covers(path)) || actors.iter().any(unsent);
+            if actors.len() != 1 || *left != Left::Gone || blocked {
                 continue;
             }
             if self.server.tree.at(path).is_some() {
                 problems.push(format!("{path} was deleted by {actors:?} alone, the server has it"));
             }
             for (index, client) in self.clients.iter().enumerate() {
-                let opaque = client.opaque_paths();
-                if client.disk.find(path).is_some() && !opaque.covers(path) {
+                if client.disk.find(path).is_some() {
                     let by = format!("deleted by {actors:?} alone");
                     problems.push(format!("{path} was {by}, client {index} has it"));
                 }
@@ -234,7 +240,10 @@ impl Sim {
             [Left::File(..)] => self.ledger.only_here(from),
             _ => false,
         };
-        if actors.len() < 2 || equal {
+        // What is left over from before the last rest, or from before the server was set back, is
+        // somebody else's too.
+        let leftover = actors.contains(&Actor::Carried) || actors.contains(&Actor::Restore);
+        if (actors.len() < 2 && !leftover) || equal {
             let why = if equal { "all wrote the same" } else { "nobody else was there" };
             let what = format!("client {client} put {from} aside as {to}: {why} ({actors:?})");
             self.violate(Invariant::NoConflictAlone, what);

@@ -289,6 +289,11 @@ impl Disk {
         let inode = self.inodes.get_mut(&ino).unwrap();
         inode.bytes = bytes;
         inode.suspicious = false;
+        self.touch(ino, now);
+    }
+
+    pub(super) fn touch(&mut self, ino: Ino, now: i64) {
+        let inode = self.inodes.get_mut(&ino).unwrap();
         (inode.mtime, inode.ctime) = (grain(now), grain(now));
     }
 
@@ -412,6 +417,6 @@ impl Inode {
     }
 }
 
-fn grain(now: i64) -> i64 {
+pub(super) fn grain(now: i64) -> i64 {
     now / GRAIN * GRAIN
 }

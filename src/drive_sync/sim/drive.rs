@@ -256,8 +256,10 @@ impl Drive for SimDrive {
         let digest = self.server(|server, _| {
             let tree = &server.tree;
             let mut hasher = Hasher::new();
-            for (id, node) in &tree.entries {
-                hasher.update(format!("{id}:{}\n", node.version));
+            let lines = tree.entries.iter().map(|(id, node)| format!("{id}:{}\n", node.version));
+            let lines: std::collections::BTreeSet<String> = lines.collect();
+            for line in lines {
+                hasher.update(line);
             }
             Digest {
                 head: tree.sequence,

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::drive_sync::engine::{Engine, Look, Settings, Tick};
 use crate::drive_sync::model::{EntryId, Kind, Sha256, VersionId};
+use crate::drive_sync::planner::Access;
 use crate::drive_sync::ports::Scope;
 use crate::drive_sync::state::State;
 
@@ -35,10 +36,32 @@ pub(super) struct Row {
 }
 
 /// What a tick said.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 struct Said {
     tick: Option<Tick>,
     trouble: Option<String>,
+}
+
+impl std::fmt::Debug for Said {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(trouble) = &self.trouble {
+            write!(formatter, "trouble: {trouble}")?;
+        }
+        let Some(tick) = &self.tick else { return Ok(()) };
+        write!(formatter, "pulled {}, planned {}", tick.pulled, tick.planned.steps())?;
+        for (name, is) in [
+            ("at rest", tick.at_rest),
+            ("more", tick.more),
+            ("listing", tick.resyncing),
+            ("read only", tick.read_only),
+            ("held", tick.held.is_some()),
+            ("digest differs", tick.digest == Some(false)),
+        ] {
+            write!(formatter, "{}", if is { format!(", {name}") } else { String::new() })?;
+        }
+        let Tick { failed, blocked, unclear, waiting, .. } = tick;
+        write!(formatter, ", waiting {waiting}, failed {failed:?}, blocked {blocked:?}, unclear {unclear:?}")
+    }
 }
 
 impl Machine {
@@ -141,10 +164,20 @@ fn cursor_of(client: usize) -> u64 {
 
 /// Writers and accidents stop: all sides must become equal within so many rounds, and stay so.
 pub(super) fn come_to_rest() {
+    settle();
+    with(|sim| sim.resting = false);
+}
+
+fn settle() {
     let clients = with(|sim| sim.clients.len());
     for client in 0..clients {
         with(|sim| {
+            sim.resting = true;
             sim.clients[client].mend();
+            if let Some(machine) = &mut sim.clients[client].machine {
+                // As the server says when it is asked what may be done.
+                machine.engine.set_access(Access::Write);
+            }
             while !sim.server.delayed.is_empty() {
                 sim.deliver();
             }
@@ -232,8 +265,14 @@ fn at_rest(said: &[Said]) {
             }
             carried.extend(opaque.into_iter().map(|(path, _)| path));
         }
-        sim.check_nothing_out_of_sight();
+        // Where contents are not unique, who comes back to an earlier one looks like who stayed.
+        if !sim.pool {
+            sim.check_nothing_out_of_sight();
+        }
         sim.check_deletions();
+        for client in &mut sim.clients {
+            client.was_read_only = false;
+        }
         sim.ledger.rest(carried.iter());
     });
 }

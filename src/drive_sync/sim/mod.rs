@@ -61,7 +61,7 @@ impl Case {
 
     fn run(&self, traced: bool) -> Outcome {
         let mut chance = Chance::new(self.seed ^ 0x5eed);
-        world::set(Some(Sim::new(self.flavour.clients, chance.bits(), traced)));
+        world::set(Some(Sim::new(self.flavour, chance.bits(), traced)));
         for client in 0..self.flavour.clients {
             let machine = machine::Machine::new(client, &mut chance);
             world::with(|sim| sim.clients[client].machine = Some(machine));
@@ -88,18 +88,22 @@ impl Case {
 }
 
 impl Sim {
-    fn new(clients: usize, seed: u64, traced: bool) -> Self {
+    fn new(flavour: Flavour, seed: u64, traced: bool) -> Self {
         let mut sim = Self {
             now: 1_790_000_000_000_000_000,
-            clients: (0..clients).map(Client::new).collect(),
+            clients: (0..flavour.clients).map(Client::new).collect(),
             server: server::Server::default(),
             ledger: ledger::Ledger::default(),
             schedule: std::collections::VecDeque::new(),
+            resting: false,
+            pool: flavour.pool,
             chance: Chance::new(seed),
             violations: Vec::new(),
             counts: Counts::default(),
             trace: traced.then(Vec::new),
         };
+        // Becomes content of the drive when somebody renames a lock file.
+        sim.ledger.whole.insert(actions::LOCK.to_vec());
         sim.check_step("the beginning");
         sim
     }

@@ -69,6 +69,8 @@ pub(super) struct Client {
     pub(super) retry_after: bool,
     pub(super) faults: Vec<Fault>,
     pub(super) read_only: bool,
+    /// Since the last rest.
+    pub(super) was_read_only: bool,
     pub(super) access_lost: bool,
     /// Versions that this client was told of.
     pub(super) told: BTreeSet<(EntryId, VersionId)>,
@@ -128,6 +130,10 @@ pub(super) struct Sim {
     pub(super) server: Server,
     pub(super) ledger: Ledger,
     pub(super) schedule: VecDeque<Entry>,
+    /// Writers and accidents have stopped.
+    pub(super) resting: bool,
+    /// Contents come from a small pool.
+    pub(super) pool: bool,
     pub(super) chance: Chance,
     pub(super) violations: Vec<Violation>,
     pub(super) counts: Counts,
@@ -186,6 +192,9 @@ pub(super) fn pause(client: usize, what: &'static str) -> Result<(), Stop> {
                 return Err(Stop);
             }
             sim.now += 1 + sim.chance.below(3_000_000) as i64;
+            if sim.resting {
+                return Ok(None);
+            }
             match sim.schedule.front_mut() {
                 Some(Entry { action: Action::Rest, .. }) | None => Ok(None),
                 Some(entry) if entry.wait > 0 => {
@@ -398,6 +407,7 @@ impl Client {
             retry_after: false,
             faults: Vec::new(),
             read_only: false,
+            was_read_only: false,
             access_lost: false,
             told: BTreeSet::new(),
             effects: Vec::new(),
@@ -422,7 +432,10 @@ impl Client {
                 self.retry_after = retry_after;
             }
             Line::Fault(fault) => self.faults.push(fault),
-            Line::ReadOnly { on } => self.read_only = on,
+            Line::ReadOnly { on } => {
+                self.read_only = on;
+                self.was_read_only |= on;
+            }
             Line::AccessLost { on } => self.access_lost = on,
         }
     }
@@ -470,7 +483,12 @@ impl Client {
 
     /// Whatever takes no part now was put there by people.
     pub(super) fn know_opaque(&mut self) {
-        self.opaque = self.opaque_now().into_iter().map(|(path, ino)| (ino, path)).collect();
+        // An empty folder holds nothing unknown, whoever may look into it.
+        let empty = |ino: Ino| {
+            self.disk.inodes[&ino].sort == Sort::Directory && self.disk.inside(ino).is_empty()
+        };
+        let all = self.opaque_now().into_iter().filter(|(_, ino)| !empty(*ino));
+        self.opaque = all.map(|(path, ino)| (ino, path)).collect();
     }
 
     /// What takes no part: the entry itself, and what is hidden below it.
