@@ -299,6 +299,10 @@ impl Sim {
         let disk = &self.clients[client].disk;
         let Some(ino) = disk.find(path) else { return };
         if disk.inodes[&ino].sort == Sort::Directory {
+            let closed = |(_, ino): &(String, Ino)| disk.inodes[ino].unreadable;
+            if disk.walk(ino).iter().any(closed) {
+                return;
+            }
             for (inner, _) in disk.walk(ino).into_iter().rev() {
                 self.remove(client, &format!("{path}/{inner}"));
             }
@@ -415,7 +419,9 @@ impl Sim {
             DiskAct::SwapForLink { pick } => {
                 if let Some((path, _)) = nth(&self.seen(client, Some(Sort::Directory)), *pick) {
                     self.remove_tree(client, &path);
-                    self.make(client, &path, Sort::Symlink, Vec::new());
+                    if self.clients[client].disk.find(&path).is_none() {
+                        self.make(client, &path, Sort::Symlink, Vec::new());
+                    }
                 }
             }
             DiskAct::Ignored { pick } => {
@@ -434,6 +440,7 @@ impl Sim {
                     if matches!(inode.sort, Sort::File | Sort::Directory) && !fs::is_ignored(&path) {
                         inode.unreadable = true;
                         inode.ctime = super::disk::grain(now);
+                        self.ledger.leave(&path, Actor::User(client), Left::Other);
                         self.clients[client].changed.push(path);
                     }
                 }
@@ -642,6 +649,10 @@ impl Sim {
     /// The server is set back: what only it had since then is gone, and that is nobody's fault here.
     fn restore(&mut self) {
         self.server.restore();
+        let all: Vec<_> = self.ledger.left.keys().cloned().collect();
+        for path in all {
+            self.ledger.touch(&path, Actor::Restore);
+        }
         let kept = self.everywhere();
         self.ledger.live.retain(|bytes| kept.contains(bytes));
     }

@@ -119,7 +119,7 @@ impl Sim {
 
     // ------------------------------------------------------------ 3
 
-    fn learn_facts(&mut self) {
+    pub(super) fn learn_facts(&mut self) {
         for (index, client) in self.clients.iter().enumerate() {
             let facts = self.ledger.facts.entry(index).or_default();
             let disk = &client.disk;
@@ -234,6 +234,8 @@ impl Sim {
     // ------------------------------------------------------------ 8
 
     pub(super) fn check_conflict(&mut self, client: usize, from: &str, to: &str) {
+        // It may be put there once more after somebody has deleted it.
+        self.ledger.touch(to, Actor::Carried);
         let actors = self.ledger.actors(from);
         let states = self.ledger.states.get(from).map(Vec::as_slice).unwrap_or_default();
         let equal = match states {

@@ -135,9 +135,9 @@ impl Disk {
         for part in folders.into_iter().flat_map(|folders| folders.split('/')) {
             let ino = self.at(folder, part)?;
             folder = match self.inodes[&ino].sort {
-                Sort::Directory => ino,
+                Sort::Directory if !self.inodes[&ino].unreadable => ino,
                 Sort::Symlink if planted(Bug::FollowsLinks) => OUTSIDE,
-                Sort::Symlink | Sort::File | Sort::Special => return None,
+                Sort::Symlink | Sort::File | Sort::Special | Sort::Directory => return None,
             };
         }
         Some((folder, name.to_owned()))

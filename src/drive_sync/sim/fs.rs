@@ -189,7 +189,10 @@ impl SimFs {
             (None, None) => None,
             (None, Some(_)) => return Err(FsError::Changed),
             (Some(ino), Some(replaced)) => {
-                let is_file = self.disk(|disk, _| disk.inodes[&ino].sort == Sort::File);
+                let is_file = self.disk(|disk, _| {
+                    let inode = &disk.inodes[&ino];
+                    inode.sort == Sort::File && !inode.unreadable
+                });
                 let differs = self.disk(|disk, _| disk.stat(ino)) != replaced.stat;
                 if !is_file || (early && differs && !planted(Bug::InstallUnverified)) {
                     return Err(FsError::Changed);
@@ -211,6 +214,7 @@ impl SimFs {
         });
         let Some(expected) = target else {
             self.disk(|disk, now| disk.link(&place, ino, now));
+            with(|sim| sim.learn_facts());
             return Ok((Installed { stat: self.disk(|disk, _| disk.stat(ino)), rescued: None }, ino));
         };
         let aside = self.disk(|disk, now| {
@@ -218,8 +222,11 @@ impl SimFs {
             disk.exchange(&place, ino, &aside, now);
             aside
         });
+        with(|sim| sim.learn_facts());
         let stat = self.disk(|disk, _| disk.stat(ino));
-        let rescued = self.looked_at(&item.path, aside, expected.content, |fs| {
+        // Whoever has written just what was fetched is in no conflict with it.
+        let expected = [expected.content, item.staged.content];
+        let rescued = self.looked_at(&item.path, aside, expected, |fs| {
             fs.pause("exchanged, not verified")
         })?;
         Ok((Installed { stat, rescued }, ino))
@@ -230,7 +237,7 @@ impl SimFs {
         self,
         path: &RelPath,
         aside: Link,
-        expected: Content,
+        expected: [Content; 2],
         meanwhile: impl FnOnce(Self) -> Result<(), Stop>,
     ) -> Result<Option<RelPath>, FsError> {
         with(|sim| {
@@ -301,6 +308,7 @@ impl Fs for SimFs {
             disk.link(&place, ino, now);
             ino
         });
+        with(|sim| sim.learn_facts());
         let stat = self.disk(|disk, _| disk.stat(ino));
         self.settle("make a folder", place.0, &[path])?;
         Ok(stat)
@@ -343,7 +351,11 @@ impl Fs for SimFs {
             return Err(FsError::Exists);
         }
         self.disk(|disk, now| disk.rename(&old, &new, now));
-        if to.name().contains("(conflict ") && !from.name().contains("(conflict ") {
+        with(|sim| sim.learn_facts());
+        // Else it follows a move.
+        let marks = |path: &RelPath| path.name().matches("(conflict ").count();
+        let told = with(|sim| sim.server.tree.at(&to.to_string()).is_some());
+        if from.parent() == to.parent() && marks(to) > marks(from) && !told {
             world::conflict_copy(self.client, &from.to_string(), &to.to_string());
         }
         let stat = self.disk(|disk, _| disk.stat(ino));
@@ -397,6 +409,7 @@ impl Fs for SimFs {
             inode.sort == Sort::File
                 && content(&inode.bytes, inode.executable) == replaced.content
                 && !inode.suspicious
+                && !inode.unreadable
         };
         if !self.disk(|disk, _| same(disk) && disk.stat(ino) == replaced.stat) {
             return Err(FsError::Changed);
@@ -407,7 +420,7 @@ impl Fs for SimFs {
             aside
         });
         let mut put_back = false;
-        let rescued = self.looked_at(path, aside.clone(), replaced.content, |fs| {
+        let rescued = self.looked_at(path, aside.clone(), [replaced.content; 2], |fs| {
             fs.pause("displaced, not verified")?;
             let free = fs.disk(|disk, _| {
                 disk.place(&text).as_ref() == Some(&place)

@@ -53,7 +53,7 @@ pub(super) struct Limbo {
     pub(super) path: RelPath,
     pub(super) aside: Link,
     pub(super) ino: Ino,
-    pub(super) expected: Content,
+    pub(super) expected: [Content; 2],
 }
 
 pub(super) struct Client {
@@ -82,7 +82,7 @@ pub(super) struct Client {
     pub(super) saving: Option<(String, String, Vec<u8>)>,
     /// Where files in the trash came from.
     pub(super) displaced: BTreeMap<Ino, String>,
-    /// Displaced and not looked at yet: where from, where it is, what it was expected to be.
+    /// Displaced and not looked at yet: where from, where it is, what it may be.
     pub(super) limbo: Vec<Limbo>,
     /// What takes no part and only people may remove.
     pub(super) opaque: BTreeMap<Ino, String>,
@@ -359,9 +359,10 @@ impl Sim {
             return None;
         }
         let inode = &disk.inodes[ino];
-        let (bytes, sort) = (inode.bytes.clone(), inode.sort);
+        let bytes = inode.bytes.clone();
+        let is_plain = inode.sort == Sort::File && !inode.unreadable && !inode.suspicious;
         let found = content(&bytes, inode.executable);
-        if sort == Sort::File && found == *expected || planted(Bug::InstallUnverified) {
+        if is_plain && expected.contains(&found) || planted(Bug::InstallUnverified) {
             self.check_trashed(client, &path.to_string(), &bytes);
             return None;
         }
