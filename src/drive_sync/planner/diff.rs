@@ -129,7 +129,9 @@ impl<P: AsPath, V, E, I: Iterator<Item = Result<(P, V), E>>> Head<I, (P, V)> {
         let next = self.rest.next().transpose()?;
         let taken = std::mem::replace(&mut self.next, next);
         debug_assert!(
-            self.key().zip(taken.as_ref()).is_none_or(|(next, (path, _))| path.as_path().key() < next),
+            self.key()
+                .zip(taken.as_ref())
+                .is_none_or(|(next, (path, _))| path.as_path().key() < next),
             "the trees are sorted"
         );
         Ok(taken)

@@ -166,15 +166,15 @@ impl Node<'_> {
                 (Rest::Unknown, _) => Cell::NOTHING,
                 (_, Make::Fetch) => Cell::of(Clear::SetAside, Make::Fetch),
                 (Rest::Ignored, _) => self.untracked(Clear::Nothing),
-                (Rest::Kept, _) => Cell::of(Clear::Nothing, Make::MakeRemote),
+                (Rest::Kept, _) => Cell::of(Clear::Nothing, Make::RemoteFolder),
             },
             (Clear::PruneRemote, make) => match (inside.remote, make) {
                 (Rest::Gone | Rest::Ignored, _) => Cell::of(Clear::RemoveRemote, make),
                 (Rest::Unknown, _) => Cell::NOTHING,
-                (Rest::Kept, Make::Send) => Cell::of(Clear::SetAside, Make::MakeLocal),
-                (Rest::Kept, _) => Cell::of(Clear::Nothing, Make::MakeLocal),
+                (Rest::Kept, Make::Send) => Cell::of(Clear::SetAside, Make::LocalFolder),
+                (Rest::Kept, _) => Cell::of(Clear::Nothing, Make::LocalFolder),
             },
-            (clear, Make::MakeRemote) if inside.local == Rest::Ignored => self.untracked(clear),
+            (clear, Make::RemoteFolder) if inside.local == Rest::Ignored => self.untracked(clear),
             _ => cell,
         }
     }
@@ -191,23 +191,23 @@ impl Node<'_> {
         let fetch = |make| Verdict::Do(Cell::of(Clear::Nothing, make));
         match (cell.clear, cell.make) {
             (Clear::DeleteRemote, Make::Nothing) => fetch(Make::Fetch),
-            (Clear::PruneRemote, Make::Nothing) => fetch(Make::MakeLocal),
+            (Clear::PruneRemote, Make::Nothing) => fetch(Make::LocalFolder),
             (Clear::PruneRemote, _) if news => {
-                Verdict::Do(Cell::of(Clear::SetAside, Make::MakeLocal))
+                Verdict::Do(Cell::of(Clear::SetAside, Make::LocalFolder))
             }
             (Clear::DeleteRemote | Clear::PruneRemote, _) => Verdict::ReadOnly { whole: true },
             (clear, _) => {
                 let settled = self.settle(cell);
                 match settled.make {
                     // What is left inside speaks for itself.
-                    Make::MakeRemote if clear == Clear::PruneLocal => Verdict::Do(Cell::NOTHING),
-                    Make::MakeRemote => Verdict::ReadOnly { whole: true },
+                    Make::RemoteFolder if clear == Clear::PruneLocal => Verdict::Do(Cell::NOTHING),
+                    Make::RemoteFolder => Verdict::ReadOnly { whole: true },
                     Make::Send => Verdict::ReadOnly { whole: false },
                     Make::Nothing
                     | Make::Adopt
                     | Make::Forget
                     | Make::Fetch
-                    | Make::MakeLocal => Verdict::Do(settled),
+                    | Make::LocalFolder => Verdict::Do(settled),
                 }
             }
         }
@@ -225,8 +225,8 @@ impl Node<'_> {
             Clear::Nothing | Clear::PruneLocal | Clear::PruneRemote => {}
         }
         match cell.make {
-            Make::Fetch | Make::MakeLocal => local = Rest::Kept,
-            Make::Send | Make::MakeRemote => remote = Rest::Kept,
+            Make::Fetch | Make::LocalFolder => local = Rest::Kept,
+            Make::Send | Make::RemoteFolder => remote = Rest::Kept,
             // A folder that is not sent, or left as it is, is what is in it.
             Make::Nothing | Make::Forget => {
                 local = local.min(self.rest_of_folder());

@@ -38,9 +38,9 @@ pub(super) enum Make {
     /// The disk's file is sent.
     Send,
     /// A folder on the disk.
-    MakeLocal,
+    LocalFolder,
     /// A folder at the server.
-    MakeRemote,
+    RemoteFolder,
 }
 
 /// One cell of the matrix.
@@ -76,11 +76,13 @@ fn without_base(local: Option<Kind>, remote: Option<Kind>) -> Cell {
     match (local, remote) {
         (None, None) => Cell::NOTHING,
         (None, Some(Kind::File(_))) => Cell::make(Make::Fetch),
-        (None, Some(Kind::Directory)) => Cell::make(Make::MakeLocal),
+        (None, Some(Kind::Directory)) => Cell::make(Make::LocalFolder),
         (Some(Kind::File(_)), None) => Cell::make(Make::Send),
         (Some(Kind::File(local)), Some(Kind::File(remote))) => two_files(&local, &remote, None),
-        (Some(Kind::File(_)), Some(Kind::Directory)) => Cell::of(Clear::SetAside, Make::MakeLocal),
-        (Some(Kind::Directory), None) => Cell::make(Make::MakeRemote),
+        (Some(Kind::File(_)), Some(Kind::Directory)) => {
+            Cell::of(Clear::SetAside, Make::LocalFolder)
+        }
+        (Some(Kind::Directory), None) => Cell::make(Make::RemoteFolder),
         (Some(Kind::Directory), Some(Kind::File(_))) => Cell::of(Clear::SetAside, Make::Fetch),
         (Some(Kind::Directory), Some(Kind::Directory)) => Cell::make(Make::Adopt),
     }
@@ -93,7 +95,7 @@ fn over_file(local: Option<Kind>, remote: Option<Kind>, base: &Content) -> Cell 
             Cell::of(Clear::DeleteRemote, Make::Nothing)
         }
         (None, Some(Kind::File(_))) => Cell::make(Make::Fetch),
-        (None, Some(Kind::Directory)) => Cell::make(Make::MakeLocal),
+        (None, Some(Kind::Directory)) => Cell::make(Make::LocalFolder),
         (Some(Kind::File(local)), None) if local == *base => {
             Cell::of(Clear::DeleteLocal, Make::Nothing)
         }
@@ -107,12 +109,14 @@ fn over_file(local: Option<Kind>, remote: Option<Kind>, base: &Content) -> Cell 
             }
         }
         (Some(Kind::File(local)), Some(Kind::Directory)) if local == *base => {
-            Cell::of(Clear::DeleteLocal, Make::MakeLocal)
+            Cell::of(Clear::DeleteLocal, Make::LocalFolder)
         }
-        (Some(Kind::File(_)), Some(Kind::Directory)) => Cell::of(Clear::SetAside, Make::MakeLocal),
-        (Some(Kind::Directory), None) => Cell::make(Make::MakeRemote),
+        (Some(Kind::File(_)), Some(Kind::Directory)) => {
+            Cell::of(Clear::SetAside, Make::LocalFolder)
+        }
+        (Some(Kind::Directory), None) => Cell::make(Make::RemoteFolder),
         (Some(Kind::Directory), Some(Kind::File(remote))) if remote == *base => {
-            Cell::of(Clear::DeleteRemote, Make::MakeRemote)
+            Cell::of(Clear::DeleteRemote, Make::RemoteFolder)
         }
         (Some(Kind::Directory), Some(Kind::File(_))) => Cell::of(Clear::SetAside, Make::Fetch),
         (Some(Kind::Directory), Some(Kind::Directory)) => Cell::make(Make::Adopt),

@@ -27,7 +27,8 @@ pub(super) fn conflict_name(
     let (stem, ending, what, stat) = match local {
         Local::File { content, stat, .. } => {
             let (stem, ending) = split(path.name());
-            (stem, ending, content.sha256.hex()[..8].to_owned(), stat)
+            let [a, b, c, d, ..] = content.sha256.0;
+            (stem, ending, format!("{:08x}", u32::from_be_bytes([a, b, c, d])), stat)
         }
         Local::Directory { stat } => (path.name(), "", "folder".to_owned(), stat),
         Local::Opaque(_) => return None,
@@ -69,9 +70,7 @@ fn cut(text: &str, room: usize) -> &str {
 fn clean(label: &str) -> String {
     let label: String = cut(label, LONGEST_LABEL)
         .chars()
-        .map(|character| {
-            if character == '/' || character.is_control() { '-' } else { character }
-        })
+        .map(|character| if character == '/' || character.is_control() { '-' } else { character })
         .collect();
     let label = label.trim();
     if label.is_empty() { "vm".to_owned() } else { label.to_owned() }

@@ -125,8 +125,7 @@ impl Writer<'_> {
                     self.push(Stage::SetAside, 1, index, node, action);
                 }
                 inside.removal = Stage::SetAside;
-                inside.removals_only =
-                    matches!(node.triple.local, Some(Local::Directory { .. }));
+                inside.removals_only = matches!(node.triple.local, Some(Local::Directory { .. }));
             }
             Clear::DeleteLocal | Clear::DeleteRemote | Clear::RemoveLocal | Clear::RemoveRemote => {
                 if cell.make != Make::Nothing {
@@ -192,9 +191,7 @@ impl Writer<'_> {
 fn removal(node: &Node<'_>, clear: Clear) -> Option<Action> {
     let remote = node.triple.remote.as_ref();
     match clear {
-        Clear::DeleteLocal => {
-            replaced(node).map(|replaced| Action::DeleteLocal { replaced })
-        }
+        Clear::DeleteLocal => replaced(node).map(|replaced| Action::DeleteLocal { replaced }),
         Clear::RemoveLocal => Some(Action::RemoveLocalDirectory),
         Clear::DeleteRemote => remote.map(|remote| Action::DeleteRemote {
             id: remote.id.clone(),
@@ -220,7 +217,7 @@ fn making(node: &Node<'_>, cell: Cell) -> Option<(Stage, Action)> {
             let replaces = if cell.clear == Clear::Nothing { replaced(node) } else { None };
             Some((Stage::Fill, Action::Fetch { remote, content, replaces }))
         }
-        Make::MakeLocal => {
+        Make::LocalFolder => {
             Some((Stage::Fill, Action::MakeLocalDirectory { remote: remote?.clone() }))
         }
         Make::Send => {
@@ -230,7 +227,7 @@ fn making(node: &Node<'_>, cell: Cell) -> Option<(Stage, Action)> {
             let expect = remote.filter(|remote| !remote.kind.is_directory()).map(version);
             Some((Stage::Fill, Action::Send { content: *content, stat: *stat, expect }))
         }
-        Make::MakeRemote => {
+        Make::RemoteFolder => {
             Some((Stage::Fill, Action::MakeRemoteDirectory { stat: *local?.stat()? }))
         }
     }

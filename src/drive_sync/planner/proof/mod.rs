@@ -10,9 +10,9 @@ mod exhaustive;
 mod random;
 pub(super) mod world;
 
+use crate::drive_sync::path::RelPath;
 use crate::drive_sync::plan::{Action, Plan, Stage};
 use crate::drive_sync::planner::names::is_conflict;
-use crate::drive_sync::path::RelPath;
 use world::World;
 
 /// A mistake made on purpose, to see that it is noticed.

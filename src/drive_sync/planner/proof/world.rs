@@ -79,7 +79,8 @@ impl World {
         match &step.action {
             Action::Adopt { .. } | Action::Forget => {}
             Action::SetAside { to, stat } | Action::MoveLocal { to, stat, .. } => {
-                if !self.disk_has(path, stat) || self.disk.contains_key(to) || !self.disk_holds(to) {
+                if !self.disk_has(path, stat) || self.disk.contains_key(to) || !self.disk_holds(to)
+                {
                     return fail("cannot rename");
                 }
                 self.rename_local(path, to);
@@ -266,7 +267,11 @@ impl World {
         match &mut self.counter {
             None => {
                 let version = kind.content().map_or(0, number);
-                Remote { id: id.unwrap_or_else(|| path.to_string()), version: format!("v{version}"), kind }
+                Remote {
+                    id: id.unwrap_or_else(|| path.to_string()),
+                    version: format!("v{version}"),
+                    kind,
+                }
             }
             Some(counter) => {
                 *counter += 1;
