@@ -28,7 +28,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             while let Some(step) = steps.next_if(|step| step.stage == stage) {
                 lanes.add(step);
             }
-            self.apply_settled(&lanes.settled)?;
+            self.apply_local(&lanes.settled)?;
             self.apply_local(&lanes.local)?;
             self.apply_writes(&lanes.writes)?;
             self.apply_fetches(&lanes.fetches)?;

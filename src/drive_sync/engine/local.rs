@@ -9,37 +9,7 @@ use super::failure::Failure;
 use super::{Engine, TickError};
 
 impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
-    /// What is true already: only the base moves.
-    pub(super) fn apply_settled(&mut self, steps: &[Step]) -> Result<(), TickError> {
-        for chunk in steps.chunks(self.settings.batch) {
-            let mut effects = Vec::with_capacity(chunk.len());
-            for step in chunk {
-                let path = step.path.clone();
-                match &step.action {
-                    Action::Adopt { remote, stat } => {
-                        let base = Base { remote: remote.clone(), stat: Some(*stat) };
-                        effects.push(Effect::Agree { path, base, racy: self.is_racy(step) });
-                    }
-                    Action::Forget => effects.push(Effect::Forget { path }),
-                    Action::SetAside { .. }
-                    | Action::MoveLocal { .. }
-                    | Action::MakeLocalDirectory { .. }
-                    | Action::Fetch { .. }
-                    | Action::DeleteLocal { .. }
-                    | Action::RemoveLocalDirectory
-                    | Action::MoveRemote { .. }
-                    | Action::MakeRemoteDirectory { .. }
-                    | Action::Send { .. }
-                    | Action::DeleteRemote { .. }
-                    | Action::RemoveRemoteDirectory { .. } => continue,
-                }
-                self.count(step);
-            }
-            self.record(&effects)?;
-        }
-        Ok(())
-    }
-
+    /// Steps on the disk, and those that only tell the base what is true already.
     pub(super) fn apply_local(&mut self, steps: &[Step]) -> Result<(), TickError> {
         for chunk in steps.chunks(self.settings.batch) {
             if self.out_of_time() {
@@ -111,9 +81,16 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                 self.fs.remove_directory(path)?;
                 self.vanished(path)
             }
-            Action::Adopt { .. }
-            | Action::Forget
-            | Action::Fetch { .. }
+            Action::Adopt { remote, stat } => {
+                if !remote.kind.is_directory() {
+                    self.check_durable(path, stat)?;
+                }
+                let base = Base { remote: remote.clone(), stat: Some(*stat) };
+                let racy = self.is_racy(step);
+                vec![Effect::Agree { path: path.clone(), base, racy }]
+            }
+            Action::Forget => vec![Effect::Forget { path: path.clone() }],
+            Action::Fetch { .. }
             | Action::MoveRemote { .. }
             | Action::MakeRemoteDirectory { .. }
             | Action::Send { .. }
@@ -121,6 +98,11 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             | Action::RemoveRemoteDirectory { .. } => Vec::new(),
         };
         Ok(effects)
+    }
+
+    /// What somebody else has written may be lost with the power: the base would lead then.
+    pub(super) fn check_durable(&self, path: &RelPath, stat: &Stat) -> Result<(), FsError> {
+        self.fs.open(path, stat)?.check()
     }
 
     fn vanished(&mut self, path: &RelPath) -> Vec<Effect> {

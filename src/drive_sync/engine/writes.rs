@@ -1,7 +1,7 @@
 //! Makes, removes and moves entries at the server.
 
 use super::super::plan::{Action, Step};
-use super::super::ports::{Clock, Drive, Fs, RemoteError, Rng, Write, Written};
+use super::super::ports::{Clock, Drive, Fs, FsError, RemoteError, Rng, Write, Written};
 use super::super::state::{Effect, Intended, Intent};
 use super::failure::Failure;
 use super::intents::{answered, effects_of, write_of};
@@ -21,6 +21,14 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             for step in chunk {
                 if self.passes_over(step) {
                     continue;
+                }
+                match self.moved_for_good(step).map_err(Failure::from) {
+                    Ok(()) => {}
+                    Err(Failure::Halt(error)) => return Err(error),
+                    Err(failure) => {
+                        self.failed(step, failure);
+                        continue;
+                    }
                 }
                 let Some(what) = intended(&step.action) else { continue };
                 let operation_id = self.operation_id();
@@ -43,6 +51,12 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             )?;
         }
         Ok(())
+    }
+
+    /// A rename that is not on the disk for good may be undone by a loss of power.
+    fn moved_for_good(&self, step: &Step) -> Result<(), FsError> {
+        let Action::MoveRemote { to, remote, stat } = &step.action else { return Ok(()) };
+        if remote.kind.is_directory() { Ok(()) } else { self.check_durable(to, stat) }
     }
 
     /// Records all answers at once. An intent whose answer is lost stays, to be asked again.
