@@ -7,20 +7,20 @@
 pub enum Bug {
     /// The planner takes the server's file although the disk's was edited too.
     TakesRemoteOverEdit,
-    /// The planner sends a file back that the server's side deleted, unedited as it is.
+    /// The planner deletes an edited file because the server's is gone.
+    DeletesEdited,
+    /// The planner fetches a file again that the disk's side deleted.
     BringsBackDeleted,
     /// The planner takes two equal files for a conflict.
     EqualIsConflict,
-    /// The planner takes what it cannot read for nothing.
-    OpaqueIsNothing,
-    /// The base is written before the disk or the server has it.
+    /// The engine stays at rest whatever it sees on the disk.
+    StaysAtRest,
+    /// The base is written before the disk has it.
     BaseFirst,
-    /// What was sent before the answer was lost is sent once more under another operation id.
-    ForgetsIntent,
-    /// Operation ids are made of the path alone.
+    /// Nobody asks again for what was sent and not answered.
+    ForgetsIntents,
+    /// The operation id of an upload is made of its path.
     OperationIdOfPath,
-    /// A change of the feed is dropped when it is the last one of its page.
-    DropsLastOfPage,
     /// The root is not compared with the one of the last time.
     IgnoresRoot,
     /// The disk replaces a file without a look at what it displaced.
@@ -35,8 +35,6 @@ pub enum Bug {
     RemovesIgnored,
     /// The server is sent a file that changed while it was read.
     SendUnchecked,
-    /// The server takes the same operation twice.
-    TakesTwice,
     /// The server deletes whatever version it has.
     DeletesAnyVersion,
 }

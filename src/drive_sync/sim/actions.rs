@@ -99,11 +99,7 @@ pub(super) struct Flavour {
 }
 
 pub(super) fn flavour(chance: &mut Chance) -> Flavour {
-    Flavour {
-        clients: 2 + chance.index(2),
-        pool: chance.one_in(3),
-        calm: chance.one_in(5),
-    }
+    Flavour { clients: 2 + chance.index(2), pool: chance.one_in(3), calm: chance.one_in(5) }
 }
 
 pub(super) fn invent(chance: &mut Chance, flavour: Flavour, count: usize) -> Vec<Entry> {
@@ -234,7 +230,8 @@ impl Sim {
             let disk = &self.clients[client].disk;
             match disk.find(folder) {
                 Some(ino)
-                    if disk.inodes[&ino].sort == Sort::Directory && !disk.inodes[&ino].unreadable => {}
+                    if disk.inodes[&ino].sort == Sort::Directory
+                        && !disk.inodes[&ino].unreadable => {}
                 Some(_) => return false,
                 None => self.make(client, folder, Sort::Directory, Vec::new()),
             }
@@ -437,7 +434,8 @@ impl Sim {
             DiskAct::Unreadable { pick } => {
                 if let Some((path, ino)) = nth(&self.seen(client, None), *pick) {
                     let inode = self.clients[client].disk.inodes.get_mut(&ino).unwrap();
-                    if matches!(inode.sort, Sort::File | Sort::Directory) && !fs::is_ignored(&path) {
+                    if matches!(inode.sort, Sort::File | Sort::Directory) && !fs::is_ignored(&path)
+                    {
                         inode.unreadable = true;
                         inode.ctime = super::disk::grain(now);
                         self.ledger.leave(&path, Actor::User(client), Left::Other);
@@ -491,6 +489,10 @@ impl Sim {
             }
             let old = there.bytes.clone();
             self.ledger.replaced(&old);
+        }
+        let closed = |(_, ino): &(String, Ino)| disk.inodes[ino].unreadable;
+        if disk.inodes[&ino].unreadable || disk.walk(ino).iter().any(closed) {
+            return;
         }
         let disk = &mut self.clients[client].disk;
         let below: Vec<_> = match disk.inodes[&ino].sort {
@@ -597,7 +599,8 @@ impl Sim {
                     && self.server_way(path)
                 {
                     let server = &mut self.server;
-                    let found = server.tree.at(&from).map(|(id, n)| (id.clone(), n.version.clone()));
+                    let found =
+                        server.tree.at(&from).map(|(id, n)| (id.clone(), n.version.clone()));
                     if let Some((id, version)) = found {
                         let _ = server.relocate(&from, path, &id, &version);
                     }

@@ -89,9 +89,11 @@ impl Sim {
                     .map(|inode| inode.bytes.clone()),
             );
             // An engine at work has just taken it away, and looks at it in a moment.
-            all.extend(client.limbo.iter().filter_map(|limbo| {
-                disk.inodes.get(&limbo.ino).map(|inode| inode.bytes.clone())
-            }));
+            all.extend(
+                client.limbo.iter().filter_map(|limbo| {
+                    disk.inodes.get(&limbo.ino).map(|inode| inode.bytes.clone())
+                }),
+            );
         }
         all.extend(self.server.tree.entries.values().map(|node| node.bytes.clone()));
         all
@@ -146,11 +148,22 @@ impl Sim {
             if !self.server.facts.contains(&fact) {
                 problems.push(format!("client {client}: base of {path}: the server never had it"));
             }
-            if !self.ledger.facts[&client].contains(&(path.clone(), row.file)) {
+            // A file that was moved to where the server has it may have been edited just before: it
+            // had this content where it came from.
+            let facts = &self.ledger.facts[&client];
+            let came_with_it = |(from, id, version): &(String, String, String)| {
+                *id == row.id
+                    && *version == row.version
+                    && row.file.is_some()
+                    && facts.contains(&(from.clone(), row.file))
+            };
+            let had = facts.contains(&(path.clone(), row.file));
+            if !had && !self.server.facts.iter().any(came_with_it) {
                 problems.push(format!("client {client}: base of {path}: the disk never had it"));
             }
             if row.file.is_some_and(|file| self.server.contents.get(&row.version) != Some(&file)) {
-                problems.push(format!("client {client}: base of {path}: not the version's content"));
+                problems
+                    .push(format!("client {client}: base of {path}: not the version's content"));
             }
         }
         for problem in problems {
@@ -185,7 +198,8 @@ impl Sim {
             let disk = &client.disk;
             for (path, ino) in disk.walk(disk.home()) {
                 let inode = &disk.inodes[&ino];
-                let theirs = path.rsplit('/').next().is_some_and(fs::is_ignored) || inode.suspicious;
+                let theirs =
+                    path.rsplit('/').next().is_some_and(fs::is_ignored) || inode.suspicious;
                 if inode.sort == Sort::File && !theirs && !whole.contains(&inode.bytes) {
                     let bytes = String::from_utf8_lossy(&inode.bytes);
                     return Some(format!("client {index} has {bytes:?} at {path}"));
@@ -212,7 +226,8 @@ impl Sim {
                 Actor::User(client) => self.clients[*client].was_read_only,
                 _ => false,
             };
-            let blocked = opaque.iter().any(|opaque| opaque.covers(path)) || actors.iter().any(unsent);
+            let blocked =
+                opaque.iter().any(|opaque| opaque.covers(path)) || actors.iter().any(unsent);
             if actors.len() != 1 || *left != Left::Gone || blocked {
                 continue;
             }
@@ -257,7 +272,8 @@ impl Sim {
     fn unknown_gone(&self) -> Option<String> {
         for (index, client) in self.clients.iter().enumerate() {
             let disk = &client.disk;
-            let there: BTreeSet<_> = disk.walk(disk.home()).into_iter().map(|(_, ino)| ino).collect();
+            let there: BTreeSet<_> =
+                disk.walk(disk.home()).into_iter().map(|(_, ino)| ino).collect();
             let gone = client.opaque.iter().find(|(ino, _)| !there.contains(ino));
             if let Some((_, path)) = gone {
                 return Some(format!("client {index}: {path}, which takes no part, is gone"));
@@ -273,6 +289,9 @@ impl Sim {
             let bytes = String::from_utf8_lossy(bytes);
             let what = format!("client {client}: {path} with {bytes:?} was thrown away unsent");
             self.violate(Invariant::UnknownIsNeverRemoved, what);
+            if let Some(lost) = self.lost() {
+                self.violate(Invariant::NothingWrittenIsLost, lost);
+            }
         }
     }
 

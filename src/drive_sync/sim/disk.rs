@@ -169,8 +169,7 @@ impl Disk {
         found: &mut Vec<(String, Ino)>,
     ) {
         for ((_, name), ino) in links.range((folder, String::new())..(folder + 1, String::new())) {
-            let path =
-                if before.is_empty() { name.clone() } else { format!("{before}/{name}") };
+            let path = if before.is_empty() { name.clone() } else { format!("{before}/{name}") };
             found.push((path.clone(), *ino));
             if inodes[ino].sort == Sort::Directory {
                 Self::walk_into(links, inodes, *ino, &path, found);
@@ -278,8 +277,7 @@ impl Disk {
         let linked = self.links.values().chain(self.durable.values()).any(|one| *one == ino);
         let pending =
             self.journal.iter().flatten().any(|(_, b, a)| *b == Some(ino) || *a == Some(ino));
-        if !linked && !pending && !self.open.contains(&ino) && !self.reading.contains(&ino)
-        {
+        if !linked && !pending && !self.open.contains(&ino) && !self.reading.contains(&ino) {
             self.inodes.remove(&ino);
             self.free.push(ino);
         }
@@ -351,9 +349,8 @@ impl Disk {
     /// unsynced bytes are there, or not, or are rubbish.
     pub(super) fn lose_power(&mut self, chance: &mut Chance) {
         for change in std::mem::take(&mut self.journal) {
-            let fits = change
-                .iter()
-                .all(|(link, before, _)| self.durable.get(link).copied() == *before);
+            let fits =
+                change.iter().all(|(link, before, _)| self.durable.get(link).copied() == *before);
             if fits && chance.one_in(2) {
                 Self::keep(&mut self.durable, &change);
             }
@@ -363,7 +360,11 @@ impl Disk {
         for inode in self.inodes.values_mut().filter(|inode| !inode.is_synced()) {
             match chance.below(4) {
                 0 => {}
-                1 if inode.synced.is_some() => inode.bytes = inode.synced.clone().unwrap(),
+                1 if inode.synced.is_some() => {
+                    inode.bytes = inode.synced.clone().unwrap();
+                    // Rubbish of an earlier loss is rubbish still.
+                    inode.suspicious = inode.bytes.iter().all(|byte| *byte == 0);
+                }
                 2 => inode.rot(Vec::new()),
                 _ => inode.rot(vec![0; inode.bytes.len()]),
             }

@@ -111,7 +111,8 @@ impl SimDrive {
                 let known = client.told.contains(&(id.clone(), node.version.clone()));
                 (!known).then(|| (node.path.clone(), node.version.clone()))
             });
-            let answer = self.server(|server, _| server.take_write(&write.operation_id, &write.what));
+            let answer =
+                self.server(|server, _| server.take_write(&write.operation_id, &write.what));
             if answer.is_ok()
                 && let Some((at, version)) = unknown
             {

@@ -215,7 +215,10 @@ impl SimFs {
         let Some(expected) = target else {
             self.disk(|disk, now| disk.link(&place, ino, now));
             with(|sim| sim.learn_facts());
-            return Ok((Installed { stat: self.disk(|disk, _| disk.stat(ino)), rescued: None }, ino));
+            return Ok((
+                Installed { stat: self.disk(|disk, _| disk.stat(ino)), rescued: None },
+                ino,
+            ));
         };
         let aside = self.disk(|disk, now| {
             let aside = disk.trash_place();
@@ -226,9 +229,8 @@ impl SimFs {
         let stat = self.disk(|disk, _| disk.stat(ino));
         // Whoever has written just what was fetched is in no conflict with it.
         let expected = [expected.content, item.staged.content];
-        let rescued = self.looked_at(&item.path, aside, expected, |fs| {
-            fs.pause("exchanged, not verified")
-        })?;
+        let rescued =
+            self.looked_at(&item.path, aside, expected, |fs| fs.pause("exchanged, not verified"))?;
         Ok((Installed { stat, rescued }, ino))
     }
 
@@ -325,7 +327,8 @@ impl Fs for SimFs {
             Sort::File | Sort::Symlink | Sort::Special => None,
         });
         let inside = inside.ok_or(FsError::Changed)?;
-        let goes_along = |(name, _): &(String, Ino)| planted(Bug::RemovesIgnored) && is_ignored(name);
+        let goes_along =
+            |(name, _): &(String, Ino)| planted(Bug::RemovesIgnored) && is_ignored(name);
         if !inside.iter().all(goes_along) {
             return Err(FsError::NotEmpty);
         }
@@ -525,9 +528,9 @@ impl Source for Reader {
     fn check(&mut self) -> Result<(), FsError> {
         self.fs.pause("check of an upload")?;
         let path = self.path.to_string();
-        let same = self.fs.disk(|disk, _| {
-            disk.find(&path) == Some(self.ino) && disk.stat(self.ino) == self.stat
-        });
+        let same = self
+            .fs
+            .disk(|disk, _| disk.find(&path) == Some(self.ino) && disk.stat(self.ino) == self.stat);
         if planted(Bug::SendUnchecked) {
             return Ok(());
         }
@@ -540,6 +543,7 @@ impl Source for Reader {
                 disk.sync_links(place.0);
             }
         });
+        with(|sim| sim.learn_facts());
         Ok(())
     }
 }

@@ -9,12 +9,12 @@ use crate::drive_sync::planner::Access;
 use crate::drive_sync::ports::Scope;
 use crate::drive_sync::state::State;
 
+use super::actions::{Action, DiskAct};
 use super::chance::Chance;
 use super::checks::{Invariant, Paths};
 use super::drive::SimDrive;
 use super::fs::SimFs;
 use super::world::{SimClock, SimRng, perform, with};
-use super::actions::{Action, DiskAct};
 
 /// Rounds more for listings and held deletions, at most.
 const MOST_ALLOWED: u64 = 8;
@@ -60,7 +60,10 @@ impl std::fmt::Debug for Said {
             write!(formatter, "{}", if is { format!(", {name}") } else { String::new() })?;
         }
         let Tick { failed, blocked, unclear, waiting, .. } = tick;
-        write!(formatter, ", waiting {waiting}, failed {failed:?}, blocked {blocked:?}, unclear {unclear:?}")
+        write!(
+            formatter,
+            ", waiting {waiting}, failed {failed:?}, blocked {blocked:?}, unclear {unclear:?}"
+        )
     }
 }
 
@@ -252,8 +255,11 @@ fn at_rest(said: &[Said]) {
             let claims = said.tick.as_ref().is_some_and(|tick| tick.at_rest);
             if let Some(path) = differing.first() {
                 let one = &sim.clients[client];
-                let sides =
-                    (one.disk_paths().remove(path), sim.server_paths().remove(path), base.get(path));
+                let sides = (
+                    one.disk_paths().remove(path),
+                    sim.server_paths().remove(path),
+                    base.get(path),
+                );
                 let what = format!(
                     "client {client} at rest differs at {differing:?} (at rest: {claims}): \
                      disk, server, base {sides:?}: {said:?}"

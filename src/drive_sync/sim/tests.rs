@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::Case;
 use super::checks::Invariant;
 use super::shrink::{list, shrink};
@@ -88,26 +90,30 @@ fn the_same_seed_gives_the_same_run() {
 
 /// Seeds from 1 on, until the planted fault breaks this invariant. Returns the seed and the
 /// operations up to there.
-fn found(bug: Bug, invariant: Invariant) -> Option<(u64, u64)> {
+fn found(bug: Bug, invariant: Invariant) -> Result<(u64, u64), BTreeMap<Invariant, u64>> {
     let mut operations = 0;
+    let mut others = BTreeMap::new();
     for seed in 1..=SEEDS {
         plant(Some(bug));
         let outcome = Case::of(seed).run(false);
         plant(None);
         operations += outcome.counts.operations();
         if outcome.violations.iter().any(|violation| violation.invariant == invariant) {
-            return Some((seed, operations));
+            return Ok((seed, operations));
+        }
+        for violation in outcome.violations {
+            *others.entry(violation.invariant).or_default() += 1;
         }
     }
-    None
+    Err(others)
 }
 
 fn all_found(planted: &[(Invariant, Bug)]) {
     let mut last = 0;
     for (invariant, bug) in planted {
-        let Some((seed, operations)) = found(*bug, *invariant) else {
-            panic!("{bug:?} breaks {invariant:?}, and {SEEDS} seeds do not show it");
-        };
+        let (seed, operations) = found(*bug, *invariant).unwrap_or_else(|others| {
+            panic!("{bug:?}: {invariant:?} holds in {SEEDS} seeds, others do not: {others:?}")
+        });
         say(&format!("{invariant:?}: {bug:?} found by seed {seed}, {operations} operations"));
         last = last.max(seed);
     }
@@ -119,14 +125,30 @@ fn all_found(planted: &[(Invariant, Bug)]) {
 }
 
 #[test]
-fn every_invariant_is_broken_by_a_fault_of_the_disk_or_the_server() {
+fn every_fault_planted_in_planner_and_engine_is_found() {
+    all_found(&[
+        (Invariant::NothingWrittenIsLost, Bug::TakesRemoteOverEdit),
+        (Invariant::AtRestAllAgree, Bug::StaysAtRest),
+        (Invariant::BaseNeverLeads, Bug::BaseFirst),
+        (Invariant::OneVersionPerOperation, Bug::OperationIdOfPath),
+        (Invariant::NothingOutsideChanges, Bug::IgnoresRoot),
+        (Invariant::DeletionsStay, Bug::BringsBackDeleted),
+        (Invariant::NoConflictAlone, Bug::EqualIsConflict),
+        (Invariant::NoConflictAlone, Bug::ForgetsIntents),
+        (Invariant::UnknownIsNeverRemoved, Bug::DeletesEdited),
+    ]);
+}
+
+/// What disk and server promise is proven here only for those of memory: the real ones have to show
+/// it by themselves.
+#[test]
+fn every_fault_planted_in_disk_and_server_is_found() {
     all_found(&[
         (Invariant::NothingWrittenIsLost, Bug::InstallUnverified),
         (Invariant::BaseNeverLeads, Bug::InstallUnsynced),
-        (Invariant::OneVersionPerOperation, Bug::TakesTwice),
         (Invariant::NothingOutsideChanges, Bug::FollowsLinks),
         (Invariant::ReadersSeeWholeFiles, Bug::FinishUnverified),
-        (Invariant::ReadersSeeWholeFiles, Bug::SendUnchecked),
+        (Invariant::BaseNeverLeads, Bug::SendUnchecked),
         (Invariant::UnknownIsNeverRemoved, Bug::RemovesIgnored),
         (Invariant::UnknownIsNeverRemoved, Bug::DeletesAnyVersion),
     ]);

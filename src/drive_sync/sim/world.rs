@@ -188,7 +188,10 @@ pub(super) fn pause(client: usize, what: &'static str) -> Result<(), Stop> {
             sim.counts.calls += 1;
             sim.clients[client].calls += 1;
             if sim.clients[client].calls > LONGEST_TICK {
-                sim.violate(Invariant::AtRestAllAgree, format!("client {client}: a tick does not end"));
+                sim.violate(
+                    Invariant::AtRestAllAgree,
+                    format!("client {client}: a tick does not end"),
+                );
                 return Err(Stop);
             }
             sim.now += 1 + sim.chance.below(3_000_000) as i64;
@@ -249,16 +252,16 @@ pub(super) fn unknown_removed(client: usize, what: &str) {
 /// One entry of the schedule happens; `inside` the tick of a client or between ticks.
 pub(super) fn perform(action: &Action, inside: Option<usize>) {
     with(|sim| {
-        sim.counts.actions += u64::from(!matches!(
-            action,
-            Action::Tick { .. } | Action::Pass(_) | Action::Rest
-        ));
+        sim.counts.actions +=
+            u64::from(!matches!(action, Action::Tick { .. } | Action::Pass(_) | Action::Rest));
         sim.note(|| format!("{action:?}"));
     });
     match action {
         Action::Tick { client, audit } => {
             let free = with(|sim| {
-                sim.clients.get(*client).is_some_and(|client| client.machine.is_some() && !client.dead)
+                sim.clients
+                    .get(*client)
+                    .is_some_and(|client| client.machine.is_some() && !client.dead)
             });
             if free {
                 machine::tick(*client, *audit, *audit);
