@@ -385,9 +385,9 @@ fn a_hundred_thousand_rows() {
     }
     let written = started.elapsed();
     drop(state);
-    let mut times = Vec::new();
+    let mut figures = Vec::new();
     let mut timed = |name: &'static str, started: tokio::time::Instant| {
-        times.push((name, started.elapsed().as_millis()));
+        figures.push((name, started.elapsed().as_millis()));
     };
     let started = tokio::time::Instant::now();
     let state = State::open(&file).unwrap();
@@ -411,6 +411,6 @@ fn a_hundred_thousand_rows() {
     let written = written.as_millis();
     #[expect(clippy::print_stdout, reason = "a figure for people")]
     {
-        println!("200,000 rows, {bytes} bytes, written in {written} ms; ms: {times:?}");
+        println!("200,000 rows, {bytes} bytes, written in {written} ms; ms: {figures:?}");
     }
 }

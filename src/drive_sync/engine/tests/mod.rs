@@ -198,6 +198,21 @@ fn a_lost_answer_is_asked_for_again_and_not_sent_again() {
 }
 
 #[test]
+fn a_file_that_is_edited_before_the_lost_answer_is_known_is_no_conflict() {
+    let (outside, mut engine) = in_step();
+    outside.world().write("edit", "first");
+    outside.world().lose_answers = 1;
+    let error = engine.tick(&Look::everywhere()).unwrap_err();
+    assert!(matches!(error, TickError::Unavailable { .. }), "{error}");
+    outside.world().write("edit", "second");
+    let ticks = settle(&mut engine);
+    assert_eq!(ticks[0].done.recalled, 1);
+    assert!(ticks.iter().all(|tick| tick.conflicts.is_empty()), "{ticks:#?}");
+    assert_equal(&outside, &engine);
+    assert_eq!(outside.world().disk()["edit"].as_deref(), Some("second"));
+}
+
+#[test]
 fn a_rival_version_makes_a_conflict_copy_and_nothing_is_lost() {
     let (outside, mut engine) = in_step();
     outside.world().write("edit", "mine");
