@@ -446,9 +446,9 @@ impl Sim {
             DiskAct::Readable => self.make_readable(client),
             DiskAct::Full { on } => self.clients[client].disk.full = *on,
             DiskAct::LoseRoot { on } => {
-                let disk = &mut self.clients[client].disk;
-                if disk.markers.contains_key(&disk.home()) {
-                    disk.lose_root(*on);
+                // Whoever has never seen its root cannot tell another one from it.
+                if self.clients[client].bound {
+                    self.clients[client].disk.lose_root(*on);
                 }
             }
         }

@@ -206,13 +206,6 @@ impl Disk {
             .collect()
     }
 
-    /// What stands at a path after a loss of power, if that is certain.
-    pub(super) fn durable_walk(&self) -> Vec<(String, Ino)> {
-        let mut found = Vec::new();
-        Self::walk_into(&self.durable, &self.inodes, self.home, "", &mut found);
-        found
-    }
-
     // ------------------------------------------------------------ changing
 
     pub(super) fn inode(&mut self, sort: Sort, bytes: Vec<u8>, now: i64) -> Ino {

@@ -14,7 +14,7 @@ use crate::drive_sync::ports::{
 
 use super::disk::{Disk, Ino, Link, Sort};
 use super::server::content;
-use super::world::{self, Limbo, Stop, Where, with};
+use super::world::{self, Limbo, Sim, Stop, Where, with};
 
 const RACY: i64 = 2_000_000_000;
 
@@ -99,9 +99,9 @@ impl SimFs {
         before: &LocalTree,
         into: &mut LocalTree,
     ) -> Result<(), FsError> {
-        let Some((sort, opaque, stat)) = self.disk(|disk, _| {
+        let Some((sort, hidden, stat)) = self.disk(|disk, _| {
             let inode = disk.inodes.get(&ino)?;
-            let opaque = match inode.sort {
+            let hidden = match inode.sort {
                 _ if is_ignored(path.name()) => Some(Opaque::Ignored),
                 Sort::Symlink if !planted(Bug::FollowsLinks) => Some(Opaque::Symlink),
                 Sort::Special => Some(Opaque::Special),
@@ -109,11 +109,11 @@ impl SimFs {
                 _ if inode.suspicious => Some(Opaque::Suspicious),
                 Sort::File | Sort::Directory | Sort::Symlink => None,
             };
-            Some((inode.sort, opaque, disk.stat(ino)))
+            Some((inode.sort, hidden, disk.stat(ino)))
         }) else {
             return Ok(());
         };
-        let entry = match (opaque, sort) {
+        let entry = match (hidden, sort) {
             (Some(opaque), _) => Some(Local::Opaque(opaque)),
             (None, Sort::File) => match before.get(path) {
                 Some(Local::File { stat: old, racy: false, content }) if *old == stat => {
@@ -214,7 +214,7 @@ impl SimFs {
         });
         let Some(expected) = target else {
             self.disk(|disk, now| disk.link(&place, ino, now));
-            with(|sim| sim.learn_facts());
+            with(Sim::learn_facts);
             return Ok((
                 Installed { stat: self.disk(|disk, _| disk.stat(ino)), rescued: None },
                 ino,
@@ -225,7 +225,7 @@ impl SimFs {
             disk.exchange(&place, ino, &aside, now);
             aside
         });
-        with(|sim| sim.learn_facts());
+        with(Sim::learn_facts);
         let stat = self.disk(|disk, _| disk.stat(ino));
         // Whoever has written just what was fetched is in no conflict with it.
         let expected = [expected.content, item.staged.content];
@@ -310,7 +310,7 @@ impl Fs for SimFs {
             disk.link(&place, ino, now);
             ino
         });
-        with(|sim| sim.learn_facts());
+        with(Sim::learn_facts);
         let stat = self.disk(|disk, _| disk.stat(ino));
         self.settle("make a folder", place.0, &[path])?;
         Ok(stat)
@@ -354,7 +354,7 @@ impl Fs for SimFs {
             return Err(FsError::Exists);
         }
         self.disk(|disk, now| disk.rename(&old, &new, now));
-        with(|sim| sim.learn_facts());
+        with(Sim::learn_facts);
         // Else it follows a move.
         let marks = |path: &RelPath| path.name().matches("(conflict ").count();
         let told = with(|sim| sim.server.tree.at(&to.to_string()).is_some());
@@ -543,7 +543,7 @@ impl Source for Reader {
                 disk.sync_links(place.0);
             }
         });
-        with(|sim| sim.learn_facts());
+        with(Sim::learn_facts);
         Ok(())
     }
 }

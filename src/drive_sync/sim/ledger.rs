@@ -31,6 +31,9 @@ pub(super) enum Left {
     Other,
 }
 
+/// A path and a file's content, or `None` for a folder.
+pub(super) type Fact = (String, Option<(Sha256, bool)>);
+
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// Every content that somebody wrote, whole.
@@ -47,7 +50,7 @@ pub(super) struct Ledger {
     /// All states in which each path was left since the last rest.
     pub(super) states: BTreeMap<String, Vec<Left>>,
     /// Every content that each disk ever had at a path, durably.
-    pub(super) facts: BTreeMap<usize, BTreeSet<(String, Option<(Sha256, bool)>)>>,
+    pub(super) facts: BTreeMap<usize, BTreeSet<Fact>>,
 }
 
 impl Ledger {

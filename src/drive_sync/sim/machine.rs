@@ -130,7 +130,9 @@ fn work(client: usize, audit: bool, digest: bool) -> Said {
         }
     }
     let base = machine.base();
+    let bound = machine.engine.state().root().is_ok_and(|root| root.is_some());
     let dead = with(|sim| {
+        sim.clients[client].bound = bound;
         sim.note(|| format!("  client {client} said {said:?}"));
         if sim.violations.is_empty() {
             sim.check_base(client, &base);

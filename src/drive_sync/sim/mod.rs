@@ -4,6 +4,13 @@
 //! A run is a list of actions made from the seed, and everything that follows from them. What must
 //! hold is in [`checks`]; that the checks can fail is shown with faults planted on purpose.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::wildcard_enum_match_arm,
+    reason = "small numbers, and what a test does not ask for"
+)]
+
 mod actions;
 mod chance;
 mod checks;

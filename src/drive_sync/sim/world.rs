@@ -59,6 +59,8 @@ pub(super) struct Limbo {
 pub(super) struct Client {
     pub(super) disk: Disk,
     pub(super) machine: Option<machine::Machine>,
+    /// The engine knows which root is its own.
+    pub(super) bound: bool,
     /// Crashed inside a tick: every call is answered with [`Stop`].
     pub(super) dead: bool,
     /// What the watcher would tell.
@@ -405,6 +407,7 @@ impl Client {
             disk: Disk::new(index as u64 + 40),
             machine: None,
             dead: false,
+            bound: false,
             dirty: BTreeSet::new(),
             changed: Vec::new(),
             outage: 0,
