@@ -342,8 +342,14 @@ impl Disk {
     /// unsynced bytes are there, or not, or are rubbish.
     pub(super) fn lose_power(&mut self, chance: &mut Chance) {
         for change in std::mem::take(&mut self.journal) {
-            let fits =
-                change.iter().all(|(link, before, _)| self.durable.get(link).copied() == *before);
+            // No journal keeps a name in a folder that it does not keep.
+            let kept = |folder: Ino| {
+                [self.home, TRASH, OUTSIDE, FOREIGN].contains(&folder)
+                    || self.durable.values().any(|ino| *ino == folder)
+            };
+            let fits = change.iter().all(|(link, before, after)| {
+                self.durable.get(link).copied() == *before && (after.is_none() || kept(link.0))
+            });
             if fits && chance.one_in(2) {
                 Self::keep(&mut self.durable, &change);
             }
