@@ -47,8 +47,9 @@ impl SimFs {
     }
 
     /// Before a change: others act, then the root is looked at.
-    fn begin(self, what: &'static str) -> Result<(), FsError> {
+    fn begin(self, what: &'static str, paths: &[&RelPath]) -> Result<(), FsError> {
         self.pause(what)?;
+        with(|sim| paths.iter().for_each(|path| sim.clients[self.client].begun(path)));
         if self.disk(|disk, _| disk.root_is_home()) || planted(Bug::IgnoresRoot) {
             Ok(())
         } else {
@@ -178,7 +179,7 @@ impl SimFs {
     // ------------------------------------------------------------ install
 
     fn install_one(self, item: &Install) -> Result<(Installed, Ino), FsError> {
-        self.begin("install")?;
+        self.begin("install", &[&item.path])?;
         let now = with(|sim| sim.now);
         let early = with(|sim| sim.chance.one_in(2));
         let path = item.path.to_string();
@@ -300,7 +301,7 @@ impl Fs for SimFs {
     }
 
     fn make_directory(&self, path: &RelPath) -> Result<Stat, FsError> {
-        self.begin("make a folder")?;
+        self.begin("make a folder", &[path])?;
         let place = self.disk(|disk, _| disk.place(&path.to_string())).ok_or(FsError::Changed)?;
         if self.disk(|disk, _| disk.find(&path.to_string())).is_some() {
             return Err(FsError::Exists);
@@ -317,7 +318,7 @@ impl Fs for SimFs {
     }
 
     fn remove_directory(&self, path: &RelPath) -> Result<(), FsError> {
-        self.begin("remove a folder")?;
+        self.begin("remove a folder", &[path])?;
         let text = path.to_string();
         let (place, ino) = self
             .disk(|disk, _| Some((disk.place(&text)?, disk.find(&text)?)))
@@ -342,7 +343,7 @@ impl Fs for SimFs {
     }
 
     fn rename(&self, from: &RelPath, to: &RelPath, stat: &Stat) -> Result<Stat, FsError> {
-        self.begin("rename")?;
+        self.begin("rename", &[from, to])?;
         let (old, new) = self
             .disk(|disk, _| Some((disk.place(&from.to_string())?, disk.place(&to.to_string())?)))
             .ok_or(FsError::Changed)?;
@@ -369,7 +370,7 @@ impl Fs for SimFs {
     }
 
     fn stage(&self, key: &str, content: &Content) -> Result<Box<dyn StageWriter + '_>, FsError> {
-        self.begin("stage")?;
+        self.begin("stage", &[])?;
         self.disk(|disk, _| disk.staged.entry(key.to_owned()).or_default().len());
         Ok(Box::new(Writer { fs: *self, key: key.to_owned(), content: *content }))
     }
@@ -402,7 +403,7 @@ impl Fs for SimFs {
     }
 
     fn delete(&self, path: &RelPath, replaced: &Replaced) -> Result<(), FsError> {
-        self.begin("delete")?;
+        self.begin("delete", &[path])?;
         let text = path.to_string();
         let (place, ino) = self
             .disk(|disk, _| Some((disk.place(&text)?, disk.find(&text)?)))
@@ -444,7 +445,7 @@ impl Fs for SimFs {
     }
 
     fn open(&self, path: &RelPath, stat: &Stat) -> Result<Box<dyn Source + '_>, FsError> {
-        self.begin("open")?;
+        self.begin("open", &[])?;
         let ino = self.disk(|disk, _| disk.find(&path.to_string())).ok_or(FsError::Changed)?;
         let fits = self.disk(|disk, _| {
             disk.inodes[&ino].sort == Sort::File

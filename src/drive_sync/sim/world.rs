@@ -427,6 +427,11 @@ impl Client {
         }
     }
 
+    /// An engine has begun to change something there.
+    pub(super) fn begun(&mut self, path: &RelPath) {
+        self.effects.push(path.to_string());
+    }
+
     pub(super) fn begin_tick(&mut self) {
         self.effects.clear();
         self.calls = 0;
@@ -460,6 +465,8 @@ impl Client {
     /// What stands at a path.
     pub(super) fn left(&self, path: &str) -> Left {
         match self.disk.find(path) {
+            // Nobody can look into a folder that is not readable.
+            None if self.paths().contains_key(path) => Left::Other,
             None => Left::Gone,
             Some(ino) => self.left_of(ino),
         }
