@@ -100,9 +100,9 @@ impl SimFs {
         before: &LocalTree,
         into: &mut LocalTree,
     ) -> Result<(), FsError> {
-        let Some((sort, hidden, stat)) = self.disk(|disk, _| {
+        let Some((sort, why_not, stat)) = self.disk(|disk, _| {
             let inode = disk.inodes.get(&ino)?;
-            let hidden = match inode.sort {
+            let why_not = match inode.sort {
                 _ if is_ignored(path.name()) => Some(Opaque::Ignored),
                 Sort::Symlink if !planted(Bug::FollowsLinks) => Some(Opaque::Symlink),
                 Sort::Special => Some(Opaque::Special),
@@ -110,11 +110,11 @@ impl SimFs {
                 _ if inode.suspicious => Some(Opaque::Suspicious),
                 Sort::File | Sort::Directory | Sort::Symlink => None,
             };
-            Some((inode.sort, hidden, disk.stat(ino)))
+            Some((inode.sort, why_not, disk.stat(ino)))
         }) else {
             return Ok(());
         };
-        let entry = match (hidden, sort) {
+        let entry = match (why_not, sort) {
             (Some(opaque), _) => Some(Local::Opaque(opaque)),
             (None, Sort::File) => match before.get(path) {
                 Some(Local::File { stat: old, racy: false, content }) if *old == stat => {

@@ -277,14 +277,12 @@ impl Server {
 
     /// Its first answer, or never.
     pub(super) fn recall(&mut self, operation_id: &str) -> Option<Written> {
-        match self.tree.answers.get(operation_id) {
-            Some(Ok(written)) => Some(written.clone()),
-            Some(Err(_)) | None => {
-                self.burned.insert(operation_id.to_owned());
-                self.delayed.retain(|delayed| delayed.operation_id != operation_id);
-                None
-            }
+        if let Some(Ok(written)) = self.tree.answers.get(operation_id) {
+            return Some(written.clone());
         }
+        self.burned.insert(operation_id.to_owned());
+        self.delayed.retain(|delayed| delayed.operation_id != operation_id);
+        None
     }
 
     pub(super) fn take_upload(&mut self, upload: &Delayed) -> Result<Written, RemoteError> {
