@@ -131,14 +131,20 @@ fn place(disk: &Disk, item: &Install, prepared: &Prepared) -> Result<Installed, 
             None
         }
         Some(replaced) => {
-            exchange(&stages, &own, &prepared.folder, name, replaced)?;
-            // What stood there has the staged file's old name by now.
-            if is_still(&stages, &own, replaced)? {
-                let (trash, place) = disk.trash.place_for(disk, &item.path)?;
-                move_to(&stages, &own, &trash, &place)?;
+            let place = disk.trash.place_for(disk, &item.path, &replaced.content.sha256)?;
+            let (trash, unseen) = (&place.folder, place.unseen.as_str());
+            // From the trash, so that what is displaced is there from the first moment on.
+            move_to(&stages, &own, trash, unseen)?;
+            if let Err(failed) = exchange(trash, unseen, &prepared.folder, name, replaced) {
+                move_to(trash, unseen, &stages, &own)?;
+                return Err(failed);
+            }
+            // What stood there has the name in the trash by now.
+            if is_still(trash, unseen, replaced)? {
+                place.settle()?;
                 None
             } else {
-                Some(set_aside(disk, &stages, &own, &item.path)?)
+                Some(set_aside(disk, trash, unseen, &item.path)?)
             }
         }
     };
