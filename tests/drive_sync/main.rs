@@ -13,3 +13,5 @@ mod common;
 
 mod scene;
 mod stories;
+mod torture;
+mod vm;

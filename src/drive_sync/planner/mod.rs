@@ -1,7 +1,7 @@
 //! Decides what makes disk and server equal again: data in, steps out.
 //!
 //! There is no clock here, no disk, no server and no chance, so that every decision can be tried out
-//! and repeated. [`diff`] finds where the three trees differ, [`plan`] decides. Inside, each path goes
+//! and repeated. [`diff()`] finds where the three trees differ, [`plan()`] decides. Inside, each path goes
 //! through the matrix (`matrix`), files that only changed their place are matched (`moves`), folders
 //! are decided from the innermost outwards (`judge`), the verdicts are written down in their order
 //! (`steps`), and too many deletions are kept back (`hold`).
