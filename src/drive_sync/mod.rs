@@ -14,7 +14,10 @@ pub mod model;
 pub mod path;
 pub mod plan;
 pub mod planner;
+mod planted;
 pub mod ports;
 pub mod remote;
+#[cfg(test)]
+mod sim;
 pub mod state;
 pub mod wire;

@@ -4,6 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::model::{Base, Content, Local, Remote, Sha256 as Hash};
 use super::super::plan::{Action, Replaced, Step};
+use super::super::planted::{Bug, planted};
 use super::super::ports::{Clock, Download, Drive, Fs, Install, Installed, Rng};
 use super::super::state::Effect;
 use super::failure::Failure;
@@ -81,6 +82,14 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                 Err(failure) if failure.is_stop() => return Err(TickError::Stopped),
                 Err(failure) => failures.push((wanted.step, failure)),
             }
+        }
+        if planted(Bug::BaseFirst) {
+            let agree = |(wanted, _): &(&Wanted<'_>, Install)| Effect::Agree {
+                path: wanted.step.path.clone(),
+                base: Base { remote: wanted.remote.clone(), stat: None },
+                racy: true,
+            };
+            self.record(&ready.iter().map(agree).collect::<Vec<_>>())?;
         }
         let (installing, items): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
         let results = if items.is_empty() { Vec::new() } else { self.fs.install(items) };

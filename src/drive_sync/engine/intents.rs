@@ -1,6 +1,7 @@
 //! Asks again for what was asked before a crash or a lost answer, by the same operation ids.
 
 use super::super::model::{Base, Kind};
+use super::super::planted::{Bug, planted};
 use super::super::ports::{Clock, Drive, Fs, Recall, RemoteError, Rng, What, Write, Written};
 use super::super::state::{Effect, Intended, Intent};
 use super::failure::Failure;
@@ -14,6 +15,9 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         let intents = self.state.intents()?;
         if intents.is_empty() {
             return Ok(());
+        }
+        if planted(Bug::ForgetsIntents) {
+            return self.record(&intents.iter().map(answered).collect::<Vec<_>>());
         }
         self.idle = None;
         let (writes, sends): (Vec<_>, Vec<_>) = intents

@@ -1,5 +1,6 @@
 //! Whether the drive's folder is still the one that the state is about, and has room.
 
+use super::super::planted::{Bug, planted};
 use super::super::ports::{Clock, Drive, Fs, Rng, Root};
 use super::{Engine, TickError};
 
@@ -10,6 +11,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         let found = self.fs.root()?;
         let ours = &self.settings.drive_id;
         match (self.state.root()?, found) {
+            (Some(_), _) if planted(Bug::IgnoresRoot) => Ok(()),
             (Some(known), Some(found)) if known == found && known.drive_id == *ours => Ok(()),
             (Some(known), Some(found)) => {
                 Err(TickError::RootLost(difference(&known, &found, ours)))

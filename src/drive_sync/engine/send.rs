@@ -1,6 +1,7 @@
 //! Sends contents: the intent first, the bytes of one open file, and then what both agree on.
 
 use super::super::plan::{Action, Step};
+use super::super::planted::{Bug, planted};
 use super::super::ports::{Clock, Drive, Fs, Rng, Upload};
 use super::super::state::{Intended, Intent};
 use super::failure::Failure;
@@ -19,7 +20,11 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     }
 
     fn send_batch(&mut self, steps: &[&Step]) -> Result<(), TickError> {
-        let ids: Vec<String> = steps.iter().map(|_| self.operation_id()).collect();
+        let id = |step: &&Step| {
+            let wrong = planted(Bug::OperationIdOfPath);
+            if wrong { step.path.to_string() } else { self.operation_id() }
+        };
+        let ids: Vec<String> = steps.iter().map(id).collect();
         let mut failures = Vec::new();
         let mut asked = Vec::new();
         let mut uploads = Vec::new();

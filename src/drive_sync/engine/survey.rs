@@ -4,6 +4,7 @@ use super::super::model::{Local, LocalTree};
 use super::super::path::RelPath;
 use super::super::plan::Plan;
 use super::super::planner::{self, Rules};
+use super::super::planted::{Bug, planted};
 use super::super::ports::{Clock, Drive, Fs, Rng, Scope};
 use super::super::state::{Effect, Note};
 use super::unclear::Unclear;
@@ -17,7 +18,9 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         if !everywhere && self.dirty.is_empty() {
             return Ok(());
         }
-        self.idle = None;
+        if !planted(Bug::StaysAtRest) {
+            self.idle = None;
+        }
         let scope = if everywhere { Scope::All } else { Scope::Only(self.dirty.clone()) };
         let previous = match self.local.take() {
             Some(tree) => tree,

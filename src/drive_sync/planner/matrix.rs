@@ -2,6 +2,7 @@
 //! the base.
 
 use crate::drive_sync::model::{Content, Kind};
+use crate::drive_sync::planted::{Bug, planted};
 
 /// What must get out of the way first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,12 +92,12 @@ fn without_base(local: Option<Kind>, remote: Option<Kind>) -> Cell {
 fn over_file(local: Option<Kind>, remote: Option<Kind>, base: &Content) -> Cell {
     match (local, remote) {
         (None, None) => Cell::make(Make::Forget),
-        (None, Some(Kind::File(remote))) if remote == *base => {
+        (None, Some(Kind::File(remote))) if remote == *base && !planted(Bug::BringsBackDeleted) => {
             Cell::of(Clear::DeleteRemote, Make::Nothing)
         }
         (None, Some(Kind::File(_))) => Cell::make(Make::Fetch),
         (None, Some(Kind::Directory)) => Cell::make(Make::LocalFolder),
-        (Some(Kind::File(local)), None) if local == *base => {
+        (Some(Kind::File(local)), None) if local == *base || planted(Bug::DeletesEdited) => {
             Cell::of(Clear::DeleteLocal, Make::Nothing)
         }
         (Some(Kind::File(_)), None) => Cell::make(Make::Send),
@@ -140,8 +141,14 @@ fn over_directory(local: Option<Kind>, remote: Option<Kind>) -> Cell {
 /// Both sides have a file that the other has not seen. Equal bytes are never a conflict: where only
 /// the permission to execute differs, the side that changed it wins, else the server.
 fn two_files(local: &Content, remote: &Content, base: Option<&Content>) -> Cell {
+    if planted(Bug::EqualIsConflict) {
+        return Cell::of(Clear::SetAside, Make::Fetch);
+    }
     if local == remote {
         return Cell::make(Make::Adopt);
+    }
+    if planted(Bug::TakesRemoteOverEdit) {
+        return Cell::make(Make::Fetch);
     }
     if (local.sha256, local.size) != (remote.sha256, remote.size) {
         return Cell::of(Clear::SetAside, Make::Fetch);
