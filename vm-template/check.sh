@@ -386,7 +386,7 @@ restart_and_stop() {
   shows "it starts again with the used token" within 30 gateway_is ready
   shows "as the same gateway" equals "$(vm grep -o '"gatewayId": *"[^"]*"' "$config/gateway.json")" "$before"
   shows "and takes commands" equals "$(job 'id -un')" panoagent
-  sandbox submit shell-exec -- 'sleep 2; date > ~/drained' >/dev/null
+  sandbox submit shell-exec -- 'sleep 2; date > ~/drained' >/dev/null 2>&1
   within 10 running_job || true
   shows "SIGTERM lets a command end, then exit code 0" stops_by_sigterm
   shows "the command has ended" vm test -s /home/panoagent/drained
