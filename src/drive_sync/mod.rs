@@ -6,7 +6,6 @@
 //! carries them out through the traits of [`ports`], and only then moves the base: the base may lag
 //! behind disk and server, never lead.
 
-pub mod conflict;
 pub mod disk;
 pub mod engine;
 pub mod keeper;

@@ -42,6 +42,11 @@ const COMMANDS: &[&str] = &[
     "sandbox drive rm",
     "sandbox drive mv",
     "sandbox full-control",
+    "drive-sync",
+    "drive-sync status",
+    "drive-sync conflicts",
+    "drive-sync release-deletions",
+    "drive-sync resync",
     "sandbox vm-token",
     "sandbox secret",
     "sandbox secret add",
@@ -74,9 +79,16 @@ fn no_command_is_help() {
 #[test]
 fn every_command_that_help_names_is_shown_here() {
     let machine = Machine::new();
-    for parent in
-        ["", "config", "service", "sandbox", "sandbox submit", "sandbox drive", "sandbox secret"]
-    {
+    for parent in [
+        "",
+        "config",
+        "service",
+        "drive-sync",
+        "sandbox",
+        "sandbox submit",
+        "sandbox drive",
+        "sandbox secret",
+    ] {
         let words: Vec<_> = parent.split_whitespace().chain(["--help"]).collect();
         let help = String::from_utf8(machine.command(&words).output().unwrap().stdout).unwrap();
         let (_, commands) = help.split_once("Commands:\n").unwrap();

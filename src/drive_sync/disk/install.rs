@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::super::conflict::conflict_name;
-use super::super::model::Stat;
-use super::super::path::RelPath;
+use super::super::model::{Content, Local, Stat};
+use super::super::path::{PathError, RelPath};
 use super::super::plan::Replaced;
+use super::super::planner::conflict_name;
 use super::super::ports::{FsError, Install, Installed};
 use super::remove::move_to;
 use super::{Disk, STAGE, error, gone_or, hash, stage, wall};
@@ -131,14 +131,20 @@ fn place(disk: &Disk, item: &Install, prepared: &Prepared) -> Result<Installed, 
             None
         }
         Some(replaced) => {
-            exchange(&stages, &own, &prepared.folder, name, replaced)?;
-            // What stood there has the staged file's old name by now.
-            if is_still(&stages, &own, replaced)? {
-                let (trash, place) = disk.trash.place_for(disk, &item.path)?;
-                move_to(&stages, &own, &trash, &place)?;
+            let place = disk.trash.place_for(disk, &item.path, &replaced.content.sha256)?;
+            let (trash, unseen) = (&place.folder, place.unseen.as_str());
+            // From the trash, so that what is displaced is there from the first moment on.
+            move_to(&stages, &own, trash, unseen)?;
+            if let Err(failed) = exchange(trash, unseen, &prepared.folder, name, replaced) {
+                move_to(trash, unseen, &stages, &own)?;
+                return Err(failed);
+            }
+            // What stood there has the name in the trash by now.
+            if is_still(trash, unseen, replaced)? {
+                place.settle()?;
                 None
             } else {
-                Some(set_aside(disk, &stages, &own, &item.path)?)
+                Some(set_aside(disk, trash, unseen, &item.path)?)
             }
         }
     };
@@ -208,13 +214,18 @@ pub(super) fn set_aside(
     let file = rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(gone_or)?;
     let stat = super::stat_of(&rustix::fs::fstat(&file).map_err(error)?);
     let sha256 = hash::of_open(&file).map_err(error)?;
+    let content = Content { sha256, size: stat.size, executable: stat.mode & 0o100 != 0 };
+    let loser = Local::File { content, stat, racy: true };
     let home = disk.parent_of(path)?;
-    for attempt in 0..100 {
-        let copy = conflict_name(path.name(), &disk.label, stat.mtime, &sha256, attempt);
-        match move_to(folder, name, &home, &copy) {
+    let taken = |copy: &RelPath| Disk::stat_in(&home, copy.name()).is_ok();
+    // Somebody may take the name between the look and the rename, but not for ever.
+    for _ in 0..100 {
+        let copy = conflict_name(path, &loser, &disk.label, taken)
+            .ok_or(FsError::Name(PathError::TooLong))?;
+        match move_to(folder, name, &home, copy.name()) {
             Ok(()) => {
                 rustix::fs::fsync(&home).map_err(error)?;
-                return path.with_name(&copy).map_err(FsError::Name);
+                return Ok(copy);
             }
             Err(FsError::Exists) => {}
             Err(failed) => return Err(failed),

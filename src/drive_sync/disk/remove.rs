@@ -50,20 +50,22 @@ pub(super) fn delete(disk: &Disk, path: &RelPath, replaced: &Replaced) -> Result
     if here != replaced.stat {
         return Err(FsError::Changed);
     }
-    let (trash, name) = disk.trash.place_for(disk, path)?;
-    move_to(&folder, path.name(), &trash, &name)?;
-    if !is_still(&trash, &name, replaced)? {
+    let place = disk.trash.place_for(disk, path, &replaced.content.sha256)?;
+    let (trash, unseen) = (&place.folder, place.unseen.as_str());
+    move_to(&folder, path.name(), trash, unseen)?;
+    if !is_still(trash, unseen, replaced)? {
         // Written to in that moment: it is the user's, at its place or beside what stands there now.
-        match move_to(&trash, &name, &folder, path.name()) {
+        match move_to(trash, unseen, &folder, path.name()) {
             Ok(()) => {}
             Err(FsError::Exists) => {
-                set_aside(disk, &trash, &name, path)?;
+                set_aside(disk, trash, unseen, path)?;
             }
             Err(error) => return Err(error),
         }
         return Err(FsError::Changed);
     }
-    for folder in [&trash, &folder] {
+    place.settle()?;
+    for folder in [trash, &folder] {
         rustix::fs::fsync(folder).map_err(error)?;
     }
     Ok(())

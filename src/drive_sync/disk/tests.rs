@@ -301,6 +301,37 @@ fn a_late_write_into_the_trash_comes_back() {
     assert_eq!(scene.trash(), ["before"]);
 }
 
+/// A crash between the exchange and the look at what was displaced.
+#[test]
+fn what_a_crash_left_unseen_in_the_trash_is_looked_at_later() {
+    let scene = Scene::new();
+    scene.write("dir/f", b"at its place");
+    // Batches are looked at for an hour.
+    let minute = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%MZ").to_string();
+    let batch = scene.at(&format!(".panorama-sync/trash/{minute}"));
+    fs::create_dir_all(batch.join("dir")).unwrap();
+    let leave = |expected: &[u8], found: &[u8]| {
+        let hash = &sha(expected).hex()[..16];
+        let name = format!("dir/.panorama-sync-unseen-{hash}-0123abcd-f");
+        fs::write(batch.join(name), found).unwrap();
+        let file = fs::File::options()
+            .write(true)
+            .open(batch.join(format!("dir/.panorama-sync-unseen-{hash}-0123abcd-f")));
+        // As a rename leaves it: the inode's time is the younger one.
+        file.unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(scene.disk.rescue_late_writes().unwrap(), [], "it may be under way");
+        scene.disk.trash.look_at_all();
+        let rescued = scene.disk.rescue_late_writes().unwrap();
+        scene.disk.trash.look_at_young();
+        rescued.iter().map(|path| scene.read(&path.to_string())).collect::<Vec<_>>()
+    };
+    assert_eq!(leave(b"expected", b"expected"), [""; 0]);
+    assert_eq!(leave(b"expected", b"at its place"), [""; 0]);
+    assert_eq!(scene.trash(), ["at its place", "expected"]);
+    assert_eq!(leave(b"expected", b"the user's"), ["the user's"]);
+    assert_eq!(scene.trash(), ["at its place", "expected"]);
+}
+
 #[test]
 fn a_rename_takes_the_entry_that_was_meant_to_a_free_place() {
     let scene = Scene::new();

@@ -12,47 +12,94 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::super::path::{RESERVED_PREFIX, RelPath};
+use super::super::model::Sha256;
+use super::super::path::{LONGEST_NAME, RESERVED_PREFIX, RelPath};
 use super::super::ports::{Fs, FsError};
 use super::install::set_aside;
-use super::{Disk, STAGE, TRASH, error, wall};
+use super::remove::move_to;
+use super::{Disk, STAGE, TRASH, error, hash, wall};
 
 /// Entries that go at about the same time lie in one folder.
 const MINUTE: i64 = 60_000_000_000;
+/// The beginning of the name of what nobody has looked at yet; the first digits of the expected hash,
+/// something of its own, and the name follow.
+const UNSEEN: &str = ".panorama-sync-unseen-";
+/// What is being looked at right now is not what a crash has left. Nanoseconds.
+const FRESH: i64 = 60_000_000_000;
 /// For so long a program may go on writing to a file that it had open.
 const LATE: Duration = Duration::from_hours(1);
 
 /// The folder of this minute.
 #[derive(Debug, Default)]
-pub(super) struct Batch(Mutex<Option<(i64, OwnedFd)>>);
+pub(super) struct Batch {
+    now: Mutex<Option<(i64, OwnedFd)>>,
+    /// What nobody has looked at is looked at however young it is.
+    all: std::sync::atomic::AtomicBool,
+}
+
+/// A place in the trash for an entry, in two steps: it comes there under a name that says that
+/// nobody has looked at it yet, and gets its own when it is known to be what was to go. A crash in
+/// between leaves the first, and a later look at the trash finds it.
+pub(super) struct Place {
+    pub(super) folder: OwnedFd,
+    /// Until it is looked at.
+    pub(super) unseen: String,
+    name: String,
+}
+
+impl Place {
+    /// It is what was to go.
+    pub(super) fn settle(&self) -> Result<(), FsError> {
+        for count in 0..10_000_u32 {
+            let name = if count == 0 { self.name.clone() } else { numbered(&self.name, count) };
+            match move_to(&self.folder, &self.unseen, &self.folder, &name) {
+                Err(FsError::Exists) => {}
+                settled => return settled,
+            }
+        }
+        Err(FsError::Exists)
+    }
+}
 
 impl Batch {
-    /// A folder of the trash, made if need be, and a free name in it.
+    /// A folder of the trash, made if need be, and names in it. `expected` is what is to go.
     pub(super) fn place_for(
         &self,
         disk: &Disk,
         path: &RelPath,
-    ) -> Result<(OwnedFd, String), FsError> {
+        expected: &Sha256,
+    ) -> Result<Place, FsError> {
         let mut folder = self.of_now(disk)?;
         let mut names: Vec<&str> = path.names().collect();
         let Some(name) = names.pop() else { return Err(FsError::Changed) };
         for step in names {
             folder = enter(&folder, step)?;
         }
-        for count in 0..10_000_u32 {
-            let name = if count == 0 { name.to_owned() } else { numbered(name, count) };
-            match Disk::stat_in(&folder, &name) {
-                Err(Errno::NOENT) => return Ok((folder, name)),
-                Ok(_) => {}
-                Err(errno) => return Err(error(errno)),
-            }
-        }
-        Err(FsError::Exists)
+        let own = uuid::Uuid::new_v4().simple().to_string();
+        let unseen = format!("{UNSEEN}{}-{}-{name}", &expected.hex()[..16], &own[..8]);
+        let unseen = cut(&unseen, LONGEST_NAME).to_owned();
+        Ok(Place { folder, unseen, name: name.to_owned() })
+    }
+
+    /// As if a minute had passed.
+    #[cfg(test)]
+    pub(super) fn look_at_all(&self) {
+        self.all.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// As it is.
+    #[cfg(test)]
+    pub(super) fn look_at_young(&self) {
+        self.all.store(false, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn is_fresh(&self, ctime: i64) -> bool {
+        !self.all.load(std::sync::atomic::Ordering::Relaxed) && wall().saturating_sub(ctime) < FRESH
     }
 
     fn of_now(&self, disk: &Disk) -> Result<OwnedFd, FsError> {
         let minute = wall() / MINUTE;
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, folder)) = held.as_ref()
             && *of == minute
         {
@@ -67,7 +114,7 @@ impl Batch {
 
     /// Entries of this minute stay after a loss of power.
     pub(super) fn make_durable(&self) -> Result<(), Errno> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         held.as_ref().map_or(Ok(()), |(_, folder)| rustix::fs::fsync(folder))
     }
 }
@@ -80,11 +127,16 @@ fn batch_name(minute: i64) -> String {
 
 fn numbered(name: &str, count: u32) -> String {
     let suffix = format!(".{count}");
-    let mut keep = name.len().min(255 - suffix.len());
-    while !name.is_char_boundary(keep) {
+    format!("{}{suffix}", cut(name, LONGEST_NAME - suffix.len()))
+}
+
+/// At most so many bytes, and no half letter.
+fn cut(text: &str, bytes: usize) -> &str {
+    let mut keep = text.len().min(bytes);
+    while !text.is_char_boundary(keep) {
         keep -= 1;
     }
-    format!("{}{suffix}", &name[..keep])
+    &text[..keep]
 }
 
 fn enter(folder: &OwnedFd, name: &str) -> Result<OwnedFd, FsError> {
@@ -176,22 +228,55 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
 /// content has a time at least as young.
 fn rescue(disk: &Disk, batch: &Path, file: &Path) -> Result<Option<RelPath>, FsError> {
     let stat = super::stat_of(&rustix::fs::stat(file).map_err(error)?);
-    if stat.mtime < stat.ctime {
-        return Ok(None);
-    }
-    let below = file.strip_prefix(batch).ok().and_then(Path::to_str);
+    let name = file.file_name().and_then(|name| name.to_str());
+    let (Some(folder), Some(name)) = (file.parent(), name) else { return Ok(None) };
+    let unseen = unseen(name);
+    let below = folder.join(unseen.map_or(name, |(_, own)| own));
+    let below = below.strip_prefix(batch).ok().and_then(Path::to_str);
     let Some(path) = below.and_then(|below| RelPath::parse(below).ok()) else { return Ok(None) };
-    let (Some(folder), Some(name)) =
-        (file.parent(), file.file_name().and_then(|name| name.to_str()))
-    else {
-        return Ok(None);
-    };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = rustix::fs::open(folder, flags, Mode::empty()).map_err(error)?;
+    match unseen {
+        Some(_) if disk.trash.is_fresh(stat.ctime) => return Ok(None),
+        Some((expected, own)) if is_no_loss(disk, &folder, name, expected, &path)? => {
+            let (unseen, name) = (name.to_owned(), own.to_owned());
+            Place { folder, unseen, name }.settle()?;
+            return Ok(None);
+        }
+        None if stat.mtime < stat.ctime => return Ok(None),
+        Some(_) | None => {}
+    }
     match set_aside(disk, &folder, name, &path) {
         Ok(copy) => Ok(Some(copy)),
         // Its folder is gone as well: it stays here, where a person finds it.
         Err(FsError::Changed) => Ok(None),
         Err(failed) => Err(failed),
+    }
+}
+
+/// The expected hash's beginning and the entry's own name.
+fn unseen(name: &str) -> Option<(&str, &str)> {
+    let (expected, rest) = name.strip_prefix(UNSEEN)?.split_once('-')?;
+    let (_, own) = rest.split_once('-')?;
+    Some((expected, own))
+}
+
+/// It is what was to go, or what stands at the path now anyway.
+fn is_no_loss(
+    disk: &Disk,
+    folder: &OwnedFd,
+    name: &str,
+    expected: &str,
+    path: &RelPath,
+) -> Result<bool, FsError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(error)?;
+    let found = hash::of_open(&file).map_err(error)?;
+    if found.hex().starts_with(expected) {
+        return Ok(true);
+    }
+    match disk.root.open(path, OFlags::RDONLY | OFlags::NONBLOCK) {
+        Ok(there) => Ok(hash::of_open(&there).map_err(error)? == found),
+        Err(_) => Ok(false),
     }
 }

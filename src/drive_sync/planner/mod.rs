@@ -22,6 +22,7 @@ mod steps;
 mod tests;
 
 pub use diff::{Divergence, Triple, diff};
+pub(in crate::drive_sync) use names::conflict_name;
 
 use super::plan::Plan;
 

@@ -18,7 +18,7 @@ pub(super) fn is_conflict(name: &str) -> bool {
 /// A free name beside `path`: `stem (conflict <label> <time> <hash>).ending`, with the UTC time of
 /// the loser's last change and the first 8 digits of its hash; a folder has `folder` for the hash.
 /// `None` when the path leaves no room for it.
-pub(super) fn conflict_name(
+pub(in crate::drive_sync) fn conflict_name(
     path: &RelPath,
     local: &Local,
     label: &str,
