@@ -30,6 +30,11 @@ impl Owner {
     pub fn new(uid: u32, gid: u32) -> Self {
         Self { uid, gid }
     }
+
+    /// The numbers of user and group.
+    pub fn ids(self) -> (u32, u32) {
+        (self.uid, self.gid)
+    }
 }
 
 /// As whom files are used on this thread now.

@@ -13,6 +13,7 @@ use super::identity::Identity;
 use crate::backend::GatewayEvent;
 use crate::config::{ConfigStore, Environment, SavedConfig};
 use crate::drive_sync::keeper::{self, KeepToken, Settings};
+use crate::fs::Owner;
 use crate::observe::Redactor;
 
 /// Where the token stands in `gateway.json`, in the VM's own object or (on a machine that tries
@@ -81,6 +82,8 @@ async fn keep(
     let saved = identity.host.config.load().context("read the config")?;
     let held = token(&saved).ok_or_else(|| anyhow!("there is no token for drives"))?;
     identity.host.redactor.add_secret(&held.token);
+    let folder_owner = owner_of_folders(identity).await?;
+    let settings = Settings { folder_owner, ..settings };
     let endpoint = identity.api.endpoint();
     let who = keeper::Identity {
         backend: endpoint.url.parse().context("the backend's address")?,
@@ -91,6 +94,14 @@ async fn keep(
         keep_token: Some(keep_token(&identity.host.config, &identity.host.redactor)),
     };
     keeper::keep(settings, who, stop.child_token()).await
+}
+
+/// A VM's commands work in the drives as their own user.
+async fn owner_of_folders(identity: &Identity) -> anyhow::Result<Option<Owner>> {
+    let Some(guest) = identity.host.guest.clone() else { return Ok(None) };
+    let found = tokio::task::spawn_blocking(move || guest.find_user()).await;
+    let user = found.context("look up the user of commands")??;
+    Ok(user.map(|user| user.owner()))
 }
 
 struct Held {

@@ -128,6 +128,9 @@ pub(crate) struct ShellExecArgs {
     /// The time limit in milliseconds [default: 30000]
     #[arg(long, value_name = "N")]
     pub timeout_ms: Option<u64>,
+    /// In a managed VM, set this variable to the placeholder of a secret; may be repeated
+    #[arg(long, value_name = "VARIABLE=SECRET", value_parser = secret_env)]
+    pub secret_env: Vec<(String, String)>,
     /// One word is a line of shell; several are a command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<String>,
@@ -318,4 +321,27 @@ fn provider(word: &str) -> Result<ProviderId, String> {
 fn job_status(word: &str) -> Result<JobStatus, String> {
     JobStatus::parse(word)
         .ok_or_else(|| "use queued, running, completed, failed or cancelled".to_owned())
+}
+
+/// `VARIABLE=SECRET`, a job's variable and the name of the secret whose placeholder it is to hold.
+fn secret_env(word: &str) -> Result<(String, String), String> {
+    match word.split_once('=') {
+        Some((variable, secret)) if !variable.is_empty() && !secret.is_empty() => {
+            Ok((variable.to_owned(), secret.to_owned()))
+        }
+        _ => Err("use VARIABLE=SECRET, like TOKEN=deploy-key".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_and_its_secret() {
+        assert_eq!(secret_env("KEY=a=b"), Ok(("KEY".to_owned(), "a=b".to_owned())));
+        for word in ["KEY", "KEY=", "=deploy-key", ""] {
+            assert!(secret_env(word).is_err(), "{word}");
+        }
+    }
 }

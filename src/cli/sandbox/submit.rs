@@ -24,7 +24,10 @@ pub(super) async fn shell_exec(context: &Context, args: &ShellExecArgs) -> Outco
         }
         id
     };
-    let job = shell_job(&gateway, &resource, &shell_line(&args.command), args.timeout_ms);
+    let mut job = shell_job(&gateway, &resource, &shell_line(&args.command), args.timeout_ms);
+    if !args.secret_env.is_empty() {
+        job.payload.insert("secret_env".to_owned(), secret_env(&args.secret_env));
+    }
     submit(context, &client, &args.submit, &job).await
 }
 
@@ -63,6 +66,11 @@ pub(super) fn shell_job(
         payload,
         ..NewJob::default()
     }
+}
+
+/// Variables and the names of their secrets, as a job asks for them.
+fn secret_env(pairs: &[(String, String)]) -> Value {
+    pairs.iter().map(|(variable, secret)| (variable.clone(), json!(secret))).collect()
 }
 
 async fn submit(
@@ -130,6 +138,11 @@ mod tests {
         assert_eq!(
             Value::Object(job.payload),
             json!({"resource_id": "r", "command": "true", "timeout_ms": 5})
+        );
+        let pair = |variable: &str, secret: &str| (variable.to_owned(), secret.to_owned());
+        assert_eq!(
+            secret_env(&[pair("KEY", "deploy-key"), pair("TOKEN", "a=b")]),
+            json!({"KEY": "deploy-key", "TOKEN": "a=b"})
         );
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
@@ -15,6 +16,7 @@ use super::super::state::State;
 use super::super::wire;
 use super::Settings;
 use super::debounce::{Debounce, Places};
+use super::folder;
 use super::report::{DriveReport, DriveState};
 use super::request::{self, Request};
 use super::system::{SystemClock, SystemRng};
@@ -75,6 +77,10 @@ impl Mirror {
         // A folder that was known and is gone is not made again: it may be a disk that is not there.
         let is_new = state.root()?.is_none();
         let label = short(shared.vm_id);
+        if let Some(owner) = shared.settings.folder_owner.filter(|_| is_new) {
+            folder::make(folder, owner)
+                .with_context(|| format!("make the folder {}", folder.display()))?;
+        }
         let disk = Disk::open(folder, label, is_new, shared.after_crash)?;
         let watch = Watch::over(folder, shared.wake.clone())
             .inspect_err(|error| {

@@ -7,6 +7,7 @@
 mod control;
 mod debounce;
 mod drives;
+mod folder;
 mod mirror;
 pub mod report;
 pub mod request;

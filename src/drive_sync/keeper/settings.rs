@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Environment;
+use crate::fs::Owner;
 
 /// How drives are kept in step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub struct Settings {
     pub enabled: bool,
     pub root: PathBuf,
     pub state_dir: PathBuf,
+    /// Whose the drives' folders are, when they are made; `None`: the gateway's own user's.
+    pub folder_owner: Option<Owner>,
     /// `None`: derived from the machine's id and a random one kept in the state dir.
     pub client_key: Option<String>,
     pub change_limit: u32,
@@ -38,6 +41,7 @@ impl Default for Settings {
             enabled: false,
             root: "/panorama/drives".into(),
             state_dir: "/var/lib/panorama/drive-sync".into(),
+            folder_owner: None,
             client_key: None,
             change_limit: 50,
             max_batches: 25,
