@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use panorama_gateway::drive_sync::model::Sha256 as Hash;
 use panorama_gateway::drive_sync::wire::{Inline, Operation, OperationResult, PutFile};
 use sha2::{Digest, Sha256};
 
@@ -32,7 +33,7 @@ struct Torture {
 }
 
 fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Hash(Sha256::digest(bytes).into()).hex()
 }
 
 impl Torture {
@@ -215,7 +216,7 @@ async fn nothing_that_anybody_wrote_is_lost() {
         vm.kill().await;
         vm.start();
     }
-    let last = wait_until("disks and server to be the same", || async {
+    let end = wait_until("disks and server to be the same", || async {
         for vm in &vms {
             // Deletions of most of such a small drive are meant here.
             let _ = vm.report()?;
@@ -234,13 +235,13 @@ async fn nothing_that_anybody_wrote_is_lost() {
     let lost: Vec<_> =
         torture.owed.difference(&found).map(|hash| torture.what[hash].trim_end()).collect();
     assert!(lost.is_empty(), "seed {seed}: lost: {lost:#?}");
-    let copies = last.keys().filter(|path| path.display().to_string().contains("(conflict"));
+    let copies = end.keys().filter(|path| path.display().to_string().contains("(conflict"));
     say(&format!(
         "drive sync torture: {} contents written, {} owed, {} entries at the end, {} of them \
          conflict copies; nothing lost",
         torture.written,
         torture.owed.len(),
-        last.len(),
+        end.len(),
         copies.count()
     ));
     for vm in &mut vms {

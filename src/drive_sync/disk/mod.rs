@@ -80,10 +80,11 @@ impl Disk {
         if create {
             std::fs::create_dir_all(path)?;
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // Whoever may write beside the root could otherwise have another folder mirrored.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOENT | Errno::NOTDIR => {
-                FsError::RootLost(format!("{} is not there", path.display()))
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {
+                FsError::RootLost(format!("{} is not there, or is no folder", path.display()))
             }
             errno => FsError::Io(errno.into()),
         })?;

@@ -458,6 +458,9 @@ fn a_root_is_known_by_its_marker_and_its_inode() {
     assert!(matches!(scene.disk.root(), Err(FsError::RootLost(_))));
     fs::create_dir(&drive).unwrap();
     assert!(matches!(scene.disk.root(), Err(FsError::RootLost(_))));
+    let link = scene.dir.path().join("link");
+    symlink(&drive, &link).unwrap();
+    assert!(matches!(Disk::open(&link, "vm", true, false), Err(FsError::RootLost(_))));
     let missing = scene.dir.path().join("missing");
     assert!(matches!(Disk::open(&missing, "vm", false, false), Err(FsError::RootLost(_))));
 }
