@@ -362,6 +362,7 @@ impl Fs for SimFs {
         if from.parent() == to.parent() && marks(to) > marks(from) && !told {
             world::conflict_copy(self.client, &from.to_string(), &to.to_string());
         }
+        with(|sim| sim.ledger.pass_on(&from.to_string(), &to.to_string()));
         let stat = self.disk(|disk, _| disk.stat(ino));
         self.pause("renamed")?;
         self.disk(|disk, _| disk.sync_links(old.0));
