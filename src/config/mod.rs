@@ -12,7 +12,7 @@ mod pid_file;
 mod saved;
 mod settings;
 mod store;
-mod variable;
+pub(crate) mod variable;
 
 pub use environment::Environment;
 pub use error::ConfigError;

@@ -3,18 +3,18 @@
 
 /// The name of a variable of this table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Variable(&'static str);
+pub(crate) struct Variable(&'static str);
 
 impl Variable {
     /// Its name.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         self.0
     }
 }
 
 macro_rules! variables {
     ($($constant:ident = $name:literal;)*) => {
-        $(pub(super) const $constant: Variable = Variable($name);)*
+        $(pub(crate) const $constant: Variable = Variable($name);)*
 
         /// Every variable that can be looked up.
         #[cfg(test)]
@@ -59,6 +59,17 @@ variables! {
     VM_JOB_MEMORY_MAX = "PANORAMA_VM_JOB_MEMORY_MAX";
     VM_JOB_PIDS_MAX = "PANORAMA_VM_JOB_PIDS_MAX";
     VM_JOB_CPU_MAX = "PANORAMA_VM_JOB_CPU_MAX";
+
+    DRIVE_SYNC_ENABLED = "PANORAMA_DRIVE_SYNC_ENABLED";
+    DRIVE_SYNC_ROOT = "PANORAMA_DRIVE_SYNC_ROOT";
+    DRIVE_SYNC_STATE_DIR = "PANORAMA_DRIVE_SYNC_STATE_DIR";
+    DRIVE_SYNC_CLIENT_KEY = "PANORAMA_DRIVE_SYNC_CLIENT_KEY";
+    DRIVE_SYNC_CHANGE_LIMIT = "PANORAMA_DRIVE_SYNC_CHANGE_LIMIT";
+    DRIVE_SYNC_MAX_BATCHES = "PANORAMA_DRIVE_SYNC_MAX_BATCHES_PER_TICK";
+    DRIVE_SYNC_DEBOUNCE = "PANORAMA_DRIVE_SYNC_DEBOUNCE_MS";
+    DRIVE_SYNC_POLL_INTERVAL = "PANORAMA_DRIVE_SYNC_POLL_INTERVAL_MS";
+    DRIVE_SYNC_AUDIT_INTERVAL = "PANORAMA_DRIVE_SYNC_LOCAL_AUDIT_INTERVAL_MS";
+    DRIVE_SYNC_NETWORK_TIMEOUT = "PANORAMA_DRIVE_SYNC_NETWORK_TIMEOUT_MS";
 
     PANORAMA_CLAUDE_CLI = "PANORAMA_CLAUDE_CLI";
     CLAUDE_CLI = "CLAUDE_CLI";

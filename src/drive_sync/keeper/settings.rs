@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Environment;
+use crate::config::variable::{self, Variable};
 use crate::fs::Owner;
 
 /// How drives are kept in step.
@@ -57,37 +58,45 @@ impl Settings {
     /// Reads the variables; what is not set keeps its default.
     pub fn read(environment: &Environment) -> Result<Self, SettingsError> {
         let mut settings = Self::default();
-        if let Some(value) = set(environment, "PANORAMA_DRIVE_SYNC_ENABLED") {
+        if let Some(value) = set(environment, variable::DRIVE_SYNC_ENABLED) {
             settings.enabled = match value.to_ascii_lowercase().as_str() {
                 "1" | "true" | "yes" | "on" => true,
                 "0" | "false" | "no" | "off" => false,
                 _ => {
-                    let variable = "PANORAMA_DRIVE_SYNC_ENABLED";
-                    return Err(SettingsError { variable, value, wanted: "true or false" });
+                    let variable = variable::DRIVE_SYNC_ENABLED;
+                    return Err(SettingsError {
+                        variable: variable.name(),
+                        value,
+                        wanted: "true or false",
+                    });
                 }
             };
         }
         for (variable, place) in [
-            ("PANORAMA_DRIVE_SYNC_ROOT", &mut settings.root),
-            ("PANORAMA_DRIVE_SYNC_STATE_DIR", &mut settings.state_dir),
+            (variable::DRIVE_SYNC_ROOT, &mut settings.root),
+            (variable::DRIVE_SYNC_STATE_DIR, &mut settings.state_dir),
         ] {
             if let Some(value) = set(environment, variable) {
                 *place = value.into();
                 if !place.is_absolute() {
                     let value = place.to_string_lossy().into_owned();
-                    return Err(SettingsError { variable, value, wanted: "an absolute path" });
+                    return Err(SettingsError {
+                        variable: variable.name(),
+                        value,
+                        wanted: "an absolute path",
+                    });
                 }
             }
         }
-        settings.client_key = set(environment, "PANORAMA_DRIVE_SYNC_CLIENT_KEY");
-        number(environment, "PANORAMA_DRIVE_SYNC_CHANGE_LIMIT", &mut settings.change_limit)?;
-        let batches = "PANORAMA_DRIVE_SYNC_MAX_BATCHES_PER_TICK";
+        settings.client_key = set(environment, variable::DRIVE_SYNC_CLIENT_KEY);
+        number(environment, variable::DRIVE_SYNC_CHANGE_LIMIT, &mut settings.change_limit)?;
+        let batches = variable::DRIVE_SYNC_MAX_BATCHES;
         number(environment, batches, &mut settings.max_batches)?;
         for (variable, time) in [
-            ("PANORAMA_DRIVE_SYNC_DEBOUNCE_MS", &mut settings.debounce),
-            ("PANORAMA_DRIVE_SYNC_POLL_INTERVAL_MS", &mut settings.poll_interval),
-            ("PANORAMA_DRIVE_SYNC_LOCAL_AUDIT_INTERVAL_MS", &mut settings.audit_interval),
-            ("PANORAMA_DRIVE_SYNC_NETWORK_TIMEOUT_MS", &mut settings.network_timeout),
+            (variable::DRIVE_SYNC_DEBOUNCE, &mut settings.debounce),
+            (variable::DRIVE_SYNC_POLL_INTERVAL, &mut settings.poll_interval),
+            (variable::DRIVE_SYNC_AUDIT_INTERVAL, &mut settings.audit_interval),
+            (variable::DRIVE_SYNC_NETWORK_TIMEOUT, &mut settings.network_timeout),
         ] {
             let mut milliseconds = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
             number(environment, variable, &mut milliseconds)?;
@@ -97,14 +106,14 @@ impl Settings {
     }
 }
 
-fn set(environment: &Environment, variable: &str) -> Option<String> {
-    let value = environment.get(variable)?.trim().to_owned();
+fn set(environment: &Environment, variable: Variable) -> Option<String> {
+    let value = environment.get(variable.name())?.trim().to_owned();
     (!value.is_empty()).then_some(value)
 }
 
 fn number(
     environment: &Environment,
-    variable: &'static str,
+    variable: Variable,
     number: &mut u32,
 ) -> Result<(), SettingsError> {
     let Some(value) = set(environment, variable) else { return Ok(()) };
@@ -113,7 +122,9 @@ fn number(
             *number = read;
             Ok(())
         }
-        _ => Err(SettingsError { variable, value, wanted: "a whole number over 0" }),
+        _ => {
+            Err(SettingsError { variable: variable.name(), value, wanted: "a whole number over 0" })
+        }
     }
 }
 

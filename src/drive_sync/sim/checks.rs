@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::drive_sync::model::{Kind, Sha256};
 use crate::drive_sync::path::RelPath;
 
+use super::client::Client;
 use super::disk::{OUTSIDE, Sort, TRASH};
 use super::ledger::{Actor, Left};
-use super::world::{Client, Sim};
+use super::world::Sim;
 use super::{fs, hash};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

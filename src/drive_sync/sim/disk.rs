@@ -309,14 +309,21 @@ impl Disk {
             wanted.insert(link.clone());
             up = link.0;
         }
+        // No journal keeps a name in a folder that it does not keep: a rename takes the making of the
+        // folder that it goes to along.
+        let mut folders: BTreeSet<Ino> = BTreeSet::new();
         let mut taken = vec![false; self.journal.len()];
         for (index, change) in self.journal.iter().enumerate().rev() {
-            let touches = |(link, ..): &(Link, Option<Ino>, Option<Ino>)| {
-                link.0 == folder || wanted.contains(link)
+            let touches = |(link, _, after): &(Link, Option<Ino>, Option<Ino>)| {
+                link.0 == folder
+                    || wanted.contains(link)
+                    || after.is_some_and(|ino| folders.contains(&ino))
             };
             if change.iter().any(touches) {
                 taken[index] = true;
                 wanted.extend(change.iter().map(|(link, ..)| link.clone()));
+                let filled = change.iter().filter(|(.., after)| after.is_some());
+                folders.extend(filled.map(|(link, ..)| link.0));
             }
         }
         let mut taken = taken.into_iter();

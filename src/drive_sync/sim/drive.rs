@@ -12,8 +12,9 @@ use crate::drive_sync::ports::{
     SnapshotPage, Upload, What, Write, Written,
 };
 
+use super::client::Client;
 use super::server::{Delayed, Server, content};
-use super::world::{self, Client, Fault, Stop, Where, with};
+use super::world::{self, Fault, Stop, Where, with};
 
 /// One client's way to the server.
 #[derive(Debug, Clone, Copy)]

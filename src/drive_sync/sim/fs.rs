@@ -8,13 +8,13 @@ use crate::drive_sync::model::{Content, Local, LocalTree, Opaque, Stat};
 use crate::drive_sync::path::RelPath;
 use crate::drive_sync::plan::Replaced;
 use crate::drive_sync::planted::{Bug, planted};
-use crate::drive_sync::ports::{
-    Fs, FsError, Install, Installed, Root, Scope, Source, StageWriter, Staged,
-};
+use crate::drive_sync::ports::{Fs, FsError, Install, Installed, Root, Scope, Source, StageWriter};
 
+use super::client::Limbo;
 use super::disk::{Disk, Ino, Link, Sort};
+use super::files::{Reader, Writer};
 use super::server::content;
-use super::world::{self, Limbo, Sim, Stop, Where, with};
+use super::world::{self, Sim, Stop, Where, with};
 
 const RACY: i64 = 2_000_000_000;
 
@@ -35,11 +35,11 @@ pub(super) fn is_ignored(name: &str) -> bool {
 }
 
 impl SimFs {
-    fn pause(self, what: &'static str) -> Result<(), Stop> {
+    pub(super) fn pause(self, what: &'static str) -> Result<(), Stop> {
         world::pause(self.client, what)
     }
 
-    fn disk<T>(self, act: impl FnOnce(&mut Disk, i64) -> T) -> T {
+    pub(super) fn disk<T>(self, act: impl FnOnce(&mut Disk, i64) -> T) -> T {
         with(|sim| {
             let now = sim.now;
             act(&mut sim.clients[self.client].disk, now)
@@ -362,6 +362,7 @@ impl Fs for SimFs {
         if from.parent() == to.parent() && marks(to) > marks(from) && !told {
             world::conflict_copy(self.client, &from.to_string(), &to.to_string());
         }
+        with(|sim| sim.ledger.pass_on(&from.to_string(), &to.to_string()));
         let stat = self.disk(|disk, _| disk.stat(ino));
         self.pause("renamed")?;
         self.disk(|disk, _| disk.sync_links(old.0));
@@ -461,100 +462,5 @@ impl Fs for SimFs {
     fn free_space(&self) -> Result<u64, FsError> {
         self.pause("free space")?;
         Ok(if self.disk(|disk, _| disk.full) { 100_000_000 } else { 10_000_000_000 })
-    }
-}
-
-struct Writer {
-    fs: SimFs,
-    key: String,
-    content: Content,
-}
-
-impl Writer {
-    fn staged<T>(&self, act: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        self.fs.disk(|disk, _| act(disk.staged.entry(self.key.clone()).or_default()))
-    }
-}
-
-impl StageWriter for Writer {
-    fn written(&self) -> u64 {
-        self.staged(|bytes| bytes.len() as u64)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), FsError> {
-        self.fs.pause("write of a download")?;
-        if self.fs.disk(|disk, _| disk.full) {
-            return Err(FsError::Full);
-        }
-        self.staged(|staged| staged.extend_from_slice(bytes));
-        Ok(())
-    }
-
-    fn restart(&mut self) -> Result<(), FsError> {
-        self.fs.pause("restart of a download")?;
-        self.staged(Vec::clear);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>) -> Result<Staged, FsError> {
-        self.fs.pause("end of a download")?;
-        let found = self.staged(|bytes| content(bytes, self.content.executable));
-        if found != self.content && !planted(Bug::FinishUnverified) {
-            self.fs.disk(|disk, _| disk.staged.remove(&self.key));
-            return Err(FsError::WrongContent);
-        }
-        Ok(Staged { key: self.key.clone(), content: self.content })
-    }
-}
-
-struct Reader {
-    fs: SimFs,
-    path: RelPath,
-    ino: Ino,
-    stat: Stat,
-}
-
-impl Source for Reader {
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, FsError> {
-        self.fs.pause("read of an upload")?;
-        Ok(self.fs.disk(|disk, _| {
-            let Some(inode) = disk.inodes.get(&self.ino) else { return 0 };
-            let rest = inode.bytes.get(offset as usize..).unwrap_or_default();
-            let count = rest.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&rest[..count]);
-            count
-        }))
-    }
-
-    fn check(&mut self) -> Result<(), FsError> {
-        self.fs.pause("check of an upload")?;
-        let path = self.path.to_string();
-        let same = self
-            .fs
-            .disk(|disk, _| disk.find(&path) == Some(self.ino) && disk.stat(self.ino) == self.stat);
-        if planted(Bug::SendUnchecked) {
-            return Ok(());
-        }
-        if !same {
-            return Err(FsError::Changed);
-        }
-        self.fs.disk(|disk, _| {
-            disk.sync_bytes(self.ino);
-            if let Some(place) = disk.place(&path) {
-                disk.sync_links(place.0);
-            }
-        });
-        with(Sim::learn_facts);
-        Ok(())
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.fs.disk(|disk, _| {
-            if let Some(index) = disk.reading.iter().position(|ino| *ino == self.ino) {
-                disk.reading.remove(index);
-            }
-        });
     }
 }

@@ -73,6 +73,12 @@ impl Ledger {
         self.touched.entry(path.to_owned()).or_default().insert(actor);
     }
 
+    /// An engine followed a move: what people had done to the entry came along with it.
+    pub(super) fn pass_on(&mut self, from: &str, to: &str) {
+        let actors = self.touched.get(from).cloned().unwrap_or_default();
+        self.touched.entry(to.to_owned()).or_default().extend(actors);
+    }
+
     pub(super) fn leave(&mut self, path: &str, actor: Actor, left: Left) {
         self.touch(path, actor);
         let states = self.states.entry(path.to_owned()).or_default();

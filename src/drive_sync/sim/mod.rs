@@ -14,8 +14,11 @@
 mod actions;
 mod chance;
 mod checks;
+mod client;
+mod deeds;
 mod disk;
 mod drive;
+mod files;
 mod fs;
 mod ledger;
 mod machine;
@@ -31,7 +34,8 @@ use crate::drive_sync::model::Sha256;
 use actions::{Action, Entry, Flavour};
 use chance::Chance;
 use checks::Violation;
-use world::{Client, Counts, Sim};
+use client::Client;
+use world::{Counts, Sim};
 
 fn hash(bytes: &[u8]) -> Sha256 {
     Sha256(sha2::Sha256::digest(bytes).into())

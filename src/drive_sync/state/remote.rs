@@ -248,14 +248,16 @@ pub(super) fn upsert(
     let remote = &entry.remote;
     let (sha256, size, executable) = rows::of_kind(&remote.kind);
     if table == Table::Remote {
+        // A name with a NUL in it, which no disk can hold, looks here like a path.
         let same = connection
             .prepare_cached(
-                "SELECT 1 FROM remote WHERE path = ? AND id = ? AND version = ? \
-                 AND sha256 IS ? AND size = ? AND executable = ?",
+                "SELECT 1 FROM remote WHERE path = ? AND id = ? AND holdable = ? \
+                 AND version = ? AND sha256 IS ? AND size = ? AND executable = ?",
             )?
             .exists(params![
                 path.as_bytes(),
                 remote.id,
+                holdable,
                 remote.version,
                 sha256,
                 size,

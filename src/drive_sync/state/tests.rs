@@ -138,6 +138,18 @@ fn a_name_that_no_disk_holds_is_kept_and_reported_and_not_in_the_tree() {
 }
 
 #[test]
+fn a_name_with_a_nul_is_not_taken_for_the_path_that_it_looks_like() {
+    let mut state = told(&[folder(1, "a"), file(2, "a\0b", "f")]);
+    assert_eq!(rows(&state).0, ["a"]);
+    assert_eq!(state.take_page("e", &[file(3, "a/b", "f")], 3).unwrap(), 1);
+    assert_eq!(rows(&state).0, ["a", "a/b"]);
+    assert!(state.unholdable().unwrap().is_empty());
+    assert_eq!(state.take_page("e", &[file(4, "a\0b", "f")], 4).unwrap(), 1);
+    assert_eq!(rows(&state).0, ["a"]);
+    assert_eq!(state.unholdable().unwrap().len(), 1);
+}
+
+#[test]
 fn the_digest_is_that_of_the_sorted_lines() {
     use sha2::{Digest as _, Sha256 as Hasher};
     let state = told(&[file(1, "z", "a"), file(2, "y", "a-b")]);
