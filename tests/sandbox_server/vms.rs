@@ -45,7 +45,8 @@ async fn a_token_makes_the_vms_gateway_once() {
             "access_token",
             "refresh_token",
             "expires_at",
-            "token_type"
+            "token_type",
+            "drive_sync"
         ]
     );
     assert_eq!((&answer["vm_id"], &answer["generation"]), (&json!(made.vm_id), &json!(1)));

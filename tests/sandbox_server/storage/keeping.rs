@@ -214,7 +214,12 @@ async fn a_start_removes_what_a_crash_left_and_keeps_the_rest() {
         std::fs::write(path, content).unwrap();
     }
     let database = Connection::open(data_dir.join("sandbox.db")).unwrap();
-    database.execute("INSERT INTO contents VALUES (?1, 8, 0, 2)", [&released]).unwrap();
+    database
+        .execute(
+            "INSERT INTO contents (sha256, size, holders, version) VALUES (?1, 8, 0, 2)",
+            [&released],
+        )
+        .unwrap();
     drop(database);
     let mut options = ServerOptions::new(&data_dir, "127.0.0.1:0".parse().unwrap());
     options.schema = fixtures::schema();
