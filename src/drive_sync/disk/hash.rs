@@ -76,7 +76,8 @@ fn judge(disk: &Disk, read: &Read, before: Option<&Local>) -> Local {
         Local::Directory { .. } => false,
         Local::Opaque(why) => *why == Opaque::Suspicious,
     });
-    if disk.after_crash && had_something && read.only_zeros {
+    let by_crash = disk.crashed_before.is_some_and(|crash| stat.mtime < crash);
+    if by_crash && had_something && read.only_zeros {
         return Local::Opaque(Opaque::Suspicious);
     }
     Local::File { content, stat, racy: wall().saturating_sub(stat.mtime.max(stat.ctime)) < RACY }

@@ -52,8 +52,9 @@ pub struct Disk {
     ino: u64,
     /// Stands in the names of conflict copies.
     label: String,
-    /// The machine was not shut down in good order before this start.
-    after_crash: bool,
+    /// The machine was not shut down in good order before this time, at which this was opened.
+    /// What was written since then was written by somebody.
+    crashed_before: Option<i64>,
     trash: trash::Batch,
 }
 
@@ -95,13 +96,14 @@ impl Disk {
             ino: stat.st_ino,
             root: Beneath::new(root),
             label: label.to_owned(),
-            after_crash,
+            crashed_before: after_crash.then(wall),
             trash: trash::Batch::default(),
         })
     }
 
     /// Removes from the trash, and from the downloads under way, what has lain there for longer than
-    /// `keep`, and, while less than `want_free` bytes are free, what is in the trash, the oldest first.
+    /// `keep`, and, while less than `want_free` bytes are free, what is in the trash, the oldest
+    /// first, down to what has lain there for an hour.
     /// Returns the bytes gained.
     pub fn purge_trash(&self, keep: std::time::Duration, want_free: u64) -> Result<u64, FsError> {
         trash::purge(self, keep, want_free)

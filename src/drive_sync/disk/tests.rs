@@ -197,6 +197,12 @@ fn what_was_emptied_by_a_loss_of_power_is_held_back() {
     let opaque = Local::Opaque(Opaque::Suspicious);
     assert_eq!((after[&path("full")], after[&path("zeros")]), (opaque, opaque));
     assert_eq!(after[&path("empty")].kind().unwrap().content(), Some(&content(b"")));
+    // What somebody empties from now on is his wish.
+    scene.write("full", b"text");
+    let seen = disk.scan(after.clone(), &Scope::All).unwrap();
+    scene.write("full", b"");
+    let seen = disk.scan(seen, &Scope::All).unwrap();
+    assert_eq!(seen[&path("full")].kind().unwrap().content(), Some(&content(b"")));
     // As long as nobody writes to it, and no longer.
     let after = disk.scan(after, &Scope::All).unwrap();
     assert_eq!(after[&path("zeros")], opaque);
@@ -272,7 +278,15 @@ fn deleted_files_lie_in_the_trash_under_their_paths() {
     let day = std::time::Duration::from_hours(24);
     scene.disk.purge_trash(day, 0).unwrap();
     assert_eq!(scene.trash(), ["one", "two"]);
+    // What has lain there for less than an hour stays even where space is short.
     scene.disk.purge_trash(day, u64::MAX).unwrap();
+    assert_eq!(scene.trash(), ["one", "two"]);
+    let trash = scene.at(".panorama-sync/trash");
+    let batch = fs::read_dir(&trash).unwrap().next().unwrap().unwrap().path();
+    fs::rename(batch, trash.join("2026-01-01T00-00Z")).unwrap();
+    scene.disk.purge_trash(std::time::Duration::MAX, 0).unwrap();
+    assert_eq!(scene.trash(), ["one", "two"]);
+    scene.disk.purge_trash(std::time::Duration::MAX, u64::MAX).unwrap();
     assert_eq!(scene.trash(), [""; 0]);
 }
 

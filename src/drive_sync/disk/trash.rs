@@ -173,7 +173,8 @@ pub(super) fn purge(disk: &Disk, keep: Duration, want_free: u64) -> Result<u64, 
     let before = disk.free_space()?;
     for (time, folder) in batches(disk)? {
         let age = SystemTime::now().duration_since(time).unwrap_or_default();
-        if age < keep && disk.free_space()? >= want_free {
+        // The youngest is in use, and what a program still writes to has to be found first.
+        if age < LATE.min(keep) || (age < keep && disk.free_space()? >= want_free) {
             break;
         }
         std::fs::remove_dir_all(&folder)?;

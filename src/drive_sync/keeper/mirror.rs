@@ -171,15 +171,15 @@ impl Mirror {
     fn keep_house(&mut self, settings: &Settings, now: Duration) {
         self.audit_at = now + settings.audit_interval;
         let disk = self.engine.fs();
-        if let Err(error) = disk.purge_trash(TRASH, WANT_FREE) {
-            tracing::debug!(%error, "the trash could not be looked through");
-        }
         match disk.rescue_late_writes() {
             Ok(rescued) => {
                 self.report.done.rescued += rescued.len();
                 self.report.conflicts.extend(rescued.iter().map(ToString::to_string));
             }
             Err(error) => tracing::debug!(%error, "late writes could not be looked for"),
+        }
+        if let Err(error) = disk.purge_trash(TRASH, WANT_FREE) {
+            tracing::debug!(%error, "the trash could not be looked through");
         }
         self.report.free_bytes = disk.free_space().ok();
     }
