@@ -344,6 +344,18 @@ fn what_a_crash_left_unseen_in_the_trash_is_looked_at_later() {
     assert_eq!(scene.trash(), ["at its place", "expected"]);
     assert_eq!(leave(b"expected", b"the user's"), ["the user's"]);
     assert_eq!(scene.trash(), ["at its place", "expected"]);
+
+    // However long ago that was, the first look after a start finds it.
+    let old = scene.at(".panorama-sync/trash/2026-01-01T00-00Z");
+    fs::create_dir(&old).unwrap();
+    let name = format!(".panorama-sync-unseen-{}-0123abcd-g", &sha(b"expected").hex()[..16]);
+    fs::write(old.join(name), b"long ago").unwrap();
+    scene.disk.trash.look_at_all();
+    assert_eq!(scene.disk.rescue_late_writes().unwrap(), []);
+    let disk = Disk::open(&scene.dir.path().join("drive"), "vm", false, false).unwrap();
+    disk.trash.look_at_all();
+    let [copy] = &disk.rescue_late_writes().unwrap()[..] else { panic!() };
+    assert_eq!(scene.read(&copy.to_string()), "long ago");
 }
 
 #[test]

@@ -33,6 +33,8 @@ const LATE: Duration = Duration::from_hours(1);
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     now: Mutex<Option<(i64, OwnedFd)>>,
+    /// Old batches were looked through once.
+    looked: std::sync::atomic::AtomicBool,
     /// What nobody has looked at is looked at however young it is.
     all: std::sync::atomic::AtomicBool,
 }
@@ -198,8 +200,10 @@ fn drop_stages(disk: &Disk, keep: Duration) -> Result<(), FsError> {
 /// Gives back files that were written to after they came into the trash.
 pub(super) fn rescue_late_writes(disk: &Disk) -> Result<Vec<RelPath>, FsError> {
     let mut rescued = Vec::new();
+    // A crash may have left something that was not looked at, however long ago.
+    let every = !disk.trash.looked.swap(true, std::sync::atomic::Ordering::Relaxed);
     for (time, folder) in batches(disk)? {
-        if SystemTime::now().duration_since(time).unwrap_or_default() > LATE {
+        if !every && SystemTime::now().duration_since(time).unwrap_or_default() > LATE {
             continue;
         }
         let mut files = Vec::new();
