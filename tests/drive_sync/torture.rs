@@ -5,12 +5,13 @@
 //! `PANORAMA_DRIVE_TORTURE_SEED` and `PANORAMA_DRIVE_TORTURE_KILLS` set the run.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fmt, fs};
 
 use panorama_gateway::drive_sync::model::Sha256 as Hash;
 use panorama_gateway::drive_sync::wire::{Inline, Operation, OperationResult, PutFile};
+use rusqlite::{Connection, OpenFlags};
 use sha2::{Digest, Sha256};
 
 use crate::common::{ControlPlane, say, setting, wait_until};
@@ -34,6 +35,19 @@ struct Torture {
 
 fn hash(bytes: &[u8]) -> String {
     Hash(Sha256::digest(bytes).into()).hex()
+}
+
+/// Something that became of the drive at the server.
+struct Change {
+    text: String,
+    /// Of a content that is still there.
+    hash: Option<String>,
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(&self.text)
+    }
 }
 
 impl Torture {
@@ -117,7 +131,7 @@ impl Torture {
                 content_sha256: hash(&bytes),
                 mime_type: None,
                 metadata: panorama_gateway::drive_sync::wire::Metadata::default(),
-                expected_version_id: there.map(|entry| entry.current_version_id),
+                expected_version_id: there.as_ref().map(|entry| entry.current_version_id.clone()),
                 operation_id: format!("torture-{}", self.written),
             },
             content: Inline(bytes.clone()),
@@ -127,11 +141,40 @@ impl Torture {
         }
         let done = self.control.admin.change_drive(&self.drive_id, vec![put]).await.unwrap();
         if matches!(done.results[..], [OperationResult::Done(_)]) {
+            if let Some(replaced) = there.and_then(|entry| entry.content_sha256) {
+                self.owed.remove(&replaced);
+            }
             self.owe(&bytes);
         }
     }
 
-    /// Hashes of all files below a folder; in the server's folder contents are named by them.
+    /// What the server has kept of the drive.
+    fn history(&self) -> Vec<Change> {
+        let database = Connection::open_with_flags(
+            self.control.data_dir().join("sandbox.db"),
+            OpenFlags::SQLITE_OPEN_READ_ONLY,
+        )
+        .unwrap();
+        let mut select = database
+            .prepare(
+                "SELECT change, path, coalesce(client_key, 'admin'),
+                     (SELECT sha256 FROM drive_versions WHERE id = version_id)
+                 FROM drive_changes ORDER BY sequence",
+            )
+            .unwrap();
+        let rows = select
+            .query_map([], |row| {
+                let hash: Option<String> = row.get(3)?;
+                let what = hash.as_ref().and_then(|hash| self.what.get(hash));
+                let text = what.map_or("", |what| what.trim_end());
+                let [change, path, who] = [row.get::<_, String>(0)?, row.get(1)?, row.get(2)?];
+                Ok(Change { text: format!("{change} {path} by {who}: {text}"), hash })
+            })
+            .unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    /// Hashes of all files below a folder.
     fn hashes(folder: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -231,14 +274,20 @@ async fn nothing_that_anybody_wrote_is_lost() {
     for vm in &vms {
         Torture::hashes(&vm.folder(), &mut found);
     }
-    Torture::hashes(&torture.control.data_dir(), &mut found);
+    let history = torture.history();
+    let only_versions = torture.owed.difference(&found).count();
+    found.extend(history.iter().filter_map(|change| change.hash.clone()));
     let lost: Vec<_> =
         torture.owed.difference(&found).map(|hash| torture.what[hash].trim_end()).collect();
-    assert!(lost.is_empty(), "seed {seed}: lost: {lost:#?}");
+    assert!(
+        lost.is_empty(),
+        "seed {seed}: lost: {lost:#?}; the drive's history:
+{history:#?}"
+    );
     let copies = end.keys().filter(|path| path.display().to_string().contains("(conflict"));
     say(&format!(
         "drive sync torture: {} contents written, {} owed, {} entries at the end, {} of them \
-         conflict copies; nothing lost",
+         conflict copies; nothing lost, {only_versions} only in a version of the server",
         torture.written,
         torture.owed.len(),
         end.len(),
