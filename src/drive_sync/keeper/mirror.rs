@@ -98,7 +98,6 @@ impl Mirror {
             name: drive.name.clone(),
             path: folder.to_owned(),
             writable: drive.access == wire::Access::Write,
-            watched: watch.is_some(),
             head: drive.head_sequence,
             ..DriveReport::default()
         };
@@ -140,6 +139,7 @@ impl Mirror {
         for hint in self.watch.as_mut().map(Watch::take).unwrap_or_default() {
             self.debounce.note(hint, now);
         }
+        self.report.watched = self.watch.as_ref().is_some_and(Watch::is_complete);
         self.take_requests(settings);
         if self.due(settings) > now {
             return Outcome::Goes;
