@@ -318,6 +318,9 @@ pub enum RemoteError {
     /// Writing on this side failed.
     #[error("could not write what was fetched: {0}")]
     Local(String),
+    /// So did writing on this side, for want of space.
+    #[error("too little space is left on the disk")]
+    Full,
     /// This gateway may not write.
     #[error("the drive may only be read")]
     ReadOnly,

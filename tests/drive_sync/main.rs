@@ -13,5 +13,6 @@ mod common;
 
 mod scene;
 mod stories;
-mod torture;
+#[expect(dead_code, reason = "the torture uses the rest")]
 mod vm;
+mod vms;

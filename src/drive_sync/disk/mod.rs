@@ -36,6 +36,9 @@ use beneath::Beneath;
 
 /// The marker's name in the hidden folder.
 const MARKER: &str = "root.json";
+/// Tells git that nothing in the hidden folder belongs to a repository that a drive may be: a marker
+/// that was committed would change with each checkout.
+const GIT_IGNORE: (&str, &[u8]) = (".gitignore", b"*\n");
 /// Downloads under way.
 const STAGE: &str = "stage";
 /// What was replaced or removed.
@@ -184,6 +187,7 @@ impl Fs for Disk {
         let text = serde_json::to_vec(&Marker { format: FORMAT, drive_id, id: marker })
             .map_err(io::Error::from)?;
         let folder = self.private_or_lost(".")?;
+        stage::write_whole(&folder, GIT_IGNORE.0, GIT_IGNORE.1)?;
         stage::write_whole(&folder, MARKER, &text)?;
         rustix::fs::fsync(self.root.as_fd()).map_err(error)?;
         self.root()?.ok_or_else(|| FsError::RootLost("its marker is gone again".to_owned()))

@@ -290,6 +290,22 @@ fn deleted_files_lie_in_the_trash_under_their_paths() {
     assert_eq!(scene.trash(), [""; 0]);
 }
 
+/// A name may be a file's, then a folder's, and a file's again within the minute.
+#[test]
+fn a_file_and_a_folder_of_one_name_can_both_go_to_the_trash() {
+    let scene = Scene::new();
+    for text in ["file", "later file"] {
+        scene.write("x", text.as_bytes());
+        scene.disk.delete(&path("x"), &scene.replaced("x")).unwrap();
+        let inside = format!("in folder after {text}");
+        scene.write("x/y", inside.as_bytes());
+        scene.disk.delete(&path("x/y"), &scene.replaced("x/y")).unwrap();
+        scene.disk.remove_directory(&path("x")).unwrap();
+    }
+    let all = ["file", "in folder after file", "in folder after later file", "later file"];
+    assert_eq!(scene.trash(), all);
+}
+
 #[test]
 fn a_late_write_into_the_trash_comes_back() {
     use std::io::Write;

@@ -101,6 +101,17 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                     self.now.failed.push((step.path.clone(), message));
                 }
             }
+            Failure::Full(message) => {
+                // Bytes that are missing are looked for at each tick. What else may be missing (a
+                // quota's rest, inodes) only shows when it is tried.
+                match self.fs.free_space() {
+                    Ok(free) if !self.has_room(step, free) => {
+                        self.now.short_of_space = Some(free);
+                    }
+                    Ok(_) | Err(_) => self.troubles.no_room(step, now),
+                }
+                self.now.failed.push((step.path.clone(), message));
+            }
             Failure::ReadOnly => {
                 self.access = Access::Read;
                 self.now.more = true;
@@ -114,6 +125,12 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             }
             Failure::Halt(error) => self.now.failed.push((step.path.clone(), error.to_string())),
         }
+    }
+
+    /// Whether so much free space is enough for a step.
+    fn has_room(&self, step: &Step, free: u64) -> bool {
+        let size = if let Action::Fetch { content, .. } = &step.action { content.size } else { 0 };
+        free.saturating_sub(size) >= self.settings.download_floor
     }
 
     pub(super) fn count(&mut self, step: &Step) {

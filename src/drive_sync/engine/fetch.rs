@@ -139,7 +139,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                 Failure::Refused(message) if self.head.is_none() => {
                     self.failed(step, Failure::Stale(message));
                 }
-                Failure::Stale(_) | Failure::Refused(_) | Failure::ReadOnly => {
+                Failure::Stale(_) | Failure::Refused(_) | Failure::Full(_) | Failure::ReadOnly => {
                     self.failed(step, failure);
                 }
             }

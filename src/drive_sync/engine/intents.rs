@@ -57,7 +57,9 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                 Err(Failure::Unavailable { message, retry_after }) => {
                     halt.get_or_insert_with(|| self.unavailable(message, retry_after));
                 }
-                Err(Failure::Stale(_) | Failure::Refused(_) | Failure::ReadOnly) => {
+                Err(
+                    Failure::Stale(_) | Failure::Refused(_) | Failure::Full(_) | Failure::ReadOnly,
+                ) => {
                     effects.push(answered(intent));
                 }
             }

@@ -84,7 +84,9 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         match Failure::from(error) {
             Failure::Halt(error) => error,
             Failure::Unavailable { message, retry_after } => self.unavailable(message, retry_after),
-            Failure::Stale(message) | Failure::Refused(message) => self.unavailable(message, None),
+            Failure::Stale(message) | Failure::Refused(message) | Failure::Full(message) => {
+                self.unavailable(message, None)
+            }
             Failure::ReadOnly => self.unavailable(RemoteError::ReadOnly.to_string(), None),
         }
     }

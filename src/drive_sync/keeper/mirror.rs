@@ -43,6 +43,8 @@ pub(super) struct Mirror {
     more: bool,
     /// Nothing is done before.
     not_before: Duration,
+    /// Why the last tick failed, if it did.
+    trouble: Option<std::mem::Discriminant<TickError>>,
     pub(super) report: DriveReport,
 }
 
@@ -98,7 +100,6 @@ impl Mirror {
             name: drive.name.clone(),
             path: folder.to_owned(),
             writable: drive.access == wire::Access::Write,
-            watched: watch.is_some(),
             head: drive.head_sequence,
             ..DriveReport::default()
         };
@@ -113,6 +114,7 @@ impl Mirror {
             digest_at: now + DIGEST,
             more: false,
             not_before: now,
+            trouble: None,
             report,
         })
     }
@@ -140,6 +142,7 @@ impl Mirror {
         for hint in self.watch.as_mut().map(Watch::take).unwrap_or_default() {
             self.debounce.note(hint, now);
         }
+        self.report.watched = self.watch.as_ref().is_some_and(Watch::is_complete);
         self.take_requests(settings);
         if self.due(settings) > now {
             return Outcome::Goes;
@@ -163,7 +166,7 @@ impl Mirror {
         let outcome = self.engine.tick(&Look { scope, digest });
         match outcome {
             Ok(tick) => self.went(&tick, whole),
-            Err(error) => return self.failed(&error),
+            Err(error) => return self.failed(&error, settings),
         }
         Outcome::Goes
     }
@@ -202,6 +205,7 @@ impl Mirror {
 
     fn went(&mut self, tick: &Tick, whole: bool) {
         self.not_before = Duration::ZERO;
+        self.trouble = None;
         self.more = tick.more;
         let report = &mut self.report;
         report.take(tick);
@@ -228,7 +232,7 @@ impl Mirror {
         }
     }
 
-    fn failed(&mut self, error: &TickError) -> Outcome {
+    fn failed(&mut self, error: &TickError, settings: &Settings) -> Outcome {
         let now = self.clock.elapsed();
         self.report.take(self.engine.interrupted());
         self.report.reason = Some(format!("{error}"));
@@ -237,17 +241,27 @@ impl Mirror {
             TickError::Unavailable { retry_in, .. } => {
                 (DriveState::Waiting, *retry_in, Outcome::Goes)
             }
-            TickError::NoSpace { .. } | TickError::Disk(_) => {
-                (DriveState::Waiting, PATIENCE, Outcome::Goes)
+            // Nothing is easier to look at than whether there is room again.
+            TickError::NoSpace { .. } => {
+                (DriveState::Waiting, settings.poll_interval, Outcome::Goes)
             }
+            TickError::Disk(_) => (DriveState::Waiting, PATIENCE, Outcome::Goes),
             TickError::AccessLost => (DriveState::Stopped, PATIENCE, Outcome::Goes),
             TickError::RootLost(_) | TickError::State(_) => {
                 (DriveState::Stopped, PATIENCE, Outcome::Broken)
             }
         };
+        // What lasts is said once.
+        let kind = Some(std::mem::discriminant(error));
+        let news = std::mem::replace(&mut self.trouble, kind) != kind;
         self.report.state = state;
         self.not_before = now + wait;
-        tracing::warn!(drive = %self.report.name, %error, "a drive is not kept in step now");
+        let drive = &self.report.name;
+        if news {
+            tracing::warn!(%drive, %error, "a drive is not kept in step now");
+        } else {
+            tracing::debug!(%drive, %error, "a drive is still not kept in step");
+        }
         outcome
     }
 }

@@ -142,5 +142,8 @@ pub(super) fn headers_of(
 }
 
 fn local(error: &FsError) -> RemoteError {
-    RemoteError::Local(error.to_string())
+    match error {
+        FsError::Full => RemoteError::Full,
+        error => RemoteError::Local(error.to_string()),
+    }
 }

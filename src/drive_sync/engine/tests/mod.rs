@@ -421,6 +421,39 @@ fn little_space_stops_downloads_and_less_stops_everything() {
     assert_equal(&outside, &engine);
 }
 
+/// However often, what did not fit comes as soon as there is room, and not hours later.
+#[test]
+fn a_disk_that_is_full_all_of_a_sudden_is_waited_for_like_any_other() {
+    let (outside, mut engine) = in_step();
+    outside.world().put("new", Some("comes when there is room"));
+    for _ in 0..10 {
+        outside.world().filled = Some(100 << 20);
+        let tick = engine.tick(&Look::everywhere()).unwrap();
+        assert_eq!((tick.done.fetched, tick.short_of_space), (0, Some(100 << 20)));
+        assert!(!tick.at_rest);
+        outside.world().free = u64::MAX;
+    }
+    outside.world().filled = None;
+    assert_eq!(engine.tick(&Look::everywhere()).unwrap().done.fetched, 1);
+    settle(&mut engine);
+    assert_equal(&outside, &engine);
+}
+
+/// A quota refuses where space is free: no use in asking all the time, nor ever less often.
+#[test]
+fn a_disk_that_is_full_though_space_is_free_is_left_alone_for_a_while() {
+    let (outside, mut engine) = in_step();
+    outside.world().put("new", Some("text"));
+    for _ in 0..5 {
+        outside.world().filled = Some(u64::MAX);
+        let tick = engine.tick(&Look::everywhere()).unwrap();
+        assert_eq!((tick.short_of_space, tick.waiting), (None, 1));
+        assert_eq!(engine.tick(&Look::everywhere()).unwrap().done.fetched, 0);
+        outside.world().now += Duration::from_secs(26);
+    }
+    assert_eq!(engine.tick(&Look::everywhere()).unwrap().done.fetched, 1);
+}
+
 #[test]
 fn a_difference_that_the_feed_never_told_is_found_by_the_digest() {
     let (outside, mut engine) = in_step();

@@ -54,6 +54,8 @@ pub(super) struct World {
     pub(super) marker: Option<Root>,
     pub(super) trash: Vec<String>,
     pub(super) free: u64,
+    /// When the next download is written, somebody else has left only so much.
+    pub(super) filled: Option<u64>,
     /// Nothing that others wrote or renamed is on the disk for good.
     pub(super) volatile: bool,
     entries: BTreeMap<String, Entry>,
@@ -303,6 +305,7 @@ impl Outside {
             marker: None,
             trash: Vec::new(),
             free: u64::MAX,
+            filled: None,
             volatile: false,
             entries: BTreeMap::new(),
             feed: Vec::new(),
@@ -400,7 +403,12 @@ impl Fs for Outside {
     }
 
     fn stage(&self, key: &str, content: &Content) -> Result<Box<dyn StageWriter + '_>, FsError> {
-        drop(self.disk("stage")?);
+        let mut world = self.disk("stage")?;
+        if let Some(free) = world.filled.take() {
+            world.free = free;
+            return Err(FsError::Full);
+        }
+        drop(world);
         let outside = self.clone();
         Ok(Box::new(Writer { outside, key: key.to_owned(), content: *content, bytes: Vec::new() }))
     }
