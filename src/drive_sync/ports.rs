@@ -240,6 +240,8 @@ pub struct Digest {
     pub count: u64,
     /// Over the lines `id:version`, sorted.
     pub sha256: Sha256,
+    /// Over the lines `id:version:path`, sorted: a lost move shows here only.
+    pub paths: Sha256,
 }
 
 /// A change of the server's tree.

@@ -474,6 +474,23 @@ fn what_is_not_on_the_disk_for_good_is_not_agreed_on() {
     }
     engine.tick(&Look::everywhere()).unwrap();
     let before = engine.state().remembered().unwrap();
+#[test]
+fn a_move_that_the_feed_never_told_is_found_by_the_digest() {
+    let (outside, mut engine) = in_step();
+    outside.world().moved_in_silence("there/a", "elsewhere");
+    let digest = Look { digest: true, ..Look::at(BTreeSet::new()) };
+    assert!(engine.tick(&Look::everywhere()).unwrap().at_rest);
+    let tick = engine.tick(&digest).unwrap();
+    assert_eq!((tick.digest, tick.more), (Some(false), true));
+    let sent = outside.world().sent.len();
+    settle(&mut engine);
+    assert_equal(&outside, &engine);
+    assert!(outside.world().disk().contains_key("elsewhere"));
+    assert_eq!(engine.tick(&digest).unwrap().digest, Some(true));
+    assert_eq!(outside.world().sent.len(), sent, "nothing was sent for it");
+    assert!(outside.world().trash.is_empty(), "and nothing deleted");
+}
+
     assert!(agreed(&engine).contains("moved") && !agreed(&engine).contains("new"));
     assert_eq!(before[&path("edit")].kind(), Some(Kind::File(world::content("edit"))));
     outside.world().volatile = false;
