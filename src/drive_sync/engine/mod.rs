@@ -4,10 +4,10 @@
 //! [`Engine::tick`] again and again. Everything that must outlive a crash is in the [`State`]; what
 //! is here besides can be lost at any moment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::model::LocalTree;
+use super::model::{Content, LocalTree, VersionId};
 use super::path::{PathError, RelPath};
 use super::planner::Access;
 use super::ports::{Clock, Drive, Fs, Rng, Scope};
@@ -47,6 +47,8 @@ const BATCH: usize = 500;
 const BATCH_BYTES: u64 = 256 << 20;
 /// Files that are open at once to be sent.
 const UPLOADS: usize = 100;
+/// A broken upload of at least so many bytes is gone on with; smaller ones are sent anew.
+const WORTH_RESUMING: u64 = 1 << 20;
 /// After this long a tick ends between two batches.
 const TICK_LENGTH: Duration = Duration::from_secs(20);
 
@@ -119,6 +121,14 @@ impl Look {
 pub struct Engine<F, D, C, R> {
     state: State,
     fs: F,
+/// An upload that did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct BrokenOff {
+    operation_id: String,
+    content: Content,
+    expect: Option<VersionId>,
+}
+
     drive: D,
     clock: C,
     rng: R,
@@ -147,6 +157,8 @@ pub struct Engine<F, D, C, R> {
     began: Duration,
     /// What this tick has done so far.
     now: Tick,
+    /// Uploads that broke off: the server knows by their operation id what of them it has.
+    broken_off: BTreeMap<RelPath, BrokenOff>,
 }
 
 impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
@@ -178,6 +190,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     }
 
     /// What outlives this engine.
+            broken_off: BTreeMap::new(),
     pub fn into_state(self) -> State {
         self.state
     }
