@@ -16,6 +16,7 @@ use super::super::ports::{Clock, RemoteError};
 use super::super::remote::Link;
 use super::super::wire::{Drive, Hello};
 use super::mirror::{Mirror, Outcome, Shared};
+use super::renewal::Renewal;
 use super::report::{DriveReport, DriveState, Report};
 use super::system::SystemClock;
 use super::{Identity, Settings, drives};
@@ -43,7 +44,7 @@ pub(super) struct Control {
     mirrors: BTreeMap<String, Slot>,
     greet_at: Duration,
     greetings_lost: u32,
-    renew_at: Option<Duration>,
+    renewal: Option<Renewal>,
     problem: Option<String>,
     told: (Report, Duration),
     running: Running,
@@ -90,7 +91,7 @@ impl Control {
             mirrors: BTreeMap::new(),
             greet_at: Duration::ZERO,
             greetings_lost: 0,
-            renew_at: None,
+            renewal: None,
             problem: None,
             told: (Report::default(), Duration::ZERO),
             running,
@@ -119,7 +120,7 @@ impl Control {
     /// Asks which drives there are, and for a new token in time.
     fn greet(&mut self) {
         let now = self.clock.elapsed();
-        if self.renew_at.is_some_and(|at| at <= now) {
+        if self.renewal.is_some_and(|renewal| renewal.is_due(now, Timestamp::now())) {
             self.renew(now);
         }
         if self.greet_at > now {
@@ -150,31 +151,18 @@ impl Control {
     fn renew(&mut self, now: Duration) {
         match self.link.renew() {
             Ok(renewed) => {
-                self.plan_renewal(&renewed.expires_at, now);
-                if let Some(keep) = &self.identity.keep_token {
-                    keep(&renewed);
-                }
+                self.renewal = Some(Renewal::plan(&renewed.expires_at, now, Timestamp::now()));
             }
             Err(error) => {
                 tracing::warn!(%error, "the drives' token could not be renewed");
-                self.renew_at = Some(now + GREETING);
+                self.renewal = Some(Renewal::after(GREETING, now, Timestamp::now()));
             }
         }
     }
 
-    /// A token is renewed when two thirds of its time are over.
-    fn plan_renewal(&mut self, expires_at: &str, now: Duration) {
-        let left = expires_at
-            .parse::<Timestamp>()
-            .ok()
-            .and_then(|end| Duration::try_from(end.duration_since(Timestamp::now())).ok())
-            .unwrap_or(GREETING);
-        self.renew_at = Some(now + left * 2 / 3);
-    }
-
     fn welcome(&mut self, hello: &Hello, now: Duration) {
-        if self.renew_at.is_none() {
-            self.plan_renewal(&hello.token_expires_at, now);
+        if self.renewal.is_none() {
+            self.renewal = Some(Renewal::plan(&hello.token_expires_at, now, Timestamp::now()));
         }
         let folders = drives::folders(&self.settings.root, &hello.drives);
         // What may not be seen any more is let be, its files with it.

@@ -12,7 +12,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 
-pub use link::Link;
+pub use link::{KeepToken, Link, SessionToken};
 
 use super::model::Sha256;
 use super::ports::{
