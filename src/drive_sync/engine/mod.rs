@@ -75,6 +75,9 @@ pub struct Settings {
     pub uploads: usize,
     /// A tick that takes longer ends between two batches, and asks for another.
     pub tick_length: Duration,
+    /// Names this start of the machine (or container): devices have other numbers after another one.
+    /// Empty: not known.
+    pub start: String,
 }
 
 impl Settings {
@@ -91,6 +94,7 @@ impl Settings {
             batch: BATCH,
             uploads: UPLOADS,
             tick_length: TICK_LENGTH,
+            start: String::new(),
         }
     }
 }
@@ -117,10 +121,6 @@ impl Look {
     }
 }
 
-/// Keeps one drive's folder and the server in step.
-pub struct Engine<F, D, C, R> {
-    state: State,
-    fs: F,
 /// An upload that did not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct BrokenOff {
@@ -129,6 +129,10 @@ struct BrokenOff {
     expect: Option<VersionId>,
 }
 
+/// Keeps one drive's folder and the server in step.
+pub struct Engine<F, D, C, R> {
+    state: State,
+    fs: F,
     drive: D,
     clock: C,
     rng: R,
@@ -139,6 +143,8 @@ struct BrokenOff {
     dirty: BTreeSet<RelPath>,
     /// The next scan is of everything.
     everywhere: bool,
+    /// There are files that were not read yet: what is missing may be one of them, by another name.
+    has_unread: bool,
     /// What the server lets us do, as far as it has told.
     access: Access,
     /// Where the feed ended when it was last read to its end; `None`: there is more to read.
@@ -151,14 +157,14 @@ struct BrokenOff {
     unholdable: Vec<(String, PathError)>,
     troubles: Troubles,
     patience: Patience,
+    /// Uploads that broke off: the server knows by their operation id what of them it has.
+    broken_off: BTreeMap<RelPath, BrokenOff>,
     /// Places at which something has failed in this tick.
     stuck: BTreeSet<RelPath>,
     /// When this tick began, on the clock's own scale.
     began: Duration,
     /// What this tick has done so far.
     now: Tick,
-    /// Uploads that broke off: the server knows by their operation id what of them it has.
-    broken_off: BTreeMap<RelPath, BrokenOff>,
 }
 
 impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
@@ -176,6 +182,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             local: None,
             dirty: BTreeSet::new(),
             everywhere: true,
+            has_unread: false,
             access,
             head: None,
             idle: None,
@@ -183,6 +190,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             unholdable: Vec::new(),
             troubles: Troubles::default(),
             patience: Patience::default(),
+            broken_off: BTreeMap::new(),
             stuck: BTreeSet::new(),
             began,
             now: Tick::default(),
@@ -190,7 +198,6 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     }
 
     /// What outlives this engine.
-            broken_off: BTreeMap::new(),
     pub fn into_state(self) -> State {
         self.state
     }
@@ -213,6 +220,11 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     /// What the last tick had done when it ended in an error.
     pub fn interrupted(&self) -> &Tick {
         &self.now
+    }
+
+    /// Nothing is held back any more for the sake of a crash of the machine.
+    pub fn settle_crash(&mut self, crash: i64) -> Result<(), StateError> {
+        self.state.settle_crash(crash)
     }
 
     /// A person lets held deletions go.

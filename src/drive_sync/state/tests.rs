@@ -150,6 +150,19 @@ fn a_name_with_a_nul_is_not_taken_for_the_path_that_it_looks_like() {
 }
 
 #[test]
+fn a_disk_with_another_number_keeps_what_is_remembered_of_its_files() {
+    let mut state = State::in_memory().unwrap();
+    let root = Root { drive_id: "d".to_owned(), marker: "m".to_owned(), dev: u64::MAX, ino: 2 };
+    state.bind_root(&root).unwrap();
+    state.commit(&[agree("a", base_file("1"))]).unwrap();
+    state.root_has_device(7, "second").unwrap();
+    let remembered = state.remembered().unwrap();
+    assert_eq!(remembered[&path("a")].stat(), Some(&Stat { dev: 7, ..stat(1) }));
+    assert_eq!(state.root().unwrap(), Some(Root { dev: 7, ..root }));
+    assert_eq!(state.root_start().unwrap().as_deref(), Some("second"));
+}
+
+#[test]
 fn the_digest_is_that_of_the_sorted_lines() {
     use sha2::{Digest as _, Sha256 as Hasher};
     let state = told(&[folder(1, "z"), file(2, "z/y", "a-b"), file(3, "../x", "c")]);
