@@ -11,7 +11,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod line;
+mod odd_files;
+mod rights;
+mod roots;
 mod scene;
 mod stories;
 mod torture;
+mod transfers;
 mod vm;
