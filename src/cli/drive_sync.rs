@@ -29,6 +29,8 @@ pub(crate) enum DriveSyncCommand {
     ReleaseDeletions(DriveSyncArgs),
     /// Compare everything with the server anew; nothing is deleted by it
     Resync(DriveSyncArgs),
+    /// Take the folder that is there now for the drive's; both sides are kept
+    AcceptRoot(DriveSyncArgs),
 }
 
 #[derive(Debug, Args)]
@@ -54,6 +56,10 @@ pub(crate) fn run(context: &Context, command: &DriveSyncCommand) -> Outcome {
         }
         DriveSyncCommand::Resync(args) => {
             ask(context, args, Request::Resync, "everything is compared with the server anew")
+        }
+        DriveSyncCommand::AcceptRoot(args) => {
+            let done = "the folder that is there is taken, unless it is another drive's or missing";
+            ask(context, args, Request::AcceptRoot, done)
         }
     }
 }

@@ -240,6 +240,8 @@ pub struct Digest {
     pub count: u64,
     /// Over the lines `id:version`, sorted.
     pub sha256: Sha256,
+    /// Over the lines `id:version:path`, sorted: a lost move shows here only.
+    pub paths: Sha256,
 }
 
 /// A change of the server's tree.
@@ -327,6 +329,12 @@ pub enum RemoteError {
     /// This gateway has no access to the drive any more, or it is gone.
     #[error("no access to the drive")]
     AccessLost,
+    /// The token that opens the drives is not accepted, and no other one could be had.
+    #[error("the drives' token is not accepted: {message}")]
+    TokenRefused {
+        /// The server's words, and why there is no other one.
+        message: String,
+    },
     /// This will never be taken.
     #[error("the server refuses it: {code}: {message}")]
     Refused {

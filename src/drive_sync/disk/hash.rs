@@ -27,7 +27,7 @@ pub(super) fn read(disk: &Disk, path: &RelPath, before: Option<&Local>) -> Optio
             Err(Errno::LOOP) => return Some(Local::Opaque(Opaque::Symlink)),
             Err(_) => return Some(Local::Opaque(Opaque::Unreadable)),
         };
-        match read_open(&file) {
+        match read_open(disk, &file) {
             Ok(Some(read)) => return Some(judge(disk, &read, before)),
             Ok(None) => {}
             Err(_) => return Some(Local::Opaque(Opaque::Unreadable)),
@@ -43,7 +43,7 @@ struct Read {
 }
 
 /// `None`: it changed meanwhile.
-fn read_open(file: &OwnedFd) -> Result<Option<Read>, Errno> {
+fn read_open(disk: &Disk, file: &OwnedFd) -> Result<Option<Read>, Errno> {
     let stat = stat_of(&rustix::fs::fstat(file)?);
     if stat.mode & 0o170_000 != 0o100_000 {
         return Err(Errno::INVAL);
@@ -52,6 +52,9 @@ fn read_open(file: &OwnedFd) -> Result<Option<Read>, Errno> {
     let mut buffer = vec![0; PIECE];
     let (mut offset, mut only_zeros) = (0_u64, true);
     loop {
+        if disk.is_stopped() {
+            return Err(Errno::CANCELED);
+        }
         let count = match rustix::io::pread(file, &mut buffer, offset) {
             Ok(0) => break,
             Ok(count) => count,

@@ -9,26 +9,57 @@ use std::sync::mpsc;
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
+use sha2::{Digest, Sha256 as Hasher};
 
-use super::super::model::{Local, LocalTree, Opaque, Stat};
-use super::super::path::{RESERVED_PREFIX, RelPath};
+use super::super::model::{Local, LocalTree, Opaque, Sha256, Stat};
+use super::super::path::{LONGEST_NAME, PathError, RESERVED_PREFIX, RelPath};
 use super::super::ports::{FsError, Scope};
 use super::{Disk, hash, ignore, stat_of};
 
 /// Threads that read files at the same time.
 const READERS: usize = 4;
-/// Folders inside one another: deeper ones are longer than a path may be.
-const DEEPEST: usize = 2048;
+/// Folders inside one another: each that is open takes a descriptor and a piece of the stack.
+const DEEPEST: usize = 512;
+/// A file of at least so many bytes is read after the others.
+const LARGE: u64 = 64 << 20;
+/// Bytes of large files that are read in one scan, but at least one of them.
+const LARGE_AT_ONCE: u64 = 1 << 30;
 
 /// The tree as it is now.
 pub(super) fn scan(disk: &Disk, previous: LocalTree, scope: &Scope) -> Result<LocalTree, FsError> {
-    match scope {
+    let mut budget = Budget::default();
+    let tree = match scope {
         Scope::All => {
             let mut walk = Walk::new(disk, previous.into_iter());
             walk.folder(&disk.root.duplicate().map_err(super::error)?, 0)?;
-            Ok(walk.finish())
+            walk.finish(&mut budget)
         }
-        Scope::Only(places) => only(disk, previous, places),
+        Scope::Only(places) => only(disk, previous, places, &mut budget)?,
+    };
+    // What was not read because of that does not look as it is.
+    if disk.is_stopped() { Err(FsError::Stopped) } else { Ok(tree) }
+}
+
+/// What a scan may still read of large files: first all others, so that they need not wait.
+#[derive(Debug, Default)]
+struct Budget {
+    has_small: bool,
+    large: u64,
+}
+
+impl Budget {
+    /// Whether a file of this size is read now. It has its turn when it was put off before: there
+    /// may always be others.
+    fn takes(&mut self, size: u64, before: Option<&Local>) -> bool {
+        if size < LARGE {
+            return true;
+        }
+        let is_its_turn = !self.has_small || before == Some(&Local::Opaque(Opaque::Unread));
+        let takes = is_its_turn && (self.large == 0 || self.large + size <= LARGE_AT_ONCE);
+        if takes {
+            self.large += size;
+        }
+        takes
     }
 }
 
@@ -37,9 +68,10 @@ fn only(
     disk: &Disk,
     mut tree: LocalTree,
     places: &BTreeSet<RelPath>,
+    budget: &mut Budget,
 ) -> Result<LocalTree, FsError> {
     let mut look: BTreeSet<RelPath> =
-        places.iter().map(|place| known_place(&tree, place)).collect();
+        places.iter().map(|place| reachable(disk, known_place(&tree, place))).collect();
     look.extend(unsettled(&tree).cloned());
     let mut covered: Option<RelPath> = None;
     for place in look {
@@ -49,7 +81,7 @@ fn only(
         let before = take_subtree(&mut tree, &place);
         let mut walk = Walk::new(disk, before.into_iter());
         walk.place(&place)?;
-        tree.append(&mut walk.finish());
+        tree.append(&mut walk.finish(budget));
         covered = Some(place);
     }
     Ok(tree)
@@ -58,7 +90,9 @@ fn only(
 fn unsettled(tree: &LocalTree) -> impl Iterator<Item = &RelPath> {
     tree.iter().filter_map(|(path, local)| match local {
         Local::File { racy: true, .. }
-        | Local::Opaque(Opaque::Unsettled | Opaque::Unreadable | Opaque::Suspicious) => Some(path),
+        | Local::Opaque(
+            Opaque::Unsettled | Opaque::Unreadable | Opaque::Suspicious | Opaque::Unread,
+        ) => Some(path),
         Local::File { .. } | Local::Directory { .. } | Local::Opaque(_) => None,
     })
 }
@@ -71,6 +105,19 @@ fn known_place(tree: &LocalTree, place: &RelPath) -> RelPath {
             break;
         }
         look = parent;
+    }
+    look
+}
+
+/// The place itself, or the innermost folder on the way to it that can be looked at: what is in a
+/// closed one is as unknown as the folder.
+fn reachable(disk: &Disk, place: RelPath) -> RelPath {
+    let mut look = place;
+    while let Some(parent) = look.parent() {
+        match disk.parent_of(&look) {
+            Ok(_) | Err(FsError::Changed) => break,
+            Err(_) => look = parent,
+        }
     }
     look
 }
@@ -91,8 +138,8 @@ struct Walk<'a, I: Iterator<Item = (RelPath, Local)>> {
     /// The path at which the walk is, as a key.
     at: String,
     found: Vec<(RelPath, Local)>,
-    /// Places in `found` that have to be read, with what was there before.
-    to_read: Vec<(usize, Option<Local>)>,
+    /// Places in `found` that have to be read, with what was there before, and their sizes.
+    to_read: Vec<(usize, Option<Local>, u64)>,
 }
 
 impl<'a, I: Iterator<Item = (RelPath, Local)>> Walk<'a, I> {
@@ -127,10 +174,22 @@ impl<'a, I: Iterator<Item = (RelPath, Local)>> Walk<'a, I> {
             return Err(FsError::Io(Errno::LOOP.into()));
         }
         let names = list(folder).map_err(super::error)?;
-        for name in &names {
-            self.entry(folder, name, depth + 1)?;
+        for (name, is_real) in &names {
+            if *is_real {
+                self.entry(folder, name, depth + 1)?;
+            } else {
+                self.made_up(name);
+            }
         }
         Ok(())
+    }
+
+    /// Something whose name no path can hold.
+    fn made_up(&mut self, name: &str) {
+        let separator = if self.at.is_empty() { "" } else { "\0" };
+        if let Ok(path) = RelPath::from_key(&format!("{}{separator}{name}", self.at)) {
+            self.found.push((path, Local::Opaque(Opaque::Name)));
+        }
     }
 
     fn entry(&mut self, folder: &OwnedFd, name: &str, depth: usize) -> Result<(), FsError> {
@@ -153,7 +212,10 @@ impl<'a, I: Iterator<Item = (RelPath, Local)>> Walk<'a, I> {
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
         let stat = stat_of(&stat);
-        let Some(path) = self.path(before.as_ref()) else { return Ok(()) };
+        // A folder that holds more than can be told of is not known.
+        let Some(path) = self.path(before.as_ref()) else {
+            return Err(FsError::Name(PathError::TooLong));
+        };
         let before = before.map(|(_, local)| local);
         if stat.dev != self.disk.dev {
             self.found.push((path, Local::Opaque(Opaque::Mount)));
@@ -179,8 +241,11 @@ impl<'a, I: Iterator<Item = (RelPath, Local)>> Walk<'a, I> {
             Some(seen @ Local::File { stat: known, racy: false, .. }) if known == stat => {
                 self.found.push((path, seen));
             }
+            _ if stat.size > self.disk.largest.load(Ordering::Relaxed) => {
+                self.found.push((path, Local::Opaque(Opaque::TooLarge)));
+            }
             before => {
-                self.to_read.push((self.found.len(), before));
+                self.to_read.push((self.found.len(), before, stat.size));
                 self.found.push((path, Local::Opaque(Opaque::Unsettled)));
             }
         }
@@ -204,7 +269,7 @@ impl<'a, I: Iterator<Item = (RelPath, Local)>> Walk<'a, I> {
         };
         // A half of it would look as if the other half had been deleted.
         self.found.truncate(index + 1);
-        self.to_read.retain(|(at, _)| *at < index);
+        self.to_read.retain(|(at, ..)| *at < index);
         self.found[index].1 = Local::Opaque(why);
     }
 
@@ -223,10 +288,19 @@ impl<'a, I: Iterator<Item = (RelPath, Local)>> Walk<'a, I> {
         }
     }
 
-    fn finish(mut self) -> LocalTree {
+    fn finish(mut self, budget: &mut Budget) -> LocalTree {
         drop(self.before);
+        budget.has_small |= self.to_read.iter().any(|(.., size)| *size < LARGE);
+        let mut to_read = Vec::with_capacity(self.to_read.len());
+        for (index, before, size) in self.to_read {
+            if budget.takes(size, before.as_ref()) {
+                to_read.push((index, before));
+            } else {
+                self.found[index].1 = Local::Opaque(Opaque::Unread);
+            }
+        }
         let mut gone = Vec::new();
-        for (index, read) in read_all(self.disk, &self.found, &self.to_read) {
+        for (index, read) in read_all(self.disk, &self.found, &to_read) {
             match read {
                 Some(local) => self.found[index].1 = local,
                 None => gone.push(index),
@@ -240,23 +314,31 @@ impl<'a, I: Iterator<Item = (RelPath, Local)>> Walk<'a, I> {
     }
 }
 
-/// Names of a folder in the order of paths.
-fn list(folder: &OwnedFd) -> Result<Vec<String>, Errno> {
+/// Names of a folder in the order of paths, and whether each is one or was made up for one that no
+/// path can hold.
+fn list(folder: &OwnedFd) -> Result<Vec<(String, bool)>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder.as_fd())? {
         let entry = entry?;
-        if let Some(name) = own_name(entry.file_name()) {
-            names.push(name.to_owned());
+        match entry.file_name().to_str() {
+            Ok(name) if name == "." || name == ".." || name.starts_with(RESERVED_PREFIX) => {}
+            Ok(name) => names.push((name.to_owned(), true)),
+            Err(_) => names.push((made_up(entry.file_name()), false)),
         }
     }
     names.sort_unstable();
     Ok(names)
 }
 
-/// A name that can be one of a drive.
-fn own_name(name: &CStr) -> Option<&str> {
-    let name = name.to_str().ok()?;
-    (name != "." && name != ".." && !name.starts_with(RESERVED_PREFIX)).then_some(name)
+/// A name to tell of one that is not UTF-8, and is no other one's.
+fn made_up(name: &CStr) -> String {
+    let told = String::from_utf8_lossy(name.to_bytes()).replace('\0', "");
+    let mut keep = told.len().min(LONGEST_NAME - 24);
+    while !told.is_char_boundary(keep) {
+        keep -= 1;
+    }
+    let hash = Sha256(Hasher::digest(name.to_bytes()).into()).hex();
+    format!("{} (not UTF-8 {})", &told[..keep], &hash[..8])
 }
 
 /// Reads files side by side.

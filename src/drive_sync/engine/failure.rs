@@ -102,6 +102,9 @@ impl From<RemoteError> for Failure {
             RemoteError::Unavailable { message, retry_after } => {
                 Self::Unavailable { message, retry_after }
             }
+            RemoteError::TokenRefused { .. } => {
+                Self::Unavailable { message: error.to_string(), retry_after: None }
+            }
             RemoteError::ReadOnly => Self::ReadOnly,
             RemoteError::Full => Self::Full(error.to_string()),
             RemoteError::Conflict { .. } | RemoteError::SourceChanged => {

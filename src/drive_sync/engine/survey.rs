@@ -1,6 +1,6 @@
 //! Looks at the disk, and compares the three trees.
 
-use super::super::model::{Local, LocalTree};
+use super::super::model::{Local, LocalTree, Opaque};
 use super::super::path::RelPath;
 use super::super::plan::Plan;
 use super::super::planner::{self, Rules};
@@ -32,9 +32,16 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             self.calm(&tree)?;
             self.state.note(Note::Audit, self.clock.wall())?;
         }
-        self.local = Some(tree);
         self.everywhere = false;
         self.dirty.clear();
+        // Large files are read one after the other while the rest goes on.
+        let unread = |(path, local): (&RelPath, &Local)| {
+            matches!(local, Local::Opaque(Opaque::Unread)).then(|| path.clone())
+        };
+        self.dirty.extend(tree.iter().filter_map(unread));
+        self.has_unread = !self.dirty.is_empty();
+        self.now.more |= self.has_unread;
+        self.local = Some(tree);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::path::RelPath;
-use super::super::plan::{Blocked, HoldReason, Plan, Stage};
+use super::super::plan::{Action, Blocked, HoldReason, Plan, Stage};
 use super::super::ports::{Clock, Drive, Fs, Rng};
 use super::report::Pending;
 use super::{Engine, Look, Tick, TickError};
@@ -69,6 +69,10 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     fn carry_out(&mut self, mut plan: Plan) -> Result<(), TickError> {
         let unclear = self.unclear.clone().unwrap_or_default();
         plan.blocked.retain(|(path, _)| unclear.place(path).is_none());
+        if self.has_unread {
+            plan.steps.retain(|step| !takes_away(&step.action));
+            plan.held = None;
+        }
         self.now.planned = Pending::of(&plan.steps);
         self.now.held = plan.held.as_ref().map(|held| held.why);
         self.now.blocked = std::mem::take(&mut plan.blocked);
@@ -126,4 +130,9 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         self.now.blocked.clone_from(&idle.blocked);
         true
     }
+}
+
+/// Whether something that is not on the disk any more is removed from the server.
+fn takes_away(action: &Action) -> bool {
+    matches!(action, Action::DeleteRemote { .. } | Action::RemoveRemoteDirectory { .. })
 }

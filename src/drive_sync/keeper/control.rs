@@ -16,19 +16,28 @@ use super::super::ports::{Clock, RemoteError};
 use super::super::remote::Link;
 use super::super::wire::{Drive, Hello};
 use super::mirror::{Mirror, Outcome, Shared};
+use super::renewal::Renewal;
 use super::report::{DriveReport, DriveState, Report};
+use super::request::{self, Request};
 use super::system::SystemClock;
-use super::{Identity, Settings, drives};
+use super::{Identity, Settings, drives, system};
 use crate::fs;
 
 /// Between two questions which drives there are.
 const GREETING: Duration = Duration::from_mins(1);
+/// Where the server is asked more often than usual, so it is here: once in so many polls.
+const POLLS: u32 = 12;
 /// The same while the server cannot be reached, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
 /// A look for what a person asks, at least so often.
 const GLANCE: Duration = Duration::from_secs(1);
 /// A drive that could not be opened is tried again after so long.
 const REOPEN: Duration = Duration::from_secs(30);
+/// Says when the machine crashed.
+const CRASH: &str = "crashed";
+/// What is told of a drive that the server does not name any more.
+const TAKEN_AWAY: &str = "this gateway may not use it any more, or it is gone; its files stay as they \
+    are, and are told of until the folder is removed";
 /// Between two reports while much happens.
 const TELL: Duration = Duration::from_millis(500);
 
@@ -43,10 +52,15 @@ pub(super) struct Control {
     mirrors: BTreeMap<String, Slot>,
     greet_at: Duration,
     greetings_lost: u32,
-    renew_at: Option<Duration>,
+    renewal: Option<Renewal>,
     problem: Option<String>,
     told: (Report, Duration),
     running: Running,
+    start: String,
+    /// Bytes of a file that the server takes.
+    largest: u64,
+    /// Drives that this gateway had, and may not use any more: what is told of them.
+    lost: BTreeMap<String, DriveReport>,
 }
 
 /// A drive, kept or not.
@@ -68,6 +82,7 @@ impl Control {
     ) -> anyhow::Result<Self> {
         fs::ensure_private_dir(&settings.state_dir)?;
         let running = Running::begin(&settings.state_dir)?;
+        let lost = lost_drives(&settings.state_dir);
         let client_key = client_key(&settings, &identity.vm_id)?;
         let link = Link::new(
             identity.client.clone(),
@@ -78,7 +93,8 @@ impl Control {
             runtime.clone(),
             stop.clone(),
             settings.network_timeout,
-        );
+        )
+        .with_keys(identity.session.clone(), identity.keep_token.clone());
         Ok(Self {
             settings,
             identity,
@@ -90,10 +106,13 @@ impl Control {
             mirrors: BTreeMap::new(),
             greet_at: Duration::ZERO,
             greetings_lost: 0,
-            renew_at: None,
+            renewal: None,
             problem: None,
             told: (Report::default(), Duration::ZERO),
             running,
+            start: system::start(),
+            largest: u64::MAX,
+            lost,
         })
     }
 
@@ -119,7 +138,7 @@ impl Control {
     /// Asks which drives there are, and for a new token in time.
     fn greet(&mut self) {
         let now = self.clock.elapsed();
-        if self.renew_at.is_some_and(|at| at <= now) {
+        if self.renewal.is_some_and(|renewal| renewal.is_due(now, Timestamp::now())) {
             self.renew(now);
         }
         if self.greet_at > now {
@@ -128,7 +147,7 @@ impl Control {
         match self.link.hello() {
             Ok(hello) => {
                 self.greetings_lost = 0;
-                self.greet_at = now + GREETING;
+                self.greet_at = now + GREETING.min(self.settings.poll_interval * POLLS);
                 self.problem = None;
                 self.welcome(&hello, now);
             }
@@ -150,35 +169,32 @@ impl Control {
     fn renew(&mut self, now: Duration) {
         match self.link.renew() {
             Ok(renewed) => {
-                self.plan_renewal(&renewed.expires_at, now);
-                if let Some(keep) = &self.identity.keep_token {
-                    keep(&renewed);
-                }
+                self.renewal = Some(Renewal::plan(&renewed.expires_at, now, Timestamp::now()));
             }
             Err(error) => {
                 tracing::warn!(%error, "the drives' token could not be renewed");
-                self.renew_at = Some(now + GREETING);
+                self.renewal = Some(Renewal::after(GREETING, now, Timestamp::now()));
             }
         }
     }
 
-    /// A token is renewed when two thirds of its time are over.
-    fn plan_renewal(&mut self, expires_at: &str, now: Duration) {
-        let left = expires_at
-            .parse::<Timestamp>()
-            .ok()
-            .and_then(|end| Duration::try_from(end.duration_since(Timestamp::now())).ok())
-            .unwrap_or(GREETING);
-        self.renew_at = Some(now + left * 2 / 3);
-    }
-
     fn welcome(&mut self, hello: &Hello, now: Duration) {
-        if self.renew_at.is_none() {
-            self.plan_renewal(&hello.token_expires_at, now);
+        if self.renewal.is_none() {
+            self.renewal = Some(Renewal::plan(&hello.token_expires_at, now, Timestamp::now()));
         }
         let folders = drives::folders(&self.settings.root, &hello.drives);
+        self.largest = hello.limits.file_bytes;
         // What may not be seen any more is let be, its files with it.
-        self.mirrors.retain(|id, _| folders.contains_key(id));
+        for (id, slot) in self.mirrors.extract_if(.., |id, _| !folders.contains_key(id)) {
+            tracing::warn!(drive = %slot.drive.name, "the drive is gone, or was taken away");
+            self.lost.insert(id, slot.report);
+        }
+        // One that comes back goes on where it stopped.
+        self.lost.retain(|id, report| !folders.contains_key(id) && report.path.is_dir());
+        for report in self.lost.values_mut() {
+            report.state = DriveState::Stopped;
+            report.reason = Some(TAKEN_AWAY.to_owned());
+        }
         for drive in &hello.drives {
             let Some(folder) = folders.get(&drive.drive_id) else { continue };
             let slot = self.mirrors.entry(drive.drive_id.clone()).or_insert_with(|| Slot {
@@ -195,7 +211,7 @@ impl Control {
             slot.drive = drive.clone();
             slot.report.name.clone_from(&drive.name);
             if let Some(mirror) = &mut slot.mirror {
-                mirror.hear(drive);
+                mirror.hear(drive, self.largest);
             }
         }
     }
@@ -208,12 +224,22 @@ impl Control {
             link: &self.link,
             clock: self.clock,
             vm_id: &self.identity.vm_id,
-            after_crash: self.running.after_crash,
+            crash: self.running.crash,
+            start: &self.start,
+            stop: &self.stop,
+            largest: self.largest,
             wake: &self.wake.0,
         };
         for slot in self.mirrors.values_mut() {
-            if slot.mirror.is_none() && slot.open_at <= now {
+            let accept = Request::AcceptRoot;
+            let state_dir = &shared.settings.state_dir;
+            let is_asked = || request::is_waiting(state_dir, &slot.report.drive_id, accept);
+            if slot.mirror.is_none() && (slot.open_at <= now || is_asked()) {
                 slot.open(&shared, now);
+                if slot.mirror.is_none() {
+                    // There is nothing that could be accepted.
+                    request::done(state_dir, &slot.report.drive_id, accept);
+                }
             }
             let Some(mirror) = &mut slot.mirror else { continue };
             let outcome = mirror.turn(shared.settings);
@@ -230,6 +256,12 @@ impl Control {
         true
     }
 
+    /// Of all drives, those that were taken away at the end.
+    fn reports(&self) -> Vec<DriveReport> {
+        let kept = self.mirrors.values().map(|slot| &slot.report);
+        kept.chain(self.lost.values()).cloned().collect()
+    }
+
     /// Writes the report when it says something new.
     fn tell(&mut self, last: bool) {
         let now = self.clock.elapsed();
@@ -240,7 +272,7 @@ impl Control {
             pid: std::process::id(),
             updated_at: self.told.0.updated_at.clone(),
             problem: self.problem.clone(),
-            drives: self.mirrors.values().map(|slot| slot.report.clone()).collect(),
+            drives: self.reports(),
         };
         if report == self.told.0 {
             return;
@@ -292,6 +324,30 @@ impl Slot {
     }
 }
 
+/// Drives that were told of before this start and have a state: those that the server does not name
+/// any more are still told of.
+fn lost_drives(state_dir: &Path) -> BTreeMap<String, DriveReport> {
+    let before = Report::read(state_dir).ok().flatten().unwrap_or_default();
+    let has_state = |report: &DriveReport| drives::state_file(state_dir, &report.drive_id).exists();
+    let known = before.drives.into_iter().filter(has_state);
+    known
+        .map(|report| {
+            let kept = DriveReport {
+                drive_id: report.drive_id,
+                name: report.name,
+                path: report.path,
+                cursor: report.cursor,
+                head: report.head,
+                entries: report.entries,
+                synced_at: report.synced_at,
+                state: DriveState::Waiting,
+                ..DriveReport::default()
+            };
+            (kept.drive_id.clone(), kept)
+        })
+        .collect()
+}
+
 /// Names this mirror to the server.
 fn client_key(settings: &Settings, vm_id: &str) -> anyhow::Result<String> {
     if let Some(key) = &settings.client_key {
@@ -314,7 +370,9 @@ struct Running {
     mark: PathBuf,
     /// Held as long as this lives.
     _lock: File,
-    after_crash: bool,
+    /// When this machine was found to have crashed, the last time, in nanoseconds since 1970. Each
+    /// drive knows whether it still holds something back for it.
+    crash: Option<i64>,
 }
 
 impl Running {
@@ -324,16 +382,19 @@ impl Running {
             format!("another process keeps the drives of {}", state_dir.display())
         })?;
         let mark = state_dir.join("running");
-        let boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot = system::boot();
         let before = fs::read_private(&mark, 100)?;
-        let after_crash = before.is_some_and(|before| !before.is_empty() && before != boot);
-        if after_crash {
+        if before.is_some_and(|before| !before.is_empty() && before != boot) {
             tracing::warn!(
                 "the machine was not shut down in good order; emptied files are held back"
             );
+            // Before the mark: it must not be forgotten by a second crash.
+            fs::save(&state_dir.join(CRASH), SystemClock::new().wall().to_string().as_bytes())?;
         }
         fs::save(&mark, &boot)?;
-        Ok(Self { mark, _lock: lock, after_crash })
+        let crash = fs::read_private(&state_dir.join(CRASH), 100)?;
+        let crash = crash.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
+        Ok(Self { mark, _lock: lock, crash })
     }
 
     fn end(&self) {

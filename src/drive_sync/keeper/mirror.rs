@@ -6,21 +6,23 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::super::disk::Disk;
 use super::super::engine::{self, Engine, Look, Tick, TickError};
+use super::super::model::{Local, LocalTree, Opaque};
 use super::super::planner::Access;
 use super::super::ports::{Clock, Fs, Scope};
 use super::super::remote::{Link, RemoteDrive};
 use super::super::state::State;
 use super::super::wire;
-use super::Settings;
 use super::debounce::{Debounce, Places};
 use super::folder;
 use super::report::{DriveReport, DriveState};
 use super::request::{self, Request};
 use super::system::{SystemClock, SystemRng};
 use super::watch::Watch;
+use super::{Settings, drives};
 
 /// Between two comparisons with the server's digest.
 const DIGEST: Duration = Duration::from_hours(1);
@@ -45,6 +47,8 @@ pub(super) struct Mirror {
     not_before: Duration,
     /// Why the last tick failed, if it did.
     trouble: Option<std::mem::Discriminant<TickError>>,
+    /// A crash of the machine for which files may be held back.
+    crash: Option<i64>,
     pub(super) report: DriveReport,
 }
 
@@ -64,7 +68,13 @@ pub(super) struct Shared<'a> {
     pub(super) link: &'a Link,
     pub(super) clock: SystemClock,
     pub(super) vm_id: &'a str,
-    pub(super) after_crash: bool,
+    /// When the machine crashed the last time, in nanoseconds since 1970.
+    pub(super) crash: Option<i64>,
+    pub(super) stop: &'a CancellationToken,
+    /// Bytes of a file that the server takes.
+    pub(super) largest: u64,
+    /// This start of the machine.
+    pub(super) start: &'a str,
     pub(super) wake: &'a mpsc::Sender<()>,
 }
 
@@ -75,7 +85,7 @@ impl Mirror {
         drive: &wire::Drive,
         folder: &Path,
     ) -> anyhow::Result<Self> {
-        let state = State::open(&shared.settings.state_dir.join(format!("{}.db", drive.drive_id)))?;
+        let state = State::open(&drives::state_file(&shared.settings.state_dir, &drive.drive_id))?;
         // A folder that was known and is gone is not made again: it may be a disk that is not there.
         let is_new = state.root()?.is_none();
         let label = short(shared.vm_id);
@@ -83,7 +93,10 @@ impl Mirror {
             folder::make(folder, owner)
                 .with_context(|| format!("make the folder {}", folder.display()))?;
         }
-        let disk = Disk::open(folder, label, is_new, shared.after_crash)?;
+        let settled = state.crash_settled()?;
+        let crash = shared.crash.filter(|crash| settled != Some(*crash));
+        let disk = Disk::open(folder, label, is_new, crash)?.until(shared.stop.clone());
+        disk.limit_files(shared.largest);
         let watch = Watch::over(folder, shared.wake.clone())
             .inspect_err(|error| {
                 tracing::warn!(folder = %folder.display(), %error, "changes are found by looking only");
@@ -93,6 +106,7 @@ impl Mirror {
         settings.access = access(drive.access);
         settings.change_limit = shared.settings.change_limit;
         settings.max_batches = shared.settings.max_batches;
+        shared.start.clone_into(&mut settings.start);
         let remote = RemoteDrive::new(shared.link.clone(), &drive.drive_id);
         let clock = shared.clock;
         let report = DriveReport {
@@ -115,12 +129,14 @@ impl Mirror {
             more: false,
             not_before: now,
             trouble: None,
+            crash,
             report,
         })
     }
 
-    /// The server says what may be done, and how far it is.
-    pub(super) fn hear(&mut self, drive: &wire::Drive) {
+    /// The server says what may be done, how far it is, and the size of the largest file.
+    pub(super) fn hear(&mut self, drive: &wire::Drive, largest: u64) {
+        self.engine.fs().limit_files(largest);
         self.engine.set_access(access(drive.access));
         self.report.writable = drive.access == wire::Access::Write;
         self.report.name.clone_from(&drive.name);
@@ -165,10 +181,36 @@ impl Mirror {
         let whole = scope == Scope::All;
         let outcome = self.engine.tick(&Look { scope, digest });
         match outcome {
-            Ok(tick) => self.went(&tick, whole),
+            Ok(tick) => {
+                self.went(&tick, whole);
+                if whole {
+                    self.settle_crash();
+                }
+            }
             Err(error) => return self.failed(&error, settings),
         }
         Outcome::Goes
+    }
+
+    /// When nothing is held back any more for the sake of a crash, it is forgotten: what is emptied
+    /// later is not its doing.
+    fn settle_crash(&mut self) {
+        let Some(crash) = self.crash else { return };
+        let is_held = |tree: &LocalTree| {
+            tree.values().any(|local| {
+                matches!(
+                    local,
+                    Local::Opaque(Opaque::Suspicious | Opaque::Unreadable | Opaque::Unsettled)
+                )
+            })
+        };
+        if self.engine.local().is_none_or(is_held) {
+            return;
+        }
+        match self.engine.settle_crash(crash) {
+            Ok(()) => self.crash = None,
+            Err(error) => tracing::debug!(%error, "a crash could not be noted as settled"),
+        }
     }
 
     fn keep_house(&mut self, settings: &Settings, now: Duration) {
@@ -190,13 +232,21 @@ impl Mirror {
     fn take_requests(&mut self, settings: &Settings) {
         for request in request::waiting(&settings.state_dir, &self.report.drive_id) {
             let taken = match request {
-                Request::ReleaseDeletions => self.engine.release_deletions(),
-                Request::Resync => self.engine.request_resync(),
+                Request::ReleaseDeletions => {
+                    self.engine.release_deletions().map_err(TickError::from)
+                }
+                Request::Resync => self.engine.request_resync().map_err(TickError::from),
+                Request::AcceptRoot => self.engine.accept_root(),
             };
             match taken {
                 Ok(()) => {
                     request::done(&settings.state_dir, &self.report.drive_id, request);
-                    self.more = true;
+                    (self.more, self.not_before) = (true, Duration::ZERO);
+                }
+                // It is what it is; the next look says the same.
+                Err(error @ TickError::RootLost(_)) => {
+                    tracing::warn!(drive = %self.report.name, %error, "its folder is not accepted");
+                    request::done(&settings.state_dir, &self.report.drive_id, request);
                 }
                 Err(error) => tracing::warn!(%error, "a request for a drive waits"),
             }

@@ -9,13 +9,12 @@ mod debounce;
 mod drives;
 mod folder;
 mod mirror;
+mod renewal;
 pub mod report;
 pub mod request;
 mod settings;
 mod system;
 mod watch;
-
-use std::sync::Arc;
 
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +22,7 @@ use url::Url;
 
 pub use settings::{Settings, SettingsError};
 
-use super::wire::Renewed;
+pub use super::remote::{KeepToken, SessionToken};
 
 /// As whom the drives are asked for, and where.
 #[derive(Clone)]
@@ -40,10 +39,9 @@ pub struct Identity {
     pub token: SecretString,
     /// Keeps a renewed token, so that a restart finds it.
     pub keep_token: Option<KeepToken>,
+    /// What gives a new token when the old one has ended.
+    pub session: Option<SessionToken>,
 }
-
-/// Is given each new token.
-pub type KeepToken = Arc<dyn Fn(&Renewed) + Send + Sync>;
 
 /// Keeps the drives in step until `stop`. To be run as one of the gateway's supervisors.
 ///

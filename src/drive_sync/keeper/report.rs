@@ -218,6 +218,9 @@ fn blocked(why: Blocked) -> String {
         Blocked::Local(Opaque::Unreadable) => "it cannot be read",
         Blocked::Local(Opaque::Unsettled) => "it changes all the time",
         Blocked::Local(Opaque::Mount) => "another file system is mounted there",
+        Blocked::Local(Opaque::TooLarge) => "larger than the server takes",
+        Blocked::Local(Opaque::Name) => "its name is not UTF-8",
+        Blocked::Local(Opaque::Unread) => "a large file that has not been read yet",
         Blocked::Local(Opaque::Suspicious) => {
             "it is empty after a crash of the machine; write to it or delete it to go on"
         }

@@ -314,6 +314,45 @@ fn nothing_is_done_while_the_root_is_not_the_one_that_it_was() {
 }
 
 #[test]
+fn a_disk_that_has_another_number_after_a_restart_is_the_same_disk() {
+    let (outside, engine) = in_step();
+    let root = outside.world().marker.clone().unwrap();
+    let start = |state, start: &str| {
+        let settings = Settings { start: start.to_owned(), ..Settings::new("drive", "vm") };
+        engine_with(&outside, state, settings)
+    };
+    let mut engine = start(engine.into_state(), "first");
+    engine.tick(&Look::everywhere()).unwrap();
+    // In the same start it is another mount.
+    outside.world().marker = Some(Root { dev: 9, ..root.clone() });
+    let lost = |engine: &mut TestEngine| {
+        let error = engine.tick(&Look::everywhere()).unwrap_err();
+        assert!(matches!(error, TickError::RootLost(_)), "{error}");
+    };
+    lost(&mut engine);
+    let mut engine = start(engine.into_state(), "first");
+    lost(&mut engine);
+    // After another start it is still one if anything else is another.
+    for other in [
+        None,
+        Some(Root { dev: 9, ino: 9, ..root.clone() }),
+        Some(Root { dev: 9, marker: "other".to_owned(), ..root.clone() }),
+        Some(Root { dev: 9, drive_id: "other".to_owned(), ..root.clone() }),
+    ] {
+        outside.world().marker = other;
+        engine = start(engine.into_state(), "second");
+        lost(&mut engine);
+    }
+    outside.world().marker = Some(Root { dev: 9, ..root.clone() });
+    let mut engine = start(engine.into_state(), "second");
+    let tick = engine.tick(&Look::everywhere()).unwrap();
+    assert!(tick.at_rest && tick.done.effects() == 0, "{tick:?}");
+    // And from then on no other one.
+    outside.world().marker = Some(root);
+    lost(&mut engine);
+}
+
+#[test]
 fn many_deletions_wait_for_a_word_and_the_word_is_for_them_only() {
     let outside = Outside::new();
     for at in 0..12 {
@@ -466,6 +505,23 @@ fn a_difference_that_the_feed_never_told_is_found_by_the_digest() {
     assert_equal(&outside, &engine);
     assert_eq!(engine.tick(&digest).unwrap().digest, Some(true));
     assert_eq!(outside.world().trash, ["there/a"]);
+}
+
+#[test]
+fn a_move_that_the_feed_never_told_is_found_by_the_digest() {
+    let (outside, mut engine) = in_step();
+    outside.world().moved_in_silence("there/a", "elsewhere");
+    let digest = Look { digest: true, ..Look::at(BTreeSet::new()) };
+    assert!(engine.tick(&Look::everywhere()).unwrap().at_rest);
+    let tick = engine.tick(&digest).unwrap();
+    assert_eq!((tick.digest, tick.more), (Some(false), true));
+    let sent = outside.world().sent.len();
+    settle(&mut engine);
+    assert_equal(&outside, &engine);
+    assert!(outside.world().disk().contains_key("elsewhere"));
+    assert_eq!(engine.tick(&digest).unwrap().digest, Some(true));
+    assert_eq!(outside.world().sent.len(), sent, "nothing was sent for it");
+    assert!(outside.world().trash.is_empty(), "and nothing deleted");
 }
 
 #[test]

@@ -193,6 +193,13 @@ impl World {
         self.entries.remove(&id);
     }
 
+    pub(super) fn moved_in_silence(&mut self, from: &str, to: &str) {
+        let id = self.at(from).unwrap();
+        if let Some(entry) = self.entries.get_mut(&id) {
+            to.clone_into(&mut entry.path);
+        }
+    }
+
     pub(super) fn forget_feed(&mut self) {
         self.forgotten = self.head;
         self.feed.clear();
@@ -544,7 +551,14 @@ impl Drive for Outside {
             world.entries.iter().map(|(id, entry)| format!("{id}:{}\n", entry.version)).collect();
         lines.sort();
         let sha256 = Sha256(Hasher::digest(lines.concat()).into());
-        Ok(Digest { head: world.head, count: lines.len() as u64, sha256 })
+        let mut paths: Vec<String> = world
+            .entries
+            .iter()
+            .map(|(id, entry)| format!("{id}:{}:{}\n", entry.version, entry.path))
+            .collect();
+        paths.sort();
+        let paths = Sha256(Hasher::digest(paths.concat()).into());
+        Ok(Digest { head: world.head, count: lines.len() as u64, sha256, paths })
     }
 
     fn apply(&self, changes: &[Write]) -> Vec<Result<Written, RemoteError>> {
