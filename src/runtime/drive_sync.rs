@@ -62,6 +62,7 @@ pub(super) async fn run(
             Err(error) => format!("{error:#}"),
         };
         tracing::error!(%why, "drive sync does not run");
+        identity.shared.drives.failed(&why);
         if told.as_ref() != Some(&why) {
             record(&identity, &why).await;
             told = Some(why);
@@ -93,7 +94,8 @@ async fn keep(
         token: SecretString::from(held.token),
         keep_token: Some(keep_token(&identity.host.config, &identity.host.redactor)),
     };
-    keeper::keep(settings, who, stop.child_token()).await
+    let monitor = identity.shared.drives.clone();
+    keeper::keep_watched(settings, who, monitor, stop.child_token()).await
 }
 
 /// A VM's commands work in the drives as their own user.

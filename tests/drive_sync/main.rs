@@ -13,5 +13,6 @@ mod common;
 
 mod scene;
 mod stories;
+mod terminal;
 mod torture;
 mod vm;

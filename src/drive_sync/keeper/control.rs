@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::super::ports::{Clock, RemoteError};
 use super::super::remote::Link;
 use super::super::wire::{Drive, Hello};
-use super::mirror::{Mirror, Outcome, Shared};
-use super::report::{DriveReport, DriveState, Report};
+use super::mirror::{Mirror, Outcome, Shared, in_a_while};
+use super::monitor::Monitor;
+use super::report::{DriveReport, DriveState, Report, Totals};
 use super::system::SystemClock;
 use super::{Identity, Settings, drives};
 use crate::fs;
@@ -29,8 +30,6 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins
 const GLANCE: Duration = Duration::from_secs(1);
 /// A drive that could not be opened is tried again after so long.
 const REOPEN: Duration = Duration::from_secs(30);
-/// Between two reports while much happens.
-const TELL: Duration = Duration::from_millis(500);
 
 pub(super) struct Control {
     settings: Settings,
@@ -45,7 +44,10 @@ pub(super) struct Control {
     greetings_lost: u32,
     renew_at: Option<Duration>,
     problem: Option<String>,
-    told: (Report, Duration),
+    retry_at: Option<String>,
+    monitor: Monitor,
+    /// What the last keeper told of its drives.
+    before: BTreeMap<String, DriveReport>,
     running: Running,
 }
 
@@ -63,11 +65,14 @@ impl Control {
     pub(super) fn new(
         settings: Settings,
         identity: Identity,
+        monitor: Monitor,
         runtime: Handle,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         fs::ensure_private_dir(&settings.state_dir)?;
         let running = Running::begin(&settings.state_dir)?;
+        monitor.begin();
+        let before = last_told(&settings.state_dir);
         let client_key = client_key(&settings, &identity.vm_id)?;
         let link = Link::new(
             identity.client.clone(),
@@ -92,7 +97,9 @@ impl Control {
             greetings_lost: 0,
             renew_at: None,
             problem: None,
-            told: (Report::default(), Duration::ZERO),
+            retry_at: None,
+            monitor,
+            before,
             running,
         })
     }
@@ -104,7 +111,7 @@ impl Control {
             if !self.turns() {
                 break;
             }
-            self.tell(false);
+            self.publish();
             self.wait();
         }
         for slot in self.mirrors.values_mut() {
@@ -112,7 +119,9 @@ impl Control {
             slot.report.state = DriveState::Stopped;
         }
         self.problem = Some("drive sync does not run".to_owned());
-        self.tell(true);
+        self.retry_at = None;
+        self.publish();
+        self.monitor.end(&self.settings.state_dir);
         self.running.end();
     }
 
@@ -130,6 +139,7 @@ impl Control {
                 self.greetings_lost = 0;
                 self.greet_at = now + GREETING;
                 self.problem = None;
+                self.retry_at = None;
                 self.welcome(&hello, now);
             }
             Err(RemoteError::Stopped) => {}
@@ -138,6 +148,8 @@ impl Control {
                     (RETRY.0 * 2_u32.saturating_pow(self.greetings_lost.min(16))).min(RETRY.1);
                 self.greetings_lost += 1;
                 self.greet_at = now + wait;
+                self.retry_at = in_a_while(wait);
+                self.monitor.count(super::tally::Tally::not_greeted);
                 // Drives that are kept already tell for themselves how they are.
                 if self.mirrors.is_empty() {
                     tracing::warn!(%error, "the drives are not known");
@@ -185,11 +197,11 @@ impl Control {
                 drive: drive.clone(),
                 folder: folder.clone(),
                 mirror: None,
-                report: DriveReport {
+                report: self.before.remove(&drive.drive_id).unwrap_or_else(|| DriveReport {
                     drive_id: drive.drive_id.clone(),
                     path: folder.clone(),
                     ..DriveReport::default()
-                },
+                }),
                 open_at: now,
             });
             slot.drive = drive.clone();
@@ -210,6 +222,7 @@ impl Control {
             vm_id: &self.identity.vm_id,
             after_crash: self.running.after_crash,
             wake: &self.wake.0,
+            monitor: &self.monitor,
         };
         for slot in self.mirrors.values_mut() {
             if slot.mirror.is_none() && slot.open_at <= now {
@@ -230,26 +243,15 @@ impl Control {
         true
     }
 
-    /// Writes the report when it says something new.
-    fn tell(&mut self, last: bool) {
-        let now = self.clock.elapsed();
-        if !last && now < self.told.1 + TELL {
-            return;
-        }
-        let report = Report {
+    /// Tells how the drives are, for the teller to write.
+    fn publish(&self) {
+        self.monitor.publish(Report {
             pid: std::process::id(),
-            updated_at: self.told.0.updated_at.clone(),
+            updated_at: String::new(),
             problem: self.problem.clone(),
+            retry_at: self.retry_at.clone(),
             drives: self.mirrors.values().map(|slot| slot.report.clone()).collect(),
-        };
-        if report == self.told.0 {
-            return;
-        }
-        let report = Report { updated_at: Timestamp::now().to_string(), ..report };
-        if let Err(error) = report.write(&self.settings.state_dir) {
-            tracing::debug!(%error, "the report on the drives could not be written");
-        }
-        self.told = (report, now);
+        });
     }
 
     fn wait(&mut self) {
@@ -280,16 +282,24 @@ impl Control {
 
 impl Slot {
     fn open(&mut self, shared: &Shared<'_>, now: Duration) {
-        match Mirror::open(shared, &self.drive, &self.folder) {
+        match Mirror::open(shared, &self.drive, &self.folder, self.report.lasting()) {
             Ok(mirror) => self.mirror = Some(mirror),
             Err(error) => {
                 tracing::warn!(drive = %self.drive.name, "{error:#}");
                 self.report.state = DriveState::Stopped;
                 self.report.reason = Some(format!("{error:#}"));
+                self.report.retry_at = in_a_while(REOPEN);
                 self.open_at = now + REOPEN;
             }
         }
     }
+}
+
+/// What a person would miss after a restart, by drive. A report that cannot be read is none.
+fn last_told(state_dir: &Path) -> BTreeMap<String, DriveReport> {
+    let report = Report::read(state_dir).ok().flatten().unwrap_or_default();
+    let lasting = |drive: &DriveReport| DriveReport { done: Totals::default(), ..drive.lasting() };
+    report.drives.iter().map(|drive| (drive.drive_id.clone(), lasting(drive))).collect()
 }
 
 /// Names this mirror to the server.
