@@ -229,8 +229,11 @@ impl Control {
                 slot.open(&shared, now);
             }
             let Some(mirror) = &mut slot.mirror else { continue };
+            // A turn may take long, and is watched.
+            self.monitor.publish_drive(mirror.report.clone());
             let outcome = mirror.turn(shared.settings);
             slot.report = mirror.report.clone();
+            self.monitor.publish_drive(slot.report.clone());
             match outcome {
                 Outcome::Goes => {}
                 Outcome::Broken => {

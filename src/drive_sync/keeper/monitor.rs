@@ -75,7 +75,7 @@ impl Monitor {
         *lock(&self.file) = File { written: None, is_ours: true };
         let mut facts = self.lock();
         facts.progress.clear();
-        facts.report = Some(Report::default());
+        facts.report = Some(Report { pid: std::process::id(), ..Report::default() });
     }
 
     pub(super) fn count(&self, add: impl FnOnce(&mut Tally)) {
@@ -90,6 +90,16 @@ impl Monitor {
     /// How everything is when nothing is under way.
     pub(super) fn publish(&self, report: Report) {
         self.lock().report = Some(report);
+    }
+
+    /// How one drive is: the others may take their time.
+    pub(super) fn publish_drive(&self, drive: DriveReport) {
+        let mut facts = self.lock();
+        let drives = &mut facts.report.get_or_insert_default().drives;
+        match drives.iter_mut().find(|known| known.drive_id == drive.drive_id) {
+            Some(known) => *known = drive,
+            None => drives.push(drive),
+        }
     }
 
     /// Writes the report if it says something new. To be called where waiting for a disk does no
@@ -183,7 +193,8 @@ mod tests {
         };
         let drive =
             DriveReport { drive_id: "d".into(), first_copy: Some(copy), ..DriveReport::default() };
-        monitor.publish(Report { drives: vec![drive.clone()], ..Report::default() });
+        monitor.publish_drive(DriveReport { drive_id: "d".into(), ..DriveReport::default() });
+        monitor.publish_drive(drive.clone());
         monitor.follow("d", progress.clone());
         assert_eq!(monitor.report().unwrap().drives, [drive.clone()]);
 
