@@ -62,6 +62,7 @@ pub(super) async fn run(
             Err(error) => format!("{error:#}"),
         };
         tracing::error!(%why, "drive sync does not run");
+        identity.shared.drives.failed(&why);
         if told.as_ref() != Some(&why) {
             record(&identity, &why).await;
             told = Some(why);
@@ -94,7 +95,8 @@ async fn keep(
         keep_token: Some(keep_token(&identity.host.config, &identity.host.redactor)),
         session: Some(session_token(identity)),
     };
-    keeper::keep(settings, who, stop.child_token()).await
+    let monitor = identity.shared.drives.clone();
+    keeper::keep_watched(settings, who, monitor, stop.child_token()).await
 }
 
 /// A VM's commands work in the drives as their own user.

@@ -17,6 +17,7 @@ mod rights;
 mod roots;
 mod scene;
 mod stories;
+mod terminal;
 mod transfers;
 #[expect(dead_code, reason = "the torture uses the rest")]
 mod vm;

@@ -5,7 +5,7 @@ use super::super::plan::{Action, Plan, Step};
 use super::super::planner::Access;
 use super::super::ports::{Clock, Drive, Fs, Rng};
 use super::failure::Failure;
-use super::{Engine, TickError};
+use super::{Deed, Engine, TickError};
 
 /// Steps of one stage, by what carries them out. Within a stage lanes do not depend on each other,
 /// but for folders, which come before what goes into them.
@@ -90,6 +90,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     pub(super) fn failed(&mut self, step: &Step, failure: Failure) {
         self.stick(step);
         let now = self.clock.elapsed();
+        self.now.missed.add(Deed::of(&step.action), matches!(failure, Failure::Stale(_)));
         match failure {
             Failure::Stale(message) => {
                 self.dirty.insert(step.path.clone());
@@ -157,6 +158,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             Action::RemoveRemoteDirectory { .. } => &mut done.folders_removed_there,
         };
         *counter += 1;
+        self.progress.done(self.now.done);
     }
 }
 

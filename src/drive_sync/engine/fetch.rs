@@ -59,6 +59,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         if failures.iter().any(|(_, failure)| failure.is_stop()) {
             return Err(TickError::Stopped);
         }
+        self.progress.names(batch.iter().map(|one| (&one.remote.id, &one.step.path)));
         let downloads: Vec<_> = writers
             .iter_mut()
             .map(|(wanted, writer)| Download {

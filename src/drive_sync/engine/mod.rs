@@ -11,7 +11,8 @@ use super::model::{Content, LocalTree, VersionId};
 use super::path::{PathError, RelPath};
 use super::planner::Access;
 use super::ports::{Clock, Drive, Fs, Rng, Scope};
-use super::state::{State, StateError};
+use super::progress::Progress;
+use super::state::{Note, State, StateError};
 
 mod apply;
 mod backoff;
@@ -32,7 +33,7 @@ mod unclear;
 mod writes;
 
 pub use failure::TickError;
-pub use report::{Done, Pending, Tick};
+pub use report::{Deed, Done, Missed, Pending, Tick};
 
 use backoff::{Patience, Troubles};
 use tick::Idle;
@@ -165,6 +166,8 @@ pub struct Engine<F, D, C, R> {
     began: Duration,
     /// What this tick has done so far.
     now: Tick,
+    /// The same for those who watch.
+    progress: Progress,
 }
 
 impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
@@ -194,7 +197,13 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             stuck: BTreeSet::new(),
             began,
             now: Tick::default(),
+            progress: Progress::default(),
         }
+    }
+
+    /// From here on it is told there what is going on.
+    pub fn show_progress(&mut self, progress: Progress) {
+        self.progress = progress;
     }
 
     /// What outlives this engine.
@@ -225,6 +234,11 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     /// Nothing is held back any more for the sake of a crash of the machine.
     pub fn settle_crash(&mut self, crash: i64) -> Result<(), StateError> {
         self.state.settle_crash(crash)
+    }
+
+    /// Everything was copied once.
+    pub fn note_first_copy(&mut self) -> Result<(), StateError> {
+        self.state.note(Note::FirstCopy, self.clock.wall())
     }
 
     /// A person lets held deletions go.

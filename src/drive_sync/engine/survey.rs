@@ -6,6 +6,7 @@ use super::super::plan::Plan;
 use super::super::planner::{self, Rules};
 use super::super::planted::{Bug, planted};
 use super::super::ports::{Clock, Drive, Fs, Rng, Scope};
+use super::super::progress::Phase;
 use super::super::state::{Effect, Note};
 use super::unclear::Unclear;
 use super::{Engine, TickError};
@@ -21,6 +22,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         if !planted(Bug::StaysAtRest) {
             self.idle = None;
         }
+        self.progress.enter(Phase::Looking);
         let scope = if everywhere { Scope::All } else { Scope::Only(self.dirty.clone()) };
         let previous = match self.local.take() {
             Some(tree) => tree,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::path::RelPath;
 use super::super::plan::{Action, Blocked, HoldReason, Plan, Stage};
 use super::super::ports::{Clock, Drive, Fs, Rng};
+use super::super::progress::Phase;
 use super::report::Pending;
 use super::{Engine, Look, Tick, TickError};
 
@@ -43,6 +44,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     fn run(&mut self, digest: bool) -> Result<(), TickError> {
         self.check_space()?;
         self.check_root()?;
+        self.progress.enter(Phase::Asking);
         if !self.pull()? {
             return Ok(());
         }
@@ -84,6 +86,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         if nothing {
             self.rest(plan.steps.is_empty());
         } else {
+            self.progress.plan(self.now.planned);
             self.apply(plan)?;
             self.now.at_rest = settles && self.is_clear();
         }

@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::super::ports::{Clock, RemoteError};
 use super::super::remote::Link;
 use super::super::wire::{Drive, Hello};
-use super::mirror::{Mirror, Outcome, Shared};
+use super::mirror::{Mirror, Outcome, Shared, in_a_while};
+use super::monitor::Monitor;
 use super::renewal::Renewal;
-use super::report::{DriveReport, DriveState, Report};
+use super::report::{DriveReport, DriveState, Report, Totals};
 use super::request::{self, Request};
 use super::system::SystemClock;
 use super::{Identity, Settings, drives, system};
@@ -38,8 +39,6 @@ const CRASH: &str = "crashed";
 /// What is told of a drive that the server does not name any more.
 const TAKEN_AWAY: &str = "this gateway may not use it any more, or it is gone; its files stay as they \
     are, and are told of until the folder is removed";
-/// Between two reports while much happens.
-const TELL: Duration = Duration::from_millis(500);
 
 pub(super) struct Control {
     settings: Settings,
@@ -54,7 +53,10 @@ pub(super) struct Control {
     greetings_lost: u32,
     renewal: Option<Renewal>,
     problem: Option<String>,
-    told: (Report, Duration),
+    retry_at: Option<String>,
+    monitor: Monitor,
+    /// What the last keeper told of its drives.
+    before: BTreeMap<String, DriveReport>,
     running: Running,
     start: String,
     /// Bytes of a file that the server takes.
@@ -77,12 +79,15 @@ impl Control {
     pub(super) fn new(
         settings: Settings,
         identity: Identity,
+        monitor: Monitor,
         runtime: Handle,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         fs::ensure_private_dir(&settings.state_dir)?;
         let running = Running::begin(&settings.state_dir)?;
-        let lost = lost_drives(&settings.state_dir);
+        monitor.begin();
+        let before = last_told(&settings.state_dir);
+        let lost = lost_drives(&settings.state_dir, &before);
         let client_key = client_key(&settings, &identity.vm_id)?;
         let link = Link::new(
             identity.client.clone(),
@@ -108,7 +113,9 @@ impl Control {
             greetings_lost: 0,
             renewal: None,
             problem: None,
-            told: (Report::default(), Duration::ZERO),
+            retry_at: None,
+            monitor,
+            before,
             running,
             start: system::start(),
             largest: u64::MAX,
@@ -123,7 +130,7 @@ impl Control {
             if !self.turns() {
                 break;
             }
-            self.tell(false);
+            self.publish();
             self.wait();
         }
         for slot in self.mirrors.values_mut() {
@@ -131,7 +138,9 @@ impl Control {
             slot.report.state = DriveState::Stopped;
         }
         self.problem = Some("drive sync does not run".to_owned());
-        self.tell(true);
+        self.retry_at = None;
+        self.publish();
+        self.monitor.end(&self.settings.state_dir);
         self.running.end();
     }
 
@@ -149,6 +158,7 @@ impl Control {
                 self.greetings_lost = 0;
                 self.greet_at = now + GREETING.min(self.settings.poll_interval * POLLS);
                 self.problem = None;
+                self.retry_at = None;
                 self.welcome(&hello, now);
             }
             Err(RemoteError::Stopped) => {}
@@ -157,6 +167,8 @@ impl Control {
                     (RETRY.0 * 2_u32.saturating_pow(self.greetings_lost.min(16))).min(RETRY.1);
                 self.greetings_lost += 1;
                 self.greet_at = now + wait;
+                self.retry_at = in_a_while(wait);
+                self.monitor.count(super::tally::Tally::not_greeted);
                 // Drives that are kept already tell for themselves how they are.
                 if self.mirrors.is_empty() {
                     tracing::warn!(%error, "the drives are not known");
@@ -201,11 +213,11 @@ impl Control {
                 drive: drive.clone(),
                 folder: folder.clone(),
                 mirror: None,
-                report: DriveReport {
+                report: self.before.remove(&drive.drive_id).unwrap_or_else(|| DriveReport {
                     drive_id: drive.drive_id.clone(),
                     path: folder.clone(),
                     ..DriveReport::default()
-                },
+                }),
                 open_at: now,
             });
             slot.drive = drive.clone();
@@ -229,6 +241,7 @@ impl Control {
             stop: &self.stop,
             largest: self.largest,
             wake: &self.wake.0,
+            monitor: &self.monitor,
         };
         for slot in self.mirrors.values_mut() {
             let accept = Request::AcceptRoot;
@@ -242,8 +255,11 @@ impl Control {
                 }
             }
             let Some(mirror) = &mut slot.mirror else { continue };
+            // A turn may take long, and is watched.
+            self.monitor.publish_drive(mirror.report.clone());
             let outcome = mirror.turn(shared.settings);
             slot.report = mirror.report.clone();
+            self.monitor.publish_drive(slot.report.clone());
             match outcome {
                 Outcome::Goes => {}
                 Outcome::Broken => {
@@ -262,26 +278,15 @@ impl Control {
         kept.chain(self.lost.values()).cloned().collect()
     }
 
-    /// Writes the report when it says something new.
-    fn tell(&mut self, last: bool) {
-        let now = self.clock.elapsed();
-        if !last && now < self.told.1 + TELL {
-            return;
-        }
-        let report = Report {
+    /// Tells how the drives are, for the teller to write.
+    fn publish(&self) {
+        self.monitor.publish(Report {
             pid: std::process::id(),
-            updated_at: self.told.0.updated_at.clone(),
+            updated_at: String::new(),
             problem: self.problem.clone(),
+            retry_at: self.retry_at.clone(),
             drives: self.reports(),
-        };
-        if report == self.told.0 {
-            return;
-        }
-        let report = Report { updated_at: Timestamp::now().to_string(), ..report };
-        if let Err(error) = report.write(&self.settings.state_dir) {
-            tracing::debug!(%error, "the report on the drives could not be written");
-        }
-        self.told = (report, now);
+        });
     }
 
     fn wait(&mut self) {
@@ -312,12 +317,13 @@ impl Control {
 
 impl Slot {
     fn open(&mut self, shared: &Shared<'_>, now: Duration) {
-        match Mirror::open(shared, &self.drive, &self.folder) {
+        match Mirror::open(shared, &self.drive, &self.folder, self.report.lasting()) {
             Ok(mirror) => self.mirror = Some(mirror),
             Err(error) => {
                 tracing::warn!(drive = %self.drive.name, "{error:#}");
                 self.report.state = DriveState::Stopped;
                 self.report.reason = Some(format!("{error:#}"));
+                self.report.retry_at = in_a_while(REOPEN);
                 self.open_at = now + REOPEN;
             }
         }
@@ -326,26 +332,22 @@ impl Slot {
 
 /// Drives that were told of before this start and have a state: those that the server does not name
 /// any more are still told of.
-fn lost_drives(state_dir: &Path) -> BTreeMap<String, DriveReport> {
-    let before = Report::read(state_dir).ok().flatten().unwrap_or_default();
-    let has_state = |report: &DriveReport| drives::state_file(state_dir, &report.drive_id).exists();
-    let known = before.drives.into_iter().filter(has_state);
-    known
-        .map(|report| {
-            let kept = DriveReport {
-                drive_id: report.drive_id,
-                name: report.name,
-                path: report.path,
-                cursor: report.cursor,
-                head: report.head,
-                entries: report.entries,
-                synced_at: report.synced_at,
-                state: DriveState::Waiting,
-                ..DriveReport::default()
-            };
-            (kept.drive_id.clone(), kept)
-        })
-        .collect()
+fn lost_drives(
+    state_dir: &Path,
+    before: &BTreeMap<String, DriveReport>,
+) -> BTreeMap<String, DriveReport> {
+    let has_state = |id: &String| drives::state_file(state_dir, id).exists();
+    let known = before.iter().filter(|(id, _)| has_state(id));
+    let waiting =
+        |report: &DriveReport| DriveReport { state: DriveState::Waiting, ..report.clone() };
+    known.map(|(id, report)| (id.clone(), waiting(report))).collect()
+}
+
+/// What a person would miss after a restart, by drive. A report that cannot be read is none.
+fn last_told(state_dir: &Path) -> BTreeMap<String, DriveReport> {
+    let report = Report::read(state_dir).ok().flatten().unwrap_or_default();
+    let lasting = |drive: &DriveReport| DriveReport { done: Totals::default(), ..drive.lasting() };
+    report.drives.iter().map(|drive| (drive.drive_id.clone(), lasting(drive))).collect()
 }
 
 /// Names this mirror to the server.

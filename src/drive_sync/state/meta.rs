@@ -22,6 +22,8 @@ pub enum Note {
     Audit,
     /// The last comparison with the server's digest.
     Digest,
+    /// Disk and server were the same for the first time.
+    FirstCopy,
 }
 
 impl Note {
@@ -29,6 +31,7 @@ impl Note {
         match self {
             Self::Audit => "audit_at",
             Self::Digest => "digest_at",
+            Self::FirstCopy => "first_copy_at",
         }
     }
 }

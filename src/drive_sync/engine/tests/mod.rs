@@ -259,6 +259,40 @@ fn a_forgotten_feed_is_made_up_for_by_a_list_and_an_unfinished_one_deletes_nothi
     assert_eq!(pages, world.server().len().div_ceil(2));
 }
 
+/// What is known of the server is old by then, or not whole: a plan made of it would send what is
+/// there already, and take for new what is only not listed yet.
+#[test]
+fn nothing_is_done_while_a_list_is_on_its_way() {
+    let settings = Settings { max_batches: 1, ..Settings::new("drive", "vm") };
+    let (known, engine) = in_step();
+    changes_on_both_sides(&known);
+    known.world().forget_feed();
+    let first = Outside::new();
+    for at in ["a", "b", "c", "d", "e", "f"] {
+        first.world().put(at, Some("theirs"));
+        first.world().write(at, "mine");
+    }
+    for (outside, state) in [(known, engine.into_state()), (first, State::in_memory().unwrap())] {
+        let mut engine = engine_with(&outside, state, settings.clone());
+        let before = {
+            let world = outside.world();
+            (world.disk(), world.server())
+        };
+        let mut listing = 0;
+        while engine.tick(&Look::everywhere()).unwrap().resyncing {
+            listing += 1;
+            let world = outside.world();
+            let changing = ["send", "apply", "fetch", "stage", "install", "rename", "delete"];
+            let done: Vec<_> = changing.iter().filter(|call| world.calls.contains(call)).collect();
+            assert!(done.is_empty(), "{done:?} in tick {listing}");
+            assert_eq!((world.disk(), world.server()), before);
+        }
+        assert!(listing > 2, "{listing}");
+        settle(&mut engine);
+        assert_equal(&outside, &engine);
+    }
+}
+
 #[test]
 fn a_restored_server_gets_back_what_it_has_lost_and_nothing_is_deleted() {
     for epoch in ["one", "two"] {
