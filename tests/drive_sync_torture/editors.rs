@@ -138,7 +138,7 @@ fn by_two_temps(open: &mut Open<'_>, new: &str, old: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// As GLib replaces a file: the backup is a second name of the old one, and stays.
+/// As desktop programs replace a file: the backup is a second name of the old one, and stays.
 fn gedit(open: &mut Open<'_>) -> io::Result<()> {
     let number = open.something() % 0xff_ffff;
     let temp = open.beside(&format!(".goutputstream-{number:06X}"));

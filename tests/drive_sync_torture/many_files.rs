@@ -9,7 +9,7 @@ use crate::team::Team;
 const FILES: u64 = 100_000;
 /// In a folder.
 const TOGETHER: u64 = 100;
-const LONG: Duration = Duration::from_mins(60);
+const LONG: Duration = Duration::from_hours(1);
 
 impl Team {
     async fn entries(&self) -> u64 {

@@ -151,12 +151,12 @@ impl HotWriter {
             while !stopped.load(Ordering::Relaxed) {
                 let place = HOT[rng.usize(..HOT.len())];
                 let _ = fs::create_dir_all(desk.at("dir"));
-                let saved = match rng.u8(..20) {
+                let done = match rng.u8(..20) {
                     0..12 if place == "hot.log" => desk.append(place),
                     0..10 => desk.rewrite(place, rng.usize(1..50)),
                     _ => desk.save_by_rename(place, rng.usize(1..50)),
                 };
-                saves += u64::from(saved.is_ok());
+                saves += u64::from(done.is_ok());
                 std::thread::sleep(Duration::from_millis(rng.u64(..25)));
             }
             saves

@@ -146,8 +146,9 @@ pub(super) fn headers_of(
 }
 
 fn local(error: &FsError) -> RemoteError {
-    match error {
-        FsError::Full => RemoteError::Full,
-        error => RemoteError::Local(error.to_string()),
+    if matches!(error, FsError::Full) {
+        RemoteError::Full
+    } else {
+        RemoteError::Local(error.to_string())
     }
 }
