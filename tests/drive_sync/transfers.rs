@@ -64,7 +64,7 @@ async fn behind_a_line(scene: &Scene, patience: Duration) -> (Line, Mirror) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_that_breaks_goes_on_where_it_stopped() {
     let scene = Scene::new().await;
-    let (line, mut one) = behind_a_line(&scene, Duration::from_secs(60)).await;
+    let (line, mut one) = behind_a_line(&scene, Duration::from_mins(1)).await;
     let bytes = noise(1, 12 * MIB);
     let before = line.moved().1;
     line.rule(Rule::CutAfter(Way::Down, 8 * MIB as u64));
@@ -85,7 +85,7 @@ async fn a_download_that_breaks_goes_on_where_it_stopped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changes_between_the_halves_of_its_download_is_never_mixed() {
     let scene = Scene::new().await;
-    let (line, mut one) = behind_a_line(&scene, Duration::from_secs(60)).await;
+    let (line, mut one) = behind_a_line(&scene, Duration::from_mins(1)).await;
     let (old, new) = (noise(1, 6 * MIB), noise(2, 6 * MIB));
     line.rule(Rule::FreezeAfter(Way::Down, 3 * MIB as u64));
     scene.put("large.bin", &old).await;
@@ -107,7 +107,7 @@ async fn a_file_that_changes_between_the_halves_of_its_download_is_never_mixed()
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_breaks_goes_on_with_the_parts_that_are_missing() {
     let scene = Scene::new().await;
-    let (line, mut one) = behind_a_line(&scene, Duration::from_secs(60)).await;
+    let (line, mut one) = behind_a_line(&scene, Duration::from_mins(1)).await;
     let bytes = noise(3, 40 * MIB);
     let before = line.moved().0;
     // In the fourth of five parts of 8 MiB.
@@ -131,7 +131,7 @@ async fn an_upload_that_breaks_goes_on_with_the_parts_that_are_missing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_goes_on_after_a_restart() {
     let scene = Scene::new().await;
-    let (line, mut one) = behind_a_line(&scene, Duration::from_secs(60)).await;
+    let (line, mut one) = behind_a_line(&scene, Duration::from_mins(1)).await;
     let bytes = noise(4, 24 * MIB);
     line.rule(Rule::FreezeAfter(Way::Up, 12 * MIB as u64));
     save(&one, "large.bin", &bytes);
