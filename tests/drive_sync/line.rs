@@ -109,12 +109,12 @@ impl Line {
 async fn carry(shared: Arc<Shared>, stream: TcpStream) {
     let Ok(there) = TcpStream::connect(shared.upstream).await else { return };
     let mut cuts = shared.cuts.subscribe();
-    let (from_here, to_here) = stream.into_split();
-    let (from_there, to_there) = there.into_split();
+    let (asked, answered) = stream.into_split();
+    let (reply, forwarded) = there.into_split();
     tokio::select! {
         _ = cuts.changed() => {}
-        () = pump(&shared, Way::Up, from_here, to_there) => {}
-        () = pump(&shared, Way::Down, from_there, to_here) => {}
+        () = pump(&shared, Way::Up, asked, forwarded) => {}
+        () = pump(&shared, Way::Down, reply, answered) => {}
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use panorama_gateway::backend::{Endpoint, Http};
 use panorama_gateway::drive_sync::keeper::report::{DriveReport, DriveState, Report};
 use panorama_gateway::drive_sync::keeper::{self, Identity, SessionToken, Settings};
+use panorama_gateway::drive_sync::model::Sha256 as Content256;
 use panorama_gateway::sandbox::ServerOptions;
 use panorama_gateway::task::{Ending, Group};
 use secrecy::ExposeSecret;
@@ -74,8 +75,7 @@ impl Scene {
 
     /// Gives the server a file, as a person there would.
     pub(crate) async fn put(&self, path: &str, bytes: &[u8]) {
-        let sha256: String =
-            Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = Content256(Sha256::digest(bytes).into()).hex();
         let known = at_server(self).await.into_iter().find(|(known, _)| known == path);
         let expected = known.map(|(_, entry)| entry["current_version_id"].clone());
         let id = uuid::Uuid::new_v4().to_string();

@@ -114,10 +114,17 @@ fn known_place(tree: &LocalTree, place: &RelPath) -> RelPath {
 fn reachable(disk: &Disk, place: RelPath) -> RelPath {
     let mut look = place;
     while let Some(parent) = look.parent() {
-        match disk.parent_of(&look) {
-            Ok(_) | Err(FsError::Changed) => break,
-            Err(_) => look = parent,
+        let is_open = match disk.parent_of(&look) {
+            Ok(folder) => {
+                let stat = Disk::stat_in(&folder, look.name());
+                stat.is_ok() || stat == Err(Errno::NOENT)
+            }
+            Err(error) => matches!(error, FsError::Changed),
+        };
+        if is_open {
+            break;
         }
+        look = parent;
     }
     look
 }
