@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// The speed is that of so long a time.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 /// A shorter time says nothing about speed.
 const SHORTEST: Duration = Duration::from_secs(5);
 

@@ -196,7 +196,7 @@ mod tests {
         monitor.publish_drive(DriveReport { drive_id: "d".into(), ..DriveReport::default() });
         monitor.publish_drive(drive.clone());
         monitor.follow("d", progress.clone());
-        assert_eq!(monitor.report().unwrap().drives, [drive.clone()]);
+        assert_eq!(monitor.report().unwrap().drives, std::slice::from_ref(&drive));
 
         progress.plan(Pending { downloads: 20, download_bytes: 200, ..Pending::default() });
         progress.done(Done { fetched: 5, fetched_bytes: 40, ..Done::default() });

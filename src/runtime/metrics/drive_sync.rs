@@ -17,6 +17,7 @@ const OTHER: &str = "other";
 /// The longest id that may be a label.
 const LONGEST_ID: usize = 64;
 
+type Value = fn(&DriveReport) -> u64;
 type DriveLabel = [(&'static str, String); 1];
 
 /// Puts them into a registry that is about to be written.
@@ -149,7 +150,6 @@ fn per_drive(registry: &mut Registry, report: &Report, labels: &[String], now: T
         Unit::Bytes,
         directions([&|drive| drive.pending.download_bytes, &|drive| drive.pending.upload_bytes]),
     );
-    type Value = fn(&DriveReport) -> u64;
     let values: [(&str, &str, Value); 6] = [
         (
             "lag_changes",
