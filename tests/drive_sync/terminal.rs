@@ -28,9 +28,9 @@ impl Terminals {
         self.server = Some(Gateway::silent(&mut command));
     }
 
-    async fn up(&mut self) {
+    async fn up(&mut self, entries: u64) {
         self.run_in_first(&["sandbox", "up", "--listen", "127.0.0.1:0", "--drive-sync", "drives"]);
-        self.says_up_to_date().await;
+        self.says_up_to_date(entries).await;
     }
 
     /// Ctrl-C in terminal 1.
@@ -52,13 +52,17 @@ impl Terminals {
         self.second(&args).await
     }
 
-    /// Until the status says what it says of a drive that is well, and of this process.
-    async fn says_up_to_date(&mut self) -> String {
+    /// Until the status says what it says of a drive that is well, has so many entries, and is kept
+    /// by this process: what is told may be half a second old.
+    async fn says_up_to_date(&mut self, entries: u64) -> String {
         let pid = u64::try_from(self.server.as_ref().unwrap().pid()).unwrap();
         wait_until("the drive to be up to date", || async {
             let told = self.status(&["--json"]).await;
             let report: serde_json::Value = serde_json::from_str(&told.stdout).ok()?;
-            let well = report["pid"] == pid && report["drives"][0]["state"] == "up_to_date";
+            let drive = &report["drives"][0];
+            let well = report["pid"] == pid
+                && drive["state"] == "up_to_date"
+                && drive["entries"] == entries;
             if well { Some(self.status(&[]).await.stdout) } else { None }
         })
         .await
@@ -107,16 +111,15 @@ impl Terminals {
 #[tokio::test(flavor = "multi_thread")]
 async fn edits_go_both_ways_and_a_conflict_is_shown_until_it_is_settled() {
     let mut terminals = Terminals::new();
-    terminals.up().await;
+    terminals.up(0).await;
 
     fs::write(terminals.at("plan.txt"), "draft").unwrap();
     terminals.server_has("plan.txt", "draft").await;
     terminals.put("report.txt", "numbers").await;
     terminals.folder_has("report.txt", "numbers").await;
-    let status = terminals.says_up_to_date().await;
     let folder = terminals.at("");
     let well = format!("Team  up to date: 2 entries in {}\n", without_slash(&folder));
-    assert_eq!(status, well);
+    assert_eq!(terminals.says_up_to_date(2).await, well);
 
     // Nobody mirrors while both sides write.
     terminals.interrupt().await;
@@ -129,7 +132,7 @@ async fn edits_go_both_ways_and_a_conflict_is_shown_until_it_is_settled() {
     terminals.put("plan.txt", "theirs").await;
     terminals.interrupt().await;
 
-    terminals.up().await;
+    terminals.up(3).await;
     terminals.folder_has("plan.txt", "theirs").await;
     let copy = wait_until("the copy", || async {
         terminals.names().into_iter().find(|name| name.starts_with("plan (conflict "))
@@ -137,19 +140,19 @@ async fn edits_go_both_ways_and_a_conflict_is_shown_until_it_is_settled() {
     .await;
     terminals.folder_has(&copy, "mine").await;
     terminals.server_has(&copy, "mine").await;
-    let status = terminals.says_up_to_date().await;
+    let status = terminals.says_up_to_date(3).await;
     assert!(status.contains("  conflicts    1 copy; `drive-sync conflicts` lists"), "{status}");
 
     // It is still known after a restart, and until it is settled.
     terminals.interrupt().await;
-    terminals.up().await;
+    terminals.up(3).await;
     let status = terminals.status(&[]).await.stdout;
     assert!(status.contains("  conflicts    1 copy"), "{status}");
     fs::rename(terminals.at(&copy), terminals.at("plan.txt")).unwrap();
     terminals.server_has("plan.txt", "mine").await;
     terminals.interrupt().await;
-    terminals.up().await;
-    let status = terminals.says_up_to_date().await;
+    terminals.up(2).await;
+    let status = terminals.says_up_to_date(2).await;
     assert_eq!(status, well);
     assert_eq!(terminals.names(), ["plan.txt", "report.txt"]);
     terminals.interrupt().await;
@@ -158,7 +161,7 @@ async fn edits_go_both_ways_and_a_conflict_is_shown_until_it_is_settled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_was_killed_is_not_taken_for_one_that_is_well() {
     let mut terminals = Terminals::new();
-    terminals.up().await;
+    terminals.up(0).await;
     terminals.server.take().unwrap().kill().await;
     let status = terminals.status(&[]).await;
     assert_eq!(status.code, 1, "{status:?}");

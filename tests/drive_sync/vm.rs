@@ -63,19 +63,21 @@ impl Vm {
         Report::read(&self.machine.home().join("drive-state")).ok()??.drives.pop()
     }
 
+    /// What the gateway that runs now has told, not the one before it.
+    fn news(&self) -> Option<DriveReport> {
+        let mut report = Report::read(&self.machine.home().join("drive-state")).ok()??;
+        let pid = self.gateway.as_ref()?.pid();
+        if report.pid.cast_signed() == pid { report.drives.pop() } else { None }
+    }
+
     /// Whether the gateway that runs now has looked at its drive at least once.
     pub(crate) fn has_looked(&self) -> bool {
-        let Ok(Some(report)) = Report::read(&self.machine.home().join("drive-state")) else {
-            return false;
-        };
-        let runs =
-            self.gateway.as_ref().is_some_and(|gateway| report.pid.cast_signed() == gateway.pid());
-        runs && report.drives.first().is_some_and(|drive| drive.state != DriveState::Starting)
+        self.news().is_some_and(|drive| drive.state != DriveState::Starting)
     }
 
     pub(crate) async fn is_up_to_date(&self) -> DriveReport {
         wait_until(&format!("{} to be up to date", self.name), || async {
-            self.report().filter(|report| report.state == DriveState::UpToDate)
+            self.news().filter(|report| report.state == DriveState::UpToDate)
         })
         .await
     }

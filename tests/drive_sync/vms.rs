@@ -28,6 +28,7 @@ async fn a_vm_mirrors_its_drives_over_restarts() {
     std::fs::write(one.folder().join("a.txt"), "two").unwrap();
     other.start();
     wait_until("the other VM to have the new one", || has("two")).await;
+    other.is_up_to_date().await;
 
     let status = other.machine.run_async(&["drive-sync", "status"]).await;
     assert_eq!(status.code, 0, "{status:?}");

@@ -26,8 +26,10 @@ const LARGEST: usize = 64 << 20;
 pub(super) const PIECE: usize = 64 << 10;
 /// What may stand in buffers between us and the server.
 const BUFFERED_KIB: u32 = 8 << 10;
-/// So many times our patience may pass until full buffers are empty.
+/// So many times our patience may pass until full buffers are empty,
 const PATIENCE_FOR_BUFFERS: u32 = 8;
+/// and until they take more: the system waits for a third of them to be empty.
+const PATIENCE_FOR_A_THIRD: u32 = 3;
 
 /// The way to the drives of this machine. Clones share the token.
 #[derive(Debug, Clone)]
@@ -175,8 +177,8 @@ impl Link {
     }
 
     /// Sends a body piece by piece and takes the answer. It is given up when no piece is taken for
-    /// as long as our patience lasts; what was taken last may stand in buffers on its way, so that
-    /// the answer gets longer for a long body.
+    /// as long as our patience lasts; what was taken before may stand in buffers on its way, so that
+    /// a long body gets more of it, and its answer most.
     pub(super) async fn with_body(
         &self,
         request: RequestBuilder,
@@ -189,11 +191,15 @@ impl Link {
         });
         let answer = request.body(Body::wrap_stream(body)).send();
         let feed = async {
+            let mut handed_over = 0;
             while let Some(piece) = pieces()? {
-                if self.patiently(give.send(Ok(piece))).await?.is_err() {
+                let size = piece.len() as u64;
+                let patience = self.patience_after(handed_over, PATIENCE_FOR_A_THIRD);
+                if self.within(patience, give.send(Ok(piece))).await?.is_err() {
                     // The server has answered already; its answer tells why.
                     break;
                 }
+                handed_over += size;
             }
             drop(give);
             Ok::<(), RemoteError>(())
@@ -204,17 +210,17 @@ impl Link {
             answer = &mut answer => answer.map_err(unreachable),
             end = &mut feed => {
                 end?;
-                let patience = self.patience_after(length);
+                let patience = self.patience_after(length, PATIENCE_FOR_BUFFERS);
                 self.within(patience, answer).await?.map_err(unreachable)
             }
         }
     }
 
-    /// How long the answer to a body of this length may take after its last piece was handed over:
-    /// that it is in a buffer does not mean that it has arrived.
-    fn patience_after(&self, length: u64) -> Duration {
-        let kib = u32::try_from(length >> 10).unwrap_or(u32::MAX).min(BUFFERED_KIB);
-        self.patience + self.patience * PATIENCE_FOR_BUFFERS * kib / BUFFERED_KIB
+    /// How long nothing may be seen to move after so many bytes were handed over, `more` times our
+    /// patience for full buffers: that they are in a buffer does not mean that they have arrived.
+    fn patience_after(&self, bytes: u64, more: u32) -> Duration {
+        let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).min(BUFFERED_KIB);
+        self.patience + self.patience * more * kib / BUFFERED_KIB
     }
 
     fn own_token(&self) -> SecretString {
