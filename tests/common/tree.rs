@@ -106,11 +106,11 @@ pub(crate) fn end(process: &ProcessName) {
     }
 }
 
-/// The parent of a process.
-pub(crate) fn parent(pid: i32) -> i32 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let (_, fields) = stat.rsplit_once(") ").unwrap();
-    fields.split(' ').nth(1).unwrap().parse().unwrap()
+/// The parent of a process that is there.
+pub(crate) fn parent(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(1)?.parse().ok()
 }
 
 /// When a process was started.

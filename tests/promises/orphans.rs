@@ -128,7 +128,7 @@ async fn after_the_gateways_sigkill() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_shims_sigkill() {
     let grown = Grown::new(MEMBERS_WITHIN_REACH, 600_000).await;
-    let shim = nix::unistd::Pid::from_raw(parent(grown.leader().process.pid));
+    let shim = nix::unistd::Pid::from_raw(parent(grown.leader().process.pid).unwrap());
     nix::sys::signal::kill(shim, Signal::SIGKILL).unwrap();
     let since = Instant::now();
     all_gone("after the shim's SIGKILL", &grown.members, since, GONE_WITHIN).await;
@@ -138,7 +138,7 @@ async fn after_the_shims_sigkill() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_sigkill_of_gateway_and_shim_at_once() {
     let mut grown = Grown::new(MEMBERS_WITHIN_REACH, 600_000).await;
-    let shim = nix::unistd::Pid::from_raw(parent(grown.leader().process.pid));
+    let shim = nix::unistd::Pid::from_raw(parent(grown.leader().process.pid).unwrap());
     grown.paired.gateway.signal(Signal::SIGSTOP);
     nix::sys::signal::kill(shim, Signal::SIGKILL).unwrap();
     grown.paired.gateway.kill().await;

@@ -1,5 +1,6 @@
 //! Runs of subagents that leave something running, or are ended in the middle of a command.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -8,6 +9,7 @@ use panorama_gateway::providers::ProviderId;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::common::tree::parent;
 use crate::common::{fields, wait_until};
 use crate::hard_ends::none_left;
 use crate::scene::{Process, Scene};
@@ -49,13 +51,17 @@ pub(crate) async fn time_limit(scene: &Scene, cli: ProviderId) {
     let config = json!({"timeout_ms": 10_000});
     let busy = busy(scene, cli, "late", config).await;
     let end = busy.begun.end().await;
-    let what = format!("{}: subagent over its time limit", cli.as_str());
     let is_shim = |process: &&Process| process.command.contains(SHIM_WORD);
     for process in busy.processes.iter().filter(|process| !is_shim(process)) {
         assert!(!process.name.is_alive(), "{process:?} outlives its run");
     }
     // The shim tells the end, and then goes itself.
-    none_left(busy.begun.site, &what, &busy.processes, Instant::now(), GONE_WITHIN).await;
+    let since = Instant::now();
+    wait_until("the shim to be gone", || async {
+        busy.processes.iter().all(|process| !process.name.is_alive()).then_some(())
+    })
+    .await;
+    assert!(since.elapsed() < GONE_WITHIN, "the shim went after {:?}", since.elapsed());
     assert!(!end.failed().is_empty());
     end.told_all();
     let metadata = &end.run["metadata"];
@@ -112,13 +118,31 @@ async fn busy<'a>(scene: &'a Scene, cli: ProviderId, story: &str, config: Value)
         let runs =
             |command: &str| processes.iter().any(|process| process.command.starts_with(command));
         let is_there = dir.path().join("began").exists() && runs(&command) && runs(&child);
-        is_there.then_some(processes)
+        if is_there { of_the_run(processes, &command) } else { None }
     })
     .await;
     let is_there = processes.iter().any(|process| process.command.contains(cli.command()));
     assert!(is_there, "the CLI is not among {processes:?}");
     begun.event("tool_call").await;
     Busy { begun, processes, _dir: dir }
+}
+
+/// Those of the run that this command belongs to: other stories may have theirs beside them.
+fn of_the_run(mut processes: Vec<Process>, command: &str) -> Option<Vec<Process>> {
+    let shim_of = |process: &Process| {
+        let mut process = process;
+        while !process.command.contains(SHIM_WORD) {
+            let parent = parent(process.name.pid)?;
+            process = processes.iter().find(|other| other.name.pid == parent)?;
+        }
+        Some(process.name.pid)
+    };
+    let own = processes.iter().find(|process| process.command.starts_with(command))?;
+    let shim = Some(shim_of(own)?);
+    let members = processes.iter().filter(|process| shim_of(process) == shim);
+    let members: BTreeSet<i32> = members.map(|process| process.name.pid).collect();
+    processes.retain(|process| members.contains(&process.name.pid));
+    Some(processes)
 }
 
 /// The run is called off.
