@@ -77,7 +77,8 @@ fn judge(disk: &Disk, read: &Read, before: Option<&Local>) -> Local {
     let had_something = before.is_some_and(|before| match before {
         Local::File { content, .. } => content.size > 0 && content.sha256 != read.sha256,
         Local::Directory { .. } => false,
-        Local::Opaque(why) => *why == Opaque::Suspicious,
+        // What stood before a large file was put off is not known any more.
+        Local::Opaque(why) => matches!(why, Opaque::Suspicious | Opaque::Unread),
     });
     let by_crash = disk.crashed_before.is_some_and(|crash| stat.mtime < crash);
     if by_crash && had_something && read.only_zeros {

@@ -90,9 +90,11 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             self.apply(plan)?;
             self.now.at_rest = settles && self.is_clear();
         }
-        // A word of release is for what is to be deleted now, and not for later.
+        // A word of release is for what is to be deleted now, and not for later; what is unread keeps
+        // deletions waiting.
         if released
             && self.head.is_some()
+            && !self.has_unread
             && self.now.done.deletions() >= self.now.planned.deletions
         {
             self.state.release_deletions(false)?;
@@ -102,8 +104,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
 
     /// Until something changes, or is due, there is no need to compare the trees again.
     fn rest(&mut self, empty: bool) {
-        self.now.at_rest =
-            empty && self.head.is_some() && self.now.held.is_none() && self.now.unclear.is_empty();
+        self.now.at_rest = empty && self.is_clear();
         if self.head.is_none() || !self.now.unclear.is_empty() {
             return;
         }
@@ -116,9 +117,12 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         });
     }
 
-    /// Nothing is left of the feed, and nothing is kept back.
+    /// Nothing is left of the feed, nothing is kept back, and it is known what everything is.
     fn is_clear(&self) -> bool {
-        self.head.is_some() && self.now.held.is_none() && self.now.unclear.is_empty()
+        self.head.is_some()
+            && self.now.held.is_none()
+            && self.now.unclear.is_empty()
+            && !self.has_unread
     }
 
     fn still_idle(&mut self) -> bool {

@@ -437,6 +437,40 @@ fn a_refused_file_waits_alone_and_is_tried_again_when_it_is_due_or_another() {
     assert_equal(&outside, &engine);
 }
 
+/// What is missing may be what is unread: by another name, or grown.
+#[test]
+fn nothing_is_deleted_at_the_server_while_a_file_is_unread_and_a_word_for_it_waits() {
+    let outside = Outside::new();
+    outside.world().write("old", "moved");
+    outside.world().write("gone", "gone");
+    let mut engine = fresh(&outside);
+    settle(&mut engine);
+    {
+        let mut world = outside.world();
+        world.rename("old", "new");
+        world.remove("gone");
+        world.unread = ["new".to_owned()].into();
+        world.write("here", "here");
+        world.put("there", Some("there"));
+    }
+    engine.release_deletions().unwrap();
+    let mut look = Look::everywhere();
+    for _ in 0..10 {
+        let tick = engine.tick(&look).unwrap();
+        let other = tick.done.effects() - tick.done.fetched - tick.done.sent;
+        assert_eq!((tick.at_rest, tick.more, other), (false, true, 0));
+        look = Look::at(BTreeSet::new());
+    }
+    assert_eq!(outside.world().server().len(), 4);
+    assert!(engine.state().deletions_released().unwrap());
+    outside.world().unread.clear();
+    let ticks = settle(&mut engine);
+    let sum = |of: fn(&Done) -> usize| ticks.iter().map(|tick| of(&tick.done)).sum::<usize>();
+    assert_eq!((sum(|done| done.moved_there), sum(Done::deletions)), (1, 1));
+    assert_equal(&outside, &engine);
+    assert!(!engine.state().deletions_released().unwrap());
+}
+
 #[test]
 fn a_drive_that_turns_out_to_be_read_only_is_still_fetched() {
     let (outside, mut engine) = in_step();
