@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::engine::{Done, Pending};
 use super::model::EntryId;
 use super::path::RelPath;
@@ -14,8 +16,9 @@ use super::path::RelPath;
 #[derive(Debug, Clone, Default)]
 pub struct Progress(Arc<Mutex<Now>>);
 
-/// How far a tick is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// How far a tick is. Reports have it as `resting`, `asking` and so on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Between two ticks.
     #[default]

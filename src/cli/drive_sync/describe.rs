@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::cli::{age, printable};
 use crate::drive_sync::keeper::report::{
-    Counts, Doing, DriveReport, DriveState, FirstCopy, Moving, Report, Unsyncable,
+    Counts, DriveReport, DriveState, FirstCopy, Moving, Phase, Report, Unsyncable,
 };
 
 const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -38,9 +38,9 @@ pub(super) fn progress(drive: &DriveReport) -> Option<String> {
             Some(format!("first copy: {}", first_copy(copy)))
         }
         (_, DriveState::Starting) => match drive.doing {
-            Doing::Looking => Some("looking through the folder".to_owned()),
-            Doing::Listing => Some(listing(drive)),
-            Doing::Resting | Doing::Asking | Doing::Working => Some("starting".to_owned()),
+            Phase::Looking => Some("looking through the folder".to_owned()),
+            Phase::Listing => Some(listing(drive)),
+            Phase::Resting | Phase::Asking | Phase::Working => Some("starting".to_owned()),
         },
         (_, DriveState::Syncing) => Some(
             to_do(&drive.pending).map_or("syncing".to_owned(), |left| format!("syncing: {left}")),
@@ -117,7 +117,7 @@ impl Page {
 
     /// What is going on.
     fn work(&mut self, drive: &DriveReport) {
-        let listing_anew = drive.doing == Doing::Listing && drive.state != DriveState::Starting;
+        let listing_anew = drive.doing == Phase::Listing && drive.state != DriveState::Starting;
         if listing_anew {
             self.fact("server", &listing(drive));
         }

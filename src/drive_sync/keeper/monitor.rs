@@ -151,7 +151,7 @@ impl DriveReport {
         if now.phase == Phase::Resting {
             return;
         }
-        self.doing = now.phase.into();
+        self.doing = now.phase;
         self.listed = now.listed;
         if now.phase != Phase::Working {
             return;

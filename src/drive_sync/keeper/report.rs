@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::engine::{Deed, Done, Pending, Tick};
 use super::super::plan::{Blocked, HoldReason};
-use super::super::progress::{Direction, Phase, Transfer};
+pub use super::super::progress::Phase;
+use super::super::progress::{Direction, Transfer};
 pub use super::first_copy::FirstCopy;
 use crate::fs::{self, FsError};
 
@@ -48,7 +49,7 @@ pub struct DriveReport {
     /// When it is tried again.
     pub retry_at: Option<String>,
     /// What is done at this moment.
-    pub doing: Doing,
+    pub doing: Phase,
     /// Entries that the server has told of so far, while it lists everything.
     pub listed: usize,
     /// Until disk and server are the same for the first time.
@@ -131,19 +132,6 @@ impl DriveState {
         [Self::Starting, Self::Syncing, Self::UpToDate, Self::Held, Self::Waiting, Self::Stopped];
 }
 
-/// What is done at this moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the words of [`Phase`]")]
-pub enum Doing {
-    #[default]
-    Resting,
-    Asking,
-    Listing,
-    Looking,
-    Working,
-}
-
 /// A content on its way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it; sizes are bytes")]
@@ -207,7 +195,7 @@ impl Report {
         self.retry_at = None;
         for drive in &mut self.drives {
             drive.state = DriveState::Stopped;
-            drive.doing = Doing::Resting;
+            drive.doing = Phase::Resting;
             drive.transfers.clear();
             drive.retry_at = None;
         }
@@ -316,18 +304,6 @@ impl From<Pending> for Counts {
             upload_bytes: pending.upload_bytes,
             deletions: pending.deletions,
             others: pending.others,
-        }
-    }
-}
-
-impl From<Phase> for Doing {
-    fn from(phase: Phase) -> Self {
-        match phase {
-            Phase::Resting => Self::Resting,
-            Phase::Asking => Self::Asking,
-            Phase::Listing => Self::Listing,
-            Phase::Looking => Self::Looking,
-            Phase::Working => Self::Working,
         }
     }
 }

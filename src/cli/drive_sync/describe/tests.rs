@@ -69,9 +69,9 @@ fn a_first_copy_tells_how_far_it_is() {
         ..team()
     };
     insta::assert_snapshot!(text(vec![
-        starting(Doing::Asking),
-        starting(Doing::Listing),
-        starting(Doing::Looking),
+        starting(Phase::Asking),
+        starting(Phase::Listing),
+        starting(Phase::Looking),
         DriveReport { first_copy: Some(early), transfers: Vec::new(), ..first.clone() },
         first,
     ]));
