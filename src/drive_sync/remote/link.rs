@@ -69,13 +69,17 @@ impl Link {
     }
 
     pub(super) fn call<T: DeserializeOwned>(&self, action: Action) -> Result<T, RemoteError> {
-        self.wait(async {
-            let request = Request { client_key: self.client_key.clone(), action };
-            let url = self.url(&format!("functions/v1/{FUNCTION}"))?;
-            let send = self.client.post(url).headers(self.headers()?).json(&request).send();
-            let response = self.patiently(send).await?.map_err(unreachable)?;
-            read(self, response).await
-        })
+        self.wait(self.ask(action))
+    }
+
+    /// The same as a part of something that is waited for.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, action: Action) -> Result<T, RemoteError> {
+        let request = Request { client_key: self.client_key.clone(), action };
+        let url = self.url(&format!("functions/v1/{FUNCTION}"))?;
+        let send = self.client.post(url).headers(self.headers()?).json(&request).send();
+        drop(request);
+        let response = self.patiently(send).await?.map_err(unreachable)?;
+        read(self, response).await
     }
 
     /// Runs something that belongs to one call of the engine; the end of the engine ends it.
