@@ -365,6 +365,35 @@ fn a_refused_file_waits_alone_and_is_tried_again_when_it_is_due_or_another() {
 }
 
 #[test]
+fn a_first_copy_goes_in_parts_and_what_is_refused_does_not_stop_it() {
+    let outside = Outside::new();
+    for number in 0..5 {
+        outside.world().write(&format!("here {number}"), "here");
+        outside.world().put(&format!("there {number}"), Some("there"));
+    }
+    outside.world().refused = ["here 0", "here 1"].map(str::to_owned).into();
+    let mut settings = Settings::new("drive", "vm");
+    settings.window = 2;
+    let mut engine = engine_with(&outside, State::in_memory().unwrap(), settings);
+    let first = engine.tick(&Look::everywhere()).unwrap();
+    assert_eq!((first.done.sent, first.done.fetched, first.more), (0, 2, true));
+    assert_eq!((first.planned.uploads, first.planned.downloads), (5, 5), "all of it is told");
+    let mut last = first;
+    for _ in 0..20 {
+        if !last.more {
+            break;
+        }
+        last = engine.tick(&Look::at(BTreeSet::new())).unwrap();
+    }
+    assert_eq!((last.waiting, last.at_rest, last.more), (2, false, false));
+    assert_eq!(outside.world().server().len(), 8);
+    outside.world().refused.clear();
+    outside.world().now = Duration::from_secs(25);
+    settle(&mut engine);
+    assert_equal(&outside, &engine);
+}
+
+#[test]
 fn a_drive_that_turns_out_to_be_read_only_is_still_fetched() {
     let (outside, mut engine) = in_step();
     {
