@@ -17,23 +17,39 @@ const TRIES: u32 = 3;
 /// A file that was changed less long ago than this may change again without showing it.
 const RACY: i64 = 2_000_000_000;
 
-/// What a file of the drive holds. `before` is what the disk had at its place at the last look, if
-/// anything.
-pub(super) fn read(disk: &Disk, path: &RelPath, before: Option<&Local>) -> Option<Local> {
-    for _ in 0..TRIES {
-        let file = match disk.root.open(path, OFlags::RDONLY | OFlags::NONBLOCK) {
-            Ok(file) => file,
-            Err(Errno::NOENT | Errno::NOTDIR) => return None,
-            Err(Errno::LOOP) => return Some(Local::Opaque(Opaque::Symlink)),
-            Err(_) => return Some(Local::Opaque(Opaque::Unreadable)),
-        };
-        match read_open(&file) {
-            Ok(Some(read)) => return Some(judge(disk, &read, before)),
-            Ok(None) => {}
-            Err(_) => return Some(Local::Opaque(Opaque::Unreadable)),
-        }
+/// Reads one file after the other, with one buffer.
+pub(super) struct Reader(Vec<u8>);
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self(vec![0; PIECE])
     }
-    Some(Local::Opaque(Opaque::Unsettled))
+}
+
+impl Reader {
+    /// What a file of the drive holds. `before` is what the disk had at its place at the last look,
+    /// if anything. `None`: it is not there.
+    pub(super) fn read(
+        &mut self,
+        disk: &Disk,
+        path: &RelPath,
+        before: Option<&Local>,
+    ) -> Option<Local> {
+        for _ in 0..TRIES {
+            let file = match disk.root.open(path, OFlags::RDONLY | OFlags::NONBLOCK) {
+                Ok(file) => file,
+                Err(Errno::NOENT | Errno::NOTDIR) => return None,
+                Err(Errno::LOOP) => return Some(Local::Opaque(Opaque::Symlink)),
+                Err(_) => return Some(Local::Opaque(Opaque::Unreadable)),
+            };
+            match read_open(&file, &mut self.0) {
+                Ok(Some(read)) => return Some(judge(disk, &read, before)),
+                Ok(None) => {}
+                Err(_) => return Some(Local::Opaque(Opaque::Unreadable)),
+            }
+        }
+        Some(Local::Opaque(Opaque::Unsettled))
+    }
 }
 
 struct Read {
@@ -43,16 +59,15 @@ struct Read {
 }
 
 /// `None`: it changed meanwhile.
-fn read_open(file: &OwnedFd) -> Result<Option<Read>, Errno> {
+fn read_open(file: &OwnedFd, buffer: &mut [u8]) -> Result<Option<Read>, Errno> {
     let stat = stat_of(&rustix::fs::fstat(file)?);
     if stat.mode & 0o170_000 != 0o100_000 {
         return Err(Errno::INVAL);
     }
     let mut hasher = Hasher::new();
-    let mut buffer = vec![0; PIECE];
     let (mut offset, mut only_zeros) = (0_u64, true);
     loop {
-        let count = match rustix::io::pread(file, &mut buffer, offset) {
+        let count = match rustix::io::pread(file, &mut *buffer, offset) {
             Ok(0) => break,
             Ok(count) => count,
             Err(Errno::INTR) => continue,

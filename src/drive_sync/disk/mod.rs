@@ -23,6 +23,7 @@ mod tests;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -56,6 +57,9 @@ pub struct Disk {
     /// What was written since then was written by somebody.
     crashed_before: Option<i64>,
     trash: trash::Batch,
+    /// Downloads under way, while the root is known to be the same; opened again after each look at
+    /// the root.
+    stages: Mutex<Option<Arc<OwnedFd>>>,
 }
 
 /// What the marker holds.
@@ -98,6 +102,7 @@ impl Disk {
             label: label.to_owned(),
             crashed_before: after_crash.then(wall),
             trash: trash::Batch::default(),
+            stages: Mutex::default(),
         })
     }
 
@@ -133,6 +138,17 @@ impl Disk {
             .ok_or_else(|| FsError::RootLost(format!("its {RESERVED_PREFIX}/{name} is gone")))
     }
 
+    /// The folder of downloads under way.
+    fn stages(&self) -> Result<Arc<OwnedFd>, FsError> {
+        let mut held = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = held.as_ref() {
+            return Ok(Arc::clone(folder));
+        }
+        let folder = Arc::new(self.private_or_lost(STAGE)?);
+        *held = Some(Arc::clone(&folder));
+        Ok(folder)
+    }
+
     /// The folder that holds an entry; a folder that is missing or is something else has changed.
     fn parent_of(&self, path: &RelPath) -> Result<OwnedFd, FsError> {
         match path.parent() {
@@ -150,6 +166,7 @@ impl Disk {
 
 impl Fs for Disk {
     fn root(&self) -> Result<Option<Root>, FsError> {
+        *self.stages.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let lost = |what: &str| FsError::RootLost(format!("{} {what}", self.path.display()));
         let now = rustix::fs::stat(&self.path).map_err(|_| lost("is not there"))?;
         if (now.st_dev, now.st_ino) != (self.dev, self.ino) {

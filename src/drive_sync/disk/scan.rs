@@ -1,8 +1,9 @@
 //! What is on the disk now, reading again only what may have changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::iter::Peekable;
+use std::ops::Bound;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -10,55 +11,97 @@ use std::sync::mpsc;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
 
-use super::super::model::{Local, LocalTree, Opaque, Stat};
+use super::super::model::{Local, LocalTree, Opaque, Stat, add_packed};
 use super::super::path::{RESERVED_PREFIX, RelPath};
 use super::super::ports::{FsError, Scope};
 use super::{Disk, hash, ignore, stat_of};
 
 /// Threads that read files at the same time.
 const READERS: usize = 4;
+/// Files after whose reading the results are taken.
+const READ_AT_ONCE: usize = 4096;
+/// Entries that are put into the tree at a time.
+const ADD_AT_ONCE: usize = 16_384;
 /// Folders inside one another: deeper ones are longer than a path may be.
 const DEEPEST: usize = 2048;
 
-/// The tree as it is now.
-pub(super) fn scan(disk: &Disk, previous: LocalTree, scope: &Scope) -> Result<LocalTree, FsError> {
-    match scope {
+/// The tree as it is now. `tree` is changed where the disk has changed, so that nothing is held
+/// twice.
+pub(super) fn scan(disk: &Disk, mut tree: LocalTree, scope: &Scope) -> Result<LocalTree, FsError> {
+    let found = match scope {
         Scope::All => {
-            let mut walk = Walk::new(disk, previous.into_iter());
+            let mut walk = Walk::new(disk, tree.iter_mut());
             walk.folder(&disk.root.duplicate().map_err(super::error)?, 0)?;
-            Ok(walk.finish())
+            walk.end()
         }
-        Scope::Only(places) => only(disk, previous, places),
-    }
+        Scope::Only(places) => only(disk, &mut tree, places)?,
+    };
+    // First, so that what is new is not read twice.
+    read_again(disk, &mut tree)?;
+    found.put_into(disk, &mut tree);
+    Ok(tree)
 }
 
-/// Looks at some places, and at files whose last reading may have been overtaken.
-fn only(
-    disk: &Disk,
-    mut tree: LocalTree,
-    places: &BTreeSet<RelPath>,
-) -> Result<LocalTree, FsError> {
-    let mut look: BTreeSet<RelPath> =
-        places.iter().map(|place| known_place(&tree, place)).collect();
-    look.extend(unsettled(&tree).cloned());
+/// Looks at some places, and where nothing could be said at the last look.
+fn only(disk: &Disk, tree: &mut LocalTree, places: &BTreeSet<RelPath>) -> Result<Found, FsError> {
+    let mut look: BTreeSet<RelPath> = places.iter().map(|place| known_place(tree, place)).collect();
+    look.extend(unsettled(tree).cloned());
     let mut covered: Option<RelPath> = None;
+    let mut found = Found::default();
     for place in look {
         if covered.as_ref().is_some_and(|folder| place.is_inside(folder)) {
             continue;
         }
-        let before = take_subtree(&mut tree, &place);
-        let mut walk = Walk::new(disk, before.into_iter());
-        walk.place(&place)?;
-        tree.append(&mut walk.finish());
+        found.join(at(disk, tree, &place)?);
         covered = Some(place);
     }
-    Ok(tree)
+    Ok(found)
+}
+
+/// Looks at one place and what is below it.
+fn at(disk: &Disk, tree: &mut LocalTree, place: &RelPath) -> Result<Found, FsError> {
+    let there = |path: &RelPath| path == place || path.is_inside(place);
+    let before = tree.range_mut::<RelPath, _>(place..).take_while(|(path, _)| there(path));
+    let mut walk = Walk::new(disk, before);
+    walk.place(place)?;
+    Ok(walk.end())
+}
+
+/// Reads the files that are marked: those that have changed, and those whose last reading may have
+/// been overtaken. There may be many; only some of them are looked at a time.
+fn read_again(disk: &Disk, tree: &mut LocalTree) -> Result<(), FsError> {
+    let mut odd = Vec::new();
+    let mut after: Bound<RelPath> = Bound::Unbounded;
+    loop {
+        let marked = |(path, local): (&RelPath, &Local)| match local {
+            Local::File { racy: true, .. } => Some(path.clone()),
+            Local::File { .. } | Local::Directory { .. } | Local::Opaque(_) => None,
+        };
+        let rest = tree.range::<RelPath, _>((after.as_ref(), Bound::Unbounded));
+        let some: Vec<RelPath> = rest.filter_map(marked).take(READ_AT_ONCE).collect();
+        let Some(last) = some.last().cloned() else { break };
+        let all: Vec<usize> = (0..some.len()).collect();
+        for (index, read) in read_all(disk, |index| &some[index], &all, tree) {
+            let path = &some[index];
+            match read {
+                None => drop(tree.remove(path)),
+                // It may be a folder by now, or in another one.
+                Some(Local::Opaque(Opaque::Unreadable | Opaque::Symlink)) => odd.push(path.clone()),
+                Some(local) => drop(tree.insert(path.clone(), local)),
+            }
+        }
+        after = Bound::Excluded(last);
+    }
+    for place in odd {
+        tree.remove(&place);
+        at(disk, tree, &place)?.put_into(disk, tree);
+    }
+    Ok(())
 }
 
 fn unsettled(tree: &LocalTree) -> impl Iterator<Item = &RelPath> {
     tree.iter().filter_map(|(path, local)| match local {
-        Local::File { racy: true, .. }
-        | Local::Opaque(Opaque::Unsettled | Opaque::Unreadable | Opaque::Suspicious) => Some(path),
+        Local::Opaque(Opaque::Unsettled | Opaque::Unreadable | Opaque::Suspicious) => Some(path),
         Local::File { .. } | Local::Directory { .. } | Local::Opaque(_) => None,
     })
 }
@@ -75,35 +118,41 @@ fn known_place(tree: &LocalTree, place: &RelPath) -> RelPath {
     look
 }
 
-fn take_subtree(tree: &mut LocalTree, place: &RelPath) -> LocalTree {
-    let mut from_there = tree.split_off(place);
-    let after = from_there.keys().find(|path| *path != place && !path.is_inside(place)).cloned();
-    if let Some(after) = after {
-        tree.append(&mut from_there.split_off(&after));
-    }
-    from_there
-}
-
 /// One pass over the disk beside what was seen before, both in the order of paths.
-struct Walk<'a, I: Iterator<Item = (RelPath, Local)>> {
-    disk: &'a Disk,
+struct Walk<'d, 't, I: Iterator<Item = (&'t RelPath, &'t mut Local)>> {
+    disk: &'d Disk,
     before: Peekable<I>,
     /// The path at which the walk is, as a key.
     at: String,
-    found: Vec<(RelPath, Local)>,
-    /// Places in `found` that have to be read, with what was there before.
-    to_read: Vec<(usize, Option<Local>)>,
+    found: Found,
 }
 
-impl<'a, I: Iterator<Item = (RelPath, Local)>> Walk<'a, I> {
-    fn new(disk: &'a Disk, before: I) -> Self {
-        Self {
-            disk,
-            before: before.peekable(),
-            at: String::new(),
-            found: Vec::new(),
-            to_read: Vec::new(),
-        }
+/// An entry that was seen before.
+type Known<'t> = (&'t RelPath, &'t mut Local);
+
+/// What a walk has to say of the tree, besides what it has changed in it already.
+#[derive(Default)]
+struct Found {
+    /// Entries that were not there, and files where something else was.
+    entries: Vec<(RelPath, Local)>,
+    /// Which of them have to be read.
+    to_read: Vec<usize>,
+    /// What is not there any more.
+    gone: Vec<RelPath>,
+    /// Folders of which it is not known what they hold.
+    closed: Vec<RelPath>,
+}
+
+impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
+    fn new(disk: &'d Disk, before: I) -> Self {
+        let before = before.peekable();
+        Self { disk, before, at: String::new(), found: Found::default() }
+    }
+
+    /// What was seen before and did not come up again is gone.
+    fn end(mut self) -> Found {
+        self.found.gone.extend(self.before.map(|(path, _)| path.clone()));
+        self.found
     }
 
     /// A single entry, and what is below it.
@@ -148,95 +197,163 @@ impl<'a, I: Iterator<Item = (RelPath, Local)>> Walk<'a, I> {
         let before = self.seen_before();
         let stat = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT) => {
+                self.found.gone.extend(before.map(|(path, _)| path.clone()));
+                return Ok(());
+            }
             Err(errno) => return Err(super::error(errno)),
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
         let stat = stat_of(&stat);
-        let Some(path) = self.path(before.as_ref()) else { return Ok(()) };
-        let before = before.map(|(_, local)| local);
-        if stat.dev != self.disk.dev {
-            self.found.push((path, Local::Opaque(Opaque::Mount)));
+        let opaque = if stat.dev != self.disk.dev {
+            Opaque::Mount
         } else if ignore::is_ignored(name) {
-            self.found.push((path, Local::Opaque(Opaque::Ignored)));
+            Opaque::Ignored
         } else {
             match kind {
-                FileType::Directory => self.directory(folder, name, path, stat, depth),
-                FileType::RegularFile => self.file(path, stat, before),
-                FileType::Symlink => self.found.push((path, Local::Opaque(Opaque::Symlink))),
+                FileType::Directory => return self.directory(folder, name, before, stat, depth),
+                FileType::RegularFile => return self.file(before, stat),
+                FileType::Symlink => Opaque::Symlink,
                 FileType::Fifo
                 | FileType::Socket
                 | FileType::CharacterDevice
                 | FileType::BlockDevice
-                | FileType::Unknown => self.found.push((path, Local::Opaque(Opaque::Special))),
+                | FileType::Unknown => Opaque::Special,
+            }
+        };
+        self.note(before, Local::Opaque(opaque));
+        Ok(())
+    }
+
+    fn file(&mut self, before: Option<Known<'t>>, stat: Stat) -> Result<(), FsError> {
+        match before {
+            // A mark, for it is read later.
+            Some((_, Local::File { stat: known, racy, .. })) => *racy |= *known != stat,
+            before => {
+                let path = before.map(|(path, _)| path.clone());
+                if let Some(path) = path.or_else(|| self.path()) {
+                    self.found.to_read.push(self.found.entries.len());
+                    self.found.entries.push((path, Local::Opaque(Opaque::Unsettled)));
+                }
             }
         }
         Ok(())
     }
 
-    fn file(&mut self, path: RelPath, stat: Stat, before: Option<Local>) {
-        match before {
-            Some(seen @ Local::File { stat: known, racy: false, .. }) if known == stat => {
-                self.found.push((path, seen));
-            }
-            before => {
-                self.to_read.push((self.found.len(), before));
-                self.found.push((path, Local::Opaque(Opaque::Unsettled)));
-            }
-        }
-    }
-
-    fn directory(&mut self, folder: &OwnedFd, name: &str, path: RelPath, stat: Stat, depth: usize) {
+    fn directory(
+        &mut self,
+        folder: &OwnedFd,
+        name: &str,
+        before: Option<Known<'t>>,
+        stat: Stat,
+        depth: usize,
+    ) -> Result<(), FsError> {
+        let index = self.found.entries.len();
+        let Some(known) = self.note(before, Local::Directory { stat }) else { return Ok(()) };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let index = self.found.len();
-        self.found.push((path, Local::Directory { stat }));
         let opened = rustix::fs::openat(folder, name, flags, rustix::fs::Mode::empty())
             .and_then(|inner| Ok((stat_of(&rustix::fs::fstat(&inner)?), inner)));
         let why = match opened {
             // Another one than was looked at: it is seen at the next look.
             Ok((found, _)) if !found.same_inode(&stat) => Opaque::Unsettled,
             Ok((_, inner)) => match self.folder(&inner, depth) {
-                Ok(()) => return,
+                Ok(()) => return Ok(()),
                 Err(_) => Opaque::Unreadable,
             },
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Opaque::Unsettled,
             Err(_) => Opaque::Unreadable,
         };
         // A half of it would look as if the other half had been deleted.
-        self.found.truncate(index + 1);
-        self.to_read.retain(|(at, _)| *at < index);
-        self.found[index].1 = Local::Opaque(why);
+        self.found.entries.truncate(index);
+        self.found.to_read.retain(|at| *at < index);
+        match known {
+            Noted::Before((path, local)) => {
+                *local = Local::Opaque(why);
+                self.found.closed.push(path.clone());
+            }
+            Noted::New(path) => self.found.entries.push((path, Local::Opaque(why))),
+        }
+        Ok(())
     }
 
-    /// What was here at the last look, once what stood before it is passed.
-    fn seen_before(&mut self) -> Option<(RelPath, Local)> {
-        while self.before.next_if(|(path, _)| path.key() < self.at.as_str()).is_some() {}
+    /// What was here at the last look. What stood before it did not come up again.
+    fn seen_before(&mut self) -> Option<Known<'t>> {
+        while let Some((path, _)) = self.before.next_if(|(path, _)| path.key() < self.at.as_str()) {
+            self.found.gone.push(path.clone());
+        }
         self.before.next_if(|(path, _)| path.key() == self.at)
     }
 
-    /// The path of the walk, with the memory of the last look where there is one. `None`: too long
-    /// to be one of a drive.
-    fn path(&self, before: Option<&(RelPath, Local)>) -> Option<RelPath> {
-        match before {
-            Some((path, _)) => Some(path.clone()),
-            None => RelPath::from_key(&self.at).ok(),
+    /// This is here now. `None`: its path is too long to be one of a drive.
+    fn note(&mut self, before: Option<Known<'t>>, local: Local) -> Option<Noted<'t>> {
+        if let Some((path, known)) = before {
+            *known = local;
+            return Some(Noted::Before((path, known)));
         }
+        let path = self.path()?;
+        self.found.entries.push((path.clone(), local));
+        Some(Noted::New(path))
     }
 
-    fn finish(mut self) -> LocalTree {
-        drop(self.before);
-        let mut gone = Vec::new();
-        for (index, read) in read_all(self.disk, &self.found, &self.to_read) {
-            match read {
-                Some(local) => self.found[index].1 = local,
-                None => gone.push(index),
+    /// The path of the walk, if it can be one of a drive.
+    fn path(&self) -> Option<RelPath> {
+        RelPath::from_key(&self.at).ok()
+    }
+}
+
+/// Where an entry was noted.
+enum Noted<'t> {
+    /// Where it was before.
+    Before(Known<'t>),
+    /// Among the new ones.
+    New(RelPath),
+}
+
+impl Found {
+    fn join(&mut self, other: Self) {
+        let before = self.entries.len();
+        self.entries.extend(other.entries);
+        self.to_read.extend(other.to_read.into_iter().map(|index| before + index));
+        self.gone.extend(other.gone);
+        self.closed.extend(other.closed);
+    }
+
+    /// Reads what has to be read, and brings the tree up to date.
+    fn put_into(self, disk: &Disk, tree: &mut LocalTree) {
+        let Self { mut entries, to_read, mut gone, closed } = self;
+        let mut vanished = Vec::new();
+        for some in to_read.chunks(READ_AT_ONCE) {
+            for (index, read) in read_all(disk, |index| &entries[index].0, some, tree) {
+                match read {
+                    Some(local) => entries[index].1 = local,
+                    None => vanished.push(index),
+                }
             }
         }
-        gone.sort_unstable_by(|one, other| other.cmp(one));
-        for index in gone {
-            self.found.remove(index);
+        vanished.sort_unstable();
+        gone.extend(vanished.into_iter().rev().map(|index| entries.swap_remove(index).0));
+        for path in gone {
+            tree.remove(&path);
         }
-        BTreeMap::from_iter(self.found)
+        for folder in closed {
+            let inside = (Bound::Excluded(&folder), Bound::Unbounded);
+            let inside = tree.range::<RelPath, _>(inside).map(|(path, _)| path);
+            let inside: Vec<RelPath> =
+                inside.take_while(|path| path.is_inside(&folder)).cloned().collect();
+            for path in inside {
+                tree.remove(&path);
+            }
+        }
+        add(tree, entries);
+    }
+}
+
+/// Adds many entries without having them twice: some of them at a time, from the end.
+fn add(tree: &mut LocalTree, mut entries: Vec<(RelPath, Local)>) {
+    while !entries.is_empty() {
+        let some = entries.split_off(entries.len().saturating_sub(ADD_AT_ONCE));
+        entries.shrink_to_fit();
+        add_packed(tree, some);
     }
 }
 
@@ -259,19 +376,22 @@ fn own_name(name: &CStr) -> Option<&str> {
     (name != "." && name != ".." && !name.starts_with(RESERVED_PREFIX)).then_some(name)
 }
 
-/// Reads files side by side.
-fn read_all(
+/// Reads files side by side. `tree` has what was there before.
+fn read_all<'p>(
     disk: &Disk,
-    found: &[(RelPath, Local)],
-    to_read: &[(usize, Option<Local>)],
+    path_of: impl Fn(usize) -> &'p RelPath + Sync,
+    to_read: &[usize],
+    tree: &LocalTree,
 ) -> Vec<(usize, Option<Local>)> {
-    let one = |(index, before): &(usize, Option<Local>)| {
-        (*index, hash::read(disk, &found[*index].0, before.as_ref()))
+    let one = |index: &usize, reader: &mut hash::Reader| {
+        let path = path_of(*index);
+        (*index, reader.read(disk, path, tree.get(path)))
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let readers = cores.min(READERS).min(to_read.len());
     if readers < 2 {
-        return to_read.iter().map(one).collect();
+        let mut reader = hash::Reader::default();
+        return to_read.iter().map(|index| one(index, &mut reader)).collect();
     }
     let next = AtomicUsize::new(0);
     let (send, receive) = mpsc::sync_channel(256);
@@ -279,8 +399,9 @@ fn read_all(
         for _ in 0..readers {
             let (send, next, one) = (send.clone(), &next, &one);
             scope.spawn(move || {
-                while let Some(job) = to_read.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if send.send(one(job)).is_err() {
+                let mut reader = hash::Reader::default();
+                while let Some(index) = to_read.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if send.send(one(index, &mut reader)).is_err() {
                         return;
                     }
                 }
