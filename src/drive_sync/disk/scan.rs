@@ -211,8 +211,14 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
             Opaque::Ignored
         } else {
             match kind {
-                FileType::Directory => return self.directory(folder, name, before, stat, depth),
-                FileType::RegularFile => return self.file(before, stat),
+                FileType::Directory => {
+                    self.directory(folder, name, before, stat, depth);
+                    return Ok(());
+                }
+                FileType::RegularFile => {
+                    self.file(before, stat);
+                    return Ok(());
+                }
                 FileType::Symlink => Opaque::Symlink,
                 FileType::Fifo
                 | FileType::Socket
@@ -225,7 +231,7 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
         Ok(())
     }
 
-    fn file(&mut self, before: Option<Known<'t>>, stat: Stat) -> Result<(), FsError> {
+    fn file(&mut self, before: Option<Known<'t>>, stat: Stat) {
         match before {
             // A mark, for it is read later.
             Some((_, Local::File { stat: known, racy, .. })) => *racy |= *known != stat,
@@ -237,7 +243,6 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
                 }
             }
         }
-        Ok(())
     }
 
     fn directory(
@@ -247,9 +252,9 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
         before: Option<Known<'t>>,
         stat: Stat,
         depth: usize,
-    ) -> Result<(), FsError> {
+    ) {
         let index = self.found.entries.len();
-        let Some(known) = self.note(before, Local::Directory { stat }) else { return Ok(()) };
+        let Some(known) = self.note(before, Local::Directory { stat }) else { return };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(folder, name, flags, rustix::fs::Mode::empty())
             .and_then(|inner| Ok((stat_of(&rustix::fs::fstat(&inner)?), inner)));
@@ -257,7 +262,7 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
             // Another one than was looked at: it is seen at the next look.
             Ok((found, _)) if !found.same_inode(&stat) => Opaque::Unsettled,
             Ok((_, inner)) => match self.folder(&inner, depth) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return,
                 Err(_) => Opaque::Unreadable,
             },
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Opaque::Unsettled,
@@ -273,7 +278,6 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
             }
             Noted::New(path) => self.found.entries.push((path, Local::Opaque(why))),
         }
-        Ok(())
     }
 
     /// What was here at the last look. What stood before it did not come up again.

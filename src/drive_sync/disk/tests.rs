@@ -210,7 +210,9 @@ proptest::proptest! {
         };
         let (mut all, mut some) = (LocalTree::new(), LocalTree::new());
         for changes in rounds {
-            changes.into_iter().for_each(|one| change(&scene, one));
+            for one in changes {
+                change(&scene, one);
+            }
             let expected = kinds(&scene.scan());
             all = scene.disk.scan(all, &Scope::All).unwrap();
             proptest::prop_assert_eq!(kinds(&all), &expected[..]);

@@ -58,13 +58,13 @@ impl LeftOut {
     }
 
     fn add(&mut self, side: Side, kind: Option<Kind>) {
-        let size = kind.and_then(|kind| kind.content().map(|content| content.size)).unwrap_or(0);
+        let length = kind.and_then(|kind| kind.content().map(|content| content.size)).unwrap_or(0);
         let (count, bytes) = match side {
             Side::Here => (&mut self.here, &mut self.here_bytes),
             Side::There => (&mut self.there, &mut self.there_bytes),
         };
         *count += 1;
-        *bytes += size;
+        *bytes += length;
     }
 }
 
