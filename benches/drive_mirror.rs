@@ -216,7 +216,7 @@ impl Round {
         let folder = self.one.folder();
         let one = timed("find \"$1\" -type f -print0 | xargs -0 sha256sum", &[&folder]);
         let two = timed("find \"$1\" -type f -print0 | xargs -0 -n 500 -P 2 sha256sum", &[&folder]);
-        let disk = Disk::open(&folder, "vm", false, false).unwrap();
+        let disk = Disk::open(&folder, "vm", false, None).unwrap();
         let began = Instant::now();
         let seen = disk.scan(LocalTree::new(), &Scope::All).unwrap();
         let took = began.elapsed().as_secs_f64();
@@ -307,7 +307,7 @@ impl Round {
     fn no_change(&self, table: &mut Table) {
         let folder = self.other.folder();
         let state = State::open(&self.other.state(&self.drive_id)).unwrap();
-        let disk = Disk::open(&folder, "vm-2", false, false).unwrap();
+        let disk = Disk::open(&folder, "vm-2", false, None).unwrap();
         let silent = Silent { epoch: state.cursor().unwrap().unwrap().epoch };
         let settings = Settings::new(&self.drive_id, "vm-2");
         let mut engine =

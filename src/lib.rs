@@ -23,6 +23,7 @@ pub mod providers;
 pub mod runtime;
 pub mod sandbox;
 pub mod service;
+mod sqlite;
 pub mod task;
 
 /// The gateway's own version, as `--version`, heartbeats and status report it.

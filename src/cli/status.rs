@@ -9,15 +9,15 @@ use super::args::StatusArgs;
 use super::context::Context;
 use super::failure::{Exit, Outcome};
 use super::instance::Instance;
-use super::{age, table};
+use super::{age, printable, table};
 use crate::config::{Purpose, SavedConfig, Settings};
 use crate::guest::GuestState;
 use crate::jobs::{ActiveJob, JobPhase};
 use crate::model::time;
 use crate::runtime::health::Reason;
 use crate::runtime::status::{
-    AuditState, Contact, JournalState, ListenState, LiveStatus, LogState, Phase, RealtimeState,
-    SupervisorState, UpgradeState,
+    AuditState, Contact, DriveSyncState, JournalState, ListenState, LiveStatus, LogState, Phase,
+    RealtimeState, SupervisorState, UpgradeState,
 };
 
 /// Everything that `status` knows; `--json` prints it. Fields are added, never renamed.
@@ -239,6 +239,7 @@ fn live_lines(live: &LiveStatus, now: Timestamp, lines: &mut Vec<(&'static str, 
     for job in &live.active_jobs {
         lines.push(("  in hand", in_hand(job, now)));
     }
+    drive_lines(live.drive_sync.as_ref(), lines);
     for provider in &live.providers {
         let text = match (&provider.version, &provider.error) {
             (Some(version), _) if provider.available => version.clone(),
@@ -266,6 +267,18 @@ fn live_lines(live: &LiveStatus, now: Timestamp, lines: &mut Vec<(&'static str, 
     for supervisor in live.supervisors.iter().filter(|s| s.state != "running" || s.restarts > 0) {
         let SupervisorState { name, state, restarts } = supervisor;
         lines.push(("Trouble", format!("{name} is {state}, started again {restarts} times")));
+    }
+}
+
+fn drive_lines(drives: Option<&DriveSyncState>, lines: &mut Vec<(&'static str, String)>) {
+    let Some(DriveSyncState { problem, drives }) = drives else { return };
+    for drive in drives {
+        let why = drive.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let text = format!("{} {}{why}", drive.name, drive.state.words());
+        lines.push(("Drive", printable::line(&text)));
+    }
+    if let Some(problem) = problem {
+        lines.push(("Trouble", printable::line(&format!("drives: {problem}"))));
     }
 }
 

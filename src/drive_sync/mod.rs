@@ -15,6 +15,7 @@ pub mod plan;
 pub mod planner;
 mod planted;
 pub mod ports;
+pub mod progress;
 pub mod remote;
 #[cfg(test)]
 mod sim;

@@ -116,6 +116,12 @@ pub enum Opaque {
     Mount,
     /// After an unclean start of the machine it is empty or all zeros, and was not before.
     Suspicious,
+    /// The server takes no file of this size.
+    TooLarge,
+    /// Its name is not UTF-8; the path is made up to tell of it.
+    Name,
+    /// A large file that is read when the others are done.
+    Unread,
 }
 
 /// What the server calls an entry, whatever its path.

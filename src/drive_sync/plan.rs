@@ -191,6 +191,15 @@ pub enum HoldReason {
     },
 }
 
+impl HoldReason {
+    /// How many entries would go.
+    pub fn deletions(self) -> usize {
+        match self {
+            Self::MostOfTheDrive { deleted, .. } | Self::Everything { deleted } => deleted,
+        }
+    }
+}
+
 /// Why nothing is done at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocked {

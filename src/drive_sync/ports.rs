@@ -240,6 +240,8 @@ pub struct Digest {
     pub count: u64,
     /// Over the lines `id:version`, sorted.
     pub sha256: Sha256,
+    /// Over the lines `id:version:path`, sorted: a lost move shows here only.
+    pub paths: Sha256,
 }
 
 /// A change of the server's tree.
@@ -318,12 +320,21 @@ pub enum RemoteError {
     /// Writing on this side failed.
     #[error("could not write what was fetched: {0}")]
     Local(String),
+    /// So did writing on this side, for want of space.
+    #[error("too little space is left on the disk")]
+    Full,
     /// This gateway may not write.
     #[error("the drive may only be read")]
     ReadOnly,
     /// This gateway has no access to the drive any more, or it is gone.
     #[error("no access to the drive")]
     AccessLost,
+    /// The token that opens the drives is not accepted, and no other one could be had.
+    #[error("the drives' token is not accepted: {message}")]
+    TokenRefused {
+        /// The server's words, and why there is no other one.
+        message: String,
+    },
     /// This will never be taken.
     #[error("the server refuses it: {code}: {message}")]
     Refused {

@@ -77,7 +77,9 @@ pub enum Action {
         /// [`PROTOCOL`]; another one is [`Code::UnsupportedProtocol`].
         protocol: u32,
     },
-    /// A new drive token, while the old one is in force. Answer: [`Renewed`].
+    /// A new drive token, for one that is in force, or for the access token of the gateway's session
+    /// as bearer: a machine may have slept for longer than its drive token lasted. Answer:
+    /// [`Renewed`].
     Renew,
     /// What happened after a sequence. Answer: [`Changes`].
     Changes {

@@ -12,7 +12,7 @@ use super::events;
 use super::identity::Identity;
 use crate::backend::GatewayEvent;
 use crate::config::{ConfigStore, Environment, SavedConfig};
-use crate::drive_sync::keeper::{self, KeepToken, Settings};
+use crate::drive_sync::keeper::{self, KeepToken, SessionToken, Settings};
 use crate::fs::Owner;
 use crate::observe::Redactor;
 
@@ -62,6 +62,7 @@ pub(super) async fn run(
             Err(error) => format!("{error:#}"),
         };
         tracing::error!(%why, "drive sync does not run");
+        identity.shared.drives.failed(&why);
         if told.as_ref() != Some(&why) {
             record(&identity, &why).await;
             told = Some(why);
@@ -92,8 +93,10 @@ async fn keep(
         vm_id: held.vm_id,
         token: SecretString::from(held.token),
         keep_token: Some(keep_token(&identity.host.config, &identity.host.redactor)),
+        session: Some(session_token(identity)),
     };
-    keeper::keep(settings, who, stop.child_token()).await
+    let monitor = identity.shared.drives.clone();
+    keeper::keep_watched(settings, who, monitor, stop.child_token()).await
 }
 
 /// A VM's commands work in the drives as their own user.
@@ -122,7 +125,7 @@ fn token(saved: &SavedConfig) -> Option<Held> {
 /// A renewed token is put where the old one was.
 fn keep_token(config: &ConfigStore, redactor: &Redactor) -> KeepToken {
     let (config, redactor) = (config.clone(), redactor.clone());
-    Arc::new(move |renewed| {
+    KeepToken(Arc::new(move |renewed| {
         redactor.add_secret(&renewed.token);
         let saved = config.update(|saved| {
             if saved.is_guest() {
@@ -137,7 +140,13 @@ fn keep_token(config: &ConfigStore, redactor: &Redactor) -> KeepToken {
             // The new one is in use; the old one opens the drives until its own end.
             tracing::warn!(%error, "the drives' new token could not be saved");
         }
-    })
+    }))
+}
+
+/// Opens the drives anew after the machine has slept for longer than their token lasts.
+fn session_token(identity: &Arc<Identity>) -> SessionToken {
+    let session = Arc::clone(identity.api.session());
+    SessionToken(Arc::new(move || session.access_token()))
 }
 
 async fn record(identity: &Identity, why: &str) {

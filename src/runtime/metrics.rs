@@ -4,6 +4,8 @@
 //! counted twice and nobody pays for metrics that nobody reads. Labels have few values, all of them
 //! ours. `docs/METRICS.md` lists every metric; a test compares.
 
+mod drive_sync;
+
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, text};
@@ -16,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::process_facts::ProcessFacts;
 use super::shared::Shared;
 use super::status::{Contact, LiveStatus, Phase};
+use crate::drive_sync::keeper::Monitor;
 use crate::model::time;
 use crate::observe::JobMetrics;
 
@@ -34,10 +37,17 @@ const PHASES: [(&str, Phase); 4] = [
 /// All metrics now.
 pub(super) fn scrape(shared: &Shared) -> String {
     let process = ProcessFacts::read();
-    render(&shared.live_status(), shared.liveness.beats(), &shared.job_metrics, &process)
+    let beats = shared.liveness.beats();
+    render(&shared.live_status(), beats, &shared.job_metrics, &shared.drives, &process)
 }
 
-fn render(status: &LiveStatus, beats: u64, jobs: &JobMetrics, process: &ProcessFacts) -> String {
+fn render(
+    status: &LiveStatus,
+    beats: u64,
+    jobs: &JobMetrics,
+    drives: &Monitor,
+    process: &ProcessFacts,
+) -> String {
     let mut registry = Registry::default();
     let own = registry.sub_registry_with_prefix(PREFIX);
     gateway(own, status, beats);
@@ -45,6 +55,9 @@ fn render(status: &LiveStatus, beats: u64, jobs: &JobMetrics, process: &ProcessF
     work(own, status);
     backend(own, status);
     parts(own, status);
+    if let Some(report) = drives.report() {
+        drive_sync::register(own, &report, &drives.tally(), jiff::Timestamp::now());
+    }
     of_process(&mut registry, status, process);
     let mut written = String::with_capacity(16 * 1024);
     // Writing to a string does not fail.

@@ -18,6 +18,7 @@ use super::upgrade::Memory;
 use crate::backend::Api;
 use crate::backend::realtime::State;
 use crate::clock::Moment;
+use crate::drive_sync::keeper::Monitor;
 use crate::guest::Guest;
 use crate::jobs::journal::Journal;
 use crate::jobs::{Activity, Level, News};
@@ -159,6 +160,8 @@ pub(super) struct Shared {
     pub(super) liveness: Liveness,
     /// Counts what jobs do.
     pub(super) job_metrics: JobMetrics,
+    /// What is known of the drives.
+    pub(super) drives: Monitor,
     log: Option<LogHandle>,
     audit: Option<Audit>,
     /// The last call of a supervisor found nobody.
@@ -209,6 +212,7 @@ impl Shared {
             poll_now: watch::Sender::new(0),
             liveness: Liveness::new(),
             job_metrics: JobMetrics::default(),
+            drives: Monitor::default(),
             log: None,
             audit: None,
             news: watch::Sender::new(None),

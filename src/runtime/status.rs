@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::health::Health;
+use crate::drive_sync::keeper::report::{DriveReport, DriveState, Report};
 use crate::guest::GuestState;
 use crate::jobs::ActiveJob;
 
@@ -169,6 +170,36 @@ pub struct ProviderState {
     pub error: Option<String>,
 }
 
+/// The drives of this machine, in short.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveSyncState {
+    /// Why none can be kept in step.
+    pub problem: Option<String>,
+    /// Each of them.
+    pub drives: Vec<DriveSummary>,
+}
+
+/// One drive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveSummary {
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub state: DriveState,
+    /// Why, if there is something to say.
+    pub reason: Option<String>,
+}
+
+impl From<Report> for DriveSyncState {
+    fn from(report: Report) -> Self {
+        let summary = |drive: DriveReport| {
+            let DriveReport { name, state, reason, held, .. } = drive;
+            DriveSummary { name, state, reason: held.or(reason) }
+        };
+        Self { problem: report.problem, drives: report.drives.into_iter().map(summary).collect() }
+    }
+}
+
 /// The answer to `{"request":"status"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveStatus {
@@ -239,4 +270,7 @@ pub struct LiveStatus {
     /// Set in a managed VM.
     #[serde(default)]
     pub guest: Option<GuestState>,
+    /// Set when drives are to be kept in step; `drive-sync status` says more.
+    #[serde(default)]
+    pub drive_sync: Option<DriveSyncState>,
 }

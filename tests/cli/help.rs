@@ -47,6 +47,7 @@ const COMMANDS: &[&str] = &[
     "drive-sync conflicts",
     "drive-sync release-deletions",
     "drive-sync resync",
+    "drive-sync accept-root",
     "sandbox vm-token",
     "sandbox secret",
     "sandbox secret add",

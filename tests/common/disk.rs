@@ -30,6 +30,19 @@ impl SmallDisk {
         }
     }
 
+    /// Makes it larger or smaller, so that so many bytes are free; nothing of what is there goes.
+    pub(crate) fn leave(&self, free: u64) {
+        // While somebody writes, the size that was wanted may have become too small.
+        let resized = (0..100).any(|_| {
+            let stat = rustix::fs::statvfs(&self.dir).unwrap();
+            let used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;
+            let size = format!("remount,size={}", (used + free).max(stat.f_frsize));
+            let mut mount = Command::new("mount");
+            mount.args(["-o", &size]).arg(&self.dir).output().unwrap().status.success()
+        });
+        assert!(resized, "{} cannot be given {free} free bytes", self.dir.display());
+    }
+
     fn filler(&self) -> PathBuf {
         self.dir.join("filler")
     }

@@ -11,7 +11,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod line;
+mod odd_files;
+mod rights;
+mod roots;
 mod scene;
 mod stories;
-mod torture;
+mod terminal;
+mod transfers;
+#[expect(dead_code, reason = "the torture uses the rest")]
 mod vm;
+mod vms;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use panorama_gateway::process::SHIM_WORD;
 use panorama_gateway::providers::ProviderId;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -48,9 +49,13 @@ pub(crate) async fn time_limit(scene: &Scene, cli: ProviderId) {
     let config = json!({"timeout_ms": 10_000});
     let busy = busy(scene, cli, "late", config).await;
     let end = busy.begun.end().await;
-    for process in &busy.processes {
+    let what = format!("{}: subagent over its time limit", cli.as_str());
+    let is_shim = |process: &&Process| process.command.contains(SHIM_WORD);
+    for process in busy.processes.iter().filter(|process| !is_shim(process)) {
         assert!(!process.name.is_alive(), "{process:?} outlives its run");
     }
+    // The shim tells the end, and then goes itself.
+    none_left(busy.begun.site, &what, &busy.processes, Instant::now(), GONE_WITHIN).await;
     assert!(!end.failed().is_empty());
     end.told_all();
     let metadata = &end.run["metadata"];

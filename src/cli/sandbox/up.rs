@@ -207,7 +207,7 @@ impl Up<'_> {
         Ok(Some(keeper::Settings {
             enabled: true,
             root: std::path::absolute(folder)?,
-            state_dir: self.paths.dir.join("drive-sync"),
+            state_dir: self.drive_state(),
             ..settings
         }))
     }
@@ -355,6 +355,7 @@ impl Up<'_> {
             return self.exec(command, backend, gateway_id, Some(handle)).await;
         }
         self.print_where(backend, Some(gateway_id), "is up").await?;
+        let drives = self.show_drives();
         let broken = async {
             match server {
                 Joined::Ours(server) => server.failed().await,
@@ -362,10 +363,27 @@ impl Up<'_> {
             }
         };
         tokio::select! {
-            // Cancel safe, both.
+            // Cancel safe, all.
             () = self.stop.recv() => Ok(Exit::Done),
+            never = drives => match never {},
             ended = broken => Err(Failure::new("the sandbox broke").cause(format!("{ended:?}"))),
         }
+    }
+
+    /// A first copy moves before a person's eyes. Lines of the log would get in between.
+    fn show_drives(&self) -> impl Future<Output = std::convert::Infallible> + use<> {
+        let (ui, state_dir) = (self.context.ui.clone(), self.drive_state());
+        let shown = self.args.drive_sync.is_some() && !self.context.options.verbose;
+        async move {
+            if !shown {
+                return std::future::pending().await;
+            }
+            cli_drive_sync::follow(&ui, &state_dir).await
+        }
+    }
+
+    fn drive_state(&self) -> PathBuf {
+        self.paths.dir.join("drive-sync")
     }
 
     fn interrupted(&self) -> Exit {
@@ -433,7 +451,7 @@ impl Up<'_> {
         ui.out(&format!("  Gateway:  {id}"))?;
         if let Some(folder) = &self.args.drive_sync {
             ui.out(&format!("  Drives:   {}", show_path(folder)))?;
-            let state = show_path(&self.paths.dir.join("drive-sync"));
+            let state = show_path(&self.drive_state());
             ui.note(&format!(
                 "Each drive has a folder in there. How they are:\n  \
                  panorama-gateway drive-sync status --state-dir {state}"

@@ -32,6 +32,7 @@ fn stopped() -> Report {
 fn live() -> LiveStatus {
     LiveStatus {
         guest: None,
+        drive_sync: None,
         pid: 42,
         version: "1.2.3".into(),
         started_at: "2026-01-01T00:00:00.000Z".into(),

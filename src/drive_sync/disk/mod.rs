@@ -23,11 +23,13 @@ mod tests;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::model::{Content, LocalTree, Stat};
 use super::path::{RESERVED_PREFIX, RelPath};
@@ -37,6 +39,9 @@ use beneath::Beneath;
 
 /// The marker's name in the hidden folder.
 const MARKER: &str = "root.json";
+/// Tells git that nothing in the hidden folder belongs to a repository that a drive may be: a marker
+/// that was committed would change with each checkout.
+const GIT_IGNORE: (&str, &[u8]) = (".gitignore", b"*\n");
 /// Downloads under way.
 const STAGE: &str = "stage";
 /// What was replaced or removed.
@@ -53,13 +58,16 @@ pub struct Disk {
     ino: u64,
     /// Stands in the names of conflict copies.
     label: String,
-    /// The machine was not shut down in good order before this time, at which this was opened.
-    /// What was written since then was written by somebody.
+    /// The machine was not shut down in good order before this time.
     crashed_before: Option<i64>,
     trash: trash::Batch,
     /// Downloads under way, while the root is known to be the same; opened again after each look at
     /// the root.
     stages: Mutex<Option<Arc<OwnedFd>>>,
+    /// Bytes: the server takes no larger file.
+    largest: AtomicU64,
+    /// Reading everything may take long.
+    stop: Option<CancellationToken>,
 }
 
 /// What the marker holds.
@@ -74,13 +82,13 @@ struct Marker {
 
 impl Disk {
     /// Opens a root, and makes it when `create` is set. `label` names this machine in the names of
-    /// conflict copies. `after_crash` makes a scan hold back files that a loss of power may have
-    /// emptied.
+    /// conflict copies. With a `crash` (nanoseconds since 1970) a scan holds back files that it may
+    /// have emptied: what was written since then was written by somebody.
     pub fn open(
         path: &Path,
         label: &str,
         create: bool,
-        after_crash: bool,
+        crash: Option<i64>,
     ) -> Result<Self, FsError> {
         if create {
             std::fs::create_dir_all(path)?;
@@ -100,10 +108,32 @@ impl Disk {
             ino: stat.st_ino,
             root: Beneath::new(root),
             label: label.to_owned(),
-            crashed_before: after_crash.then(wall),
+            crashed_before: crash,
             trash: trash::Batch::default(),
             stages: Mutex::default(),
+            largest: AtomicU64::new(u64::MAX),
+            stop: None,
         })
+    }
+
+    /// The same, and a scan ends with [`FsError::Stopped`] soon after `stop`.
+    #[must_use]
+    pub fn until(self, stop: CancellationToken) -> Self {
+        Self { stop: Some(stop), ..self }
+    }
+
+    /// Larger files take no part, and are not read: the server would not take them.
+    pub fn limit_files(&self, bytes: u64) {
+        self.largest.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the server takes a file of this size.
+    fn takes(&self, size: u64) -> bool {
+        size <= self.largest.load(Ordering::Relaxed)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(CancellationToken::is_cancelled)
     }
 
     /// Removes from the trash, and from the downloads under way, what has lain there for longer than
@@ -133,9 +163,18 @@ impl Disk {
         }
     }
 
+    /// A folder in the hidden one. The marker is what says that the root is the right one: where it
+    /// is, these can be made anew.
     fn private_or_lost(&self, name: &str) -> Result<OwnedFd, FsError> {
-        self.private(Some(name))?
-            .ok_or_else(|| FsError::RootLost(format!("its {RESERVED_PREFIX}/{name} is gone")))
+        if let Some(folder) = self.private(Some(name))? {
+            return Ok(folder);
+        }
+        let lost = || FsError::RootLost(format!("its {RESERVED_PREFIX}/{name} is gone"));
+        if self.private(None)?.is_none() {
+            return Err(lost());
+        }
+        self.root.make_dir_text(&format!("{RESERVED_PREFIX}/{name}"), Mode::RWXU)?;
+        self.private(Some(name))?.ok_or_else(lost)
     }
 
     /// The folder of downloads under way.
@@ -201,6 +240,7 @@ impl Fs for Disk {
         let text = serde_json::to_vec(&Marker { format: FORMAT, drive_id, id: marker })
             .map_err(io::Error::from)?;
         let folder = self.private_or_lost(".")?;
+        stage::write_whole(&folder, GIT_IGNORE.0, GIT_IGNORE.1)?;
         stage::write_whole(&folder, MARKER, &text)?;
         rustix::fs::fsync(self.root.as_fd()).map_err(error)?;
         self.root()?.ok_or_else(|| FsError::RootLost("its marker is gone again".to_owned()))

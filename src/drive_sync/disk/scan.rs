@@ -1,6 +1,6 @@
 //! What is on the disk now, reading again only what may have changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::iter::Peekable;
 use std::ops::Bound;
@@ -10,11 +10,13 @@ use std::sync::mpsc;
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
+use sha2::{Digest, Sha256 as Hasher};
 
-use super::super::model::{Local, LocalTree, Opaque, Stat, add_packed};
-use super::super::path::{RESERVED_PREFIX, RelPath};
+use super::super::model::{Local, LocalTree, Opaque, Sha256, Stat, add_packed};
+use super::super::path::{LONGEST_NAME, PathError, RESERVED_PREFIX, RelPath};
 use super::super::ports::{FsError, Scope};
-use super::{Disk, hash, ignore, stat_of};
+use super::hash::{Outcome, Reader};
+use super::{Disk, ignore, stat_of};
 
 /// Threads that read files at the same time.
 const READERS: usize = 4;
@@ -22,13 +24,17 @@ const READERS: usize = 4;
 const READ_AT_ONCE: usize = 4096;
 /// Entries that are put into the tree at a time.
 const ADD_AT_ONCE: usize = 16_384;
-/// Folders inside one another: deeper ones are longer than a path may be.
-const DEEPEST: usize = 2048;
+/// Folders inside one another: each that is open takes a descriptor and a piece of the stack.
+const DEEPEST: usize = 512;
+/// A file of at least so many bytes is read after the others.
+const LARGE: u64 = 64 << 20;
+/// Bytes of large files that are read in one scan, but at least one of them.
+const LARGE_AT_ONCE: u64 = 1 << 30;
 
 /// The tree as it is now. `tree` is changed where the disk has changed, so that nothing is held
 /// twice.
 pub(super) fn scan(disk: &Disk, mut tree: LocalTree, scope: &Scope) -> Result<LocalTree, FsError> {
-    let found = match scope {
+    let mut found = match scope {
         Scope::All => {
             let mut walk = Walk::new(disk, tree.iter_mut());
             walk.folder(&disk.root.duplicate().map_err(super::error)?, 0)?;
@@ -36,16 +42,26 @@ pub(super) fn scan(disk: &Disk, mut tree: LocalTree, scope: &Scope) -> Result<Lo
         }
         Scope::Only(places) => only(disk, &mut tree, places)?,
     };
-    // First, so that what is new is not read twice.
-    read_again(disk, &mut tree)?;
-    found.put_into(disk, &mut tree);
-    Ok(tree)
+    // What is not there, or not known, is not read; and what is new is not read twice.
+    found.take_away(&mut tree);
+    let mut large = Large::default();
+    read_again(disk, &mut tree, &mut large)?;
+    found.put_into(disk, &mut tree, &mut large);
+    large.put_into(disk, &mut tree);
+    // What was not read because of that does not look as it is.
+    if disk.is_stopped() { Err(FsError::Stopped) } else { Ok(tree) }
 }
 
 /// Looks at some places, and where nothing could be said at the last look.
 fn only(disk: &Disk, tree: &mut LocalTree, places: &BTreeSet<RelPath>) -> Result<Found, FsError> {
-    let mut look: BTreeSet<RelPath> = places.iter().map(|place| known_place(tree, place)).collect();
-    look.extend(unsettled(tree).cloned());
+    let mut look: BTreeSet<RelPath> =
+        places.iter().map(|place| reachable(disk, known_place(tree, place))).collect();
+    look.extend(unsettled(tree).map(|place| reachable(disk, place.clone())));
+    at_all(disk, tree, look)
+}
+
+/// Looks at places that can be looked at.
+fn at_all(disk: &Disk, tree: &mut LocalTree, look: BTreeSet<RelPath>) -> Result<Found, FsError> {
     let mut covered: Option<RelPath> = None;
     let mut found = Found::default();
     for place in look {
@@ -69,7 +85,7 @@ fn at(disk: &Disk, tree: &mut LocalTree, place: &RelPath) -> Result<Found, FsErr
 
 /// Reads the files that are marked: those that have changed, and those whose last reading may have
 /// been overtaken. There may be many; only some of them are looked at a time.
-fn read_again(disk: &Disk, tree: &mut LocalTree) -> Result<(), FsError> {
+fn read_again(disk: &Disk, tree: &mut LocalTree, large: &mut Large) -> Result<(), FsError> {
     let mut odd = Vec::new();
     let mut after: Bound<RelPath> = Bound::Unbounded;
     loop {
@@ -81,27 +97,39 @@ fn read_again(disk: &Disk, tree: &mut LocalTree) -> Result<(), FsError> {
         let some: Vec<RelPath> = rest.filter_map(marked).take(READ_AT_ONCE).collect();
         let Some(last) = some.last().cloned() else { break };
         let all: Vec<usize> = (0..some.len()).collect();
-        for (index, read) in read_all(disk, |index| &some[index], &all, tree) {
+        for (index, outcome) in read_all(disk, |index| &some[index], &all, tree, LARGE - 1) {
             let path = &some[index];
-            match read {
-                None => drop(tree.remove(path)),
+            large.has_small |= !matches!(outcome, Outcome::Large(_));
+            match outcome {
+                Outcome::Gone => drop(tree.remove(path)),
+                Outcome::Large(size) => drop(large.files.insert(path.clone(), size)),
                 // It may be a folder by now, or in another one.
-                Some(Local::Opaque(Opaque::Unreadable | Opaque::Symlink)) => odd.push(path.clone()),
-                Some(local) => drop(tree.insert(path.clone(), local)),
+                Outcome::Is(Local::Opaque(Opaque::Unreadable | Opaque::Symlink)) => {
+                    odd.push(path.clone());
+                }
+                Outcome::Is(local) => drop(tree.insert(path.clone(), local)),
             }
         }
         after = Bound::Excluded(last);
     }
-    for place in odd {
-        tree.remove(&place);
-        at(disk, tree, &place)?.put_into(disk, tree);
+    if disk.is_stopped() {
+        return Err(FsError::Stopped);
     }
+    for place in &odd {
+        tree.remove(place);
+    }
+    let look = odd.into_iter().map(|place| reachable(disk, place)).collect();
+    let mut found = at_all(disk, tree, look)?;
+    found.take_away(tree);
+    found.put_into(disk, tree, large);
     Ok(())
 }
 
 fn unsettled(tree: &LocalTree) -> impl Iterator<Item = &RelPath> {
     tree.iter().filter_map(|(path, local)| match local {
-        Local::Opaque(Opaque::Unsettled | Opaque::Unreadable | Opaque::Suspicious) => Some(path),
+        Local::Opaque(
+            Opaque::Unsettled | Opaque::Unreadable | Opaque::Suspicious | Opaque::Unread,
+        ) => Some(path),
         Local::File { .. } | Local::Directory { .. } | Local::Opaque(_) => None,
     })
 }
@@ -111,6 +139,26 @@ fn known_place(tree: &LocalTree, place: &RelPath) -> RelPath {
     let mut look = place.clone();
     while let Some(parent) = look.parent() {
         if matches!(tree.get(&parent), Some(Local::Directory { .. })) {
+            break;
+        }
+        look = parent;
+    }
+    look
+}
+
+/// The place itself, or the innermost folder on the way to it that can be looked at: what is in a
+/// closed one is as unknown as the folder.
+fn reachable(disk: &Disk, place: RelPath) -> RelPath {
+    let mut look = place;
+    while let Some(parent) = look.parent() {
+        let is_open = match disk.parent_of(&look) {
+            Ok(folder) => {
+                let stat = Disk::stat_in(&folder, look.name());
+                stat.is_ok() || stat == Err(Errno::NOENT)
+            }
+            Err(error) => matches!(error, FsError::Changed),
+        };
+        if is_open {
             break;
         }
         look = parent;
@@ -176,21 +224,39 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
             return Err(FsError::Io(Errno::LOOP.into()));
         }
         let names = list(folder).map_err(super::error)?;
-        for name in &names {
-            self.entry(folder, name, depth + 1)?;
+        for (name, is_real) in &names {
+            if *is_real {
+                self.entry(folder, name, depth + 1)?;
+            } else {
+                self.made_up(name);
+            }
         }
         Ok(())
     }
 
+    /// Something whose name no path can hold. It is told of where the made up one is not too long.
+    fn made_up(&mut self, name: &str) {
+        let length = self.enter(name);
+        let before = self.seen_before();
+        self.note(before, Local::Opaque(Opaque::Name)).ok();
+        self.at.truncate(length);
+    }
+
     fn entry(&mut self, folder: &OwnedFd, name: &str, depth: usize) -> Result<(), FsError> {
+        let length = self.enter(name);
+        let done = self.entry_at(folder, name, depth);
+        self.at.truncate(length);
+        done
+    }
+
+    /// Goes on to a name in the folder. Gives the length of the folder's key.
+    fn enter(&mut self, name: &str) -> usize {
         let length = self.at.len();
         if length > 0 {
             self.at.push('\0');
         }
         self.at.push_str(name);
-        let done = self.entry_at(folder, name, depth);
-        self.at.truncate(length);
-        done
+        length
     }
 
     fn entry_at(&mut self, folder: &OwnedFd, name: &str, depth: usize) -> Result<(), FsError> {
@@ -212,12 +278,10 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
         } else {
             match kind {
                 FileType::Directory => {
-                    self.directory(folder, name, before, stat, depth);
-                    return Ok(());
+                    return self.directory(folder, name, before, stat, depth);
                 }
                 FileType::RegularFile => {
-                    self.file(before, stat);
-                    return Ok(());
+                    return self.file(before, stat);
                 }
                 FileType::Symlink => Opaque::Symlink,
                 FileType::Fifo
@@ -227,22 +291,27 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
                 | FileType::Unknown => Opaque::Special,
             }
         };
-        self.note(before, Local::Opaque(opaque));
-        Ok(())
+        self.note(before, Local::Opaque(opaque)).map(drop)
     }
 
-    fn file(&mut self, before: Option<Known<'t>>, stat: Stat) {
+    fn file(&mut self, before: Option<Known<'t>>, stat: Stat) -> Result<(), FsError> {
         match before {
+            Some((_, Local::File { stat: known, racy: false, .. })) if *known == stat => {}
+            before if !self.disk.takes(stat.size) => {
+                self.note(before, Local::Opaque(Opaque::TooLarge))?;
+            }
             // A mark, for it is read later.
-            Some((_, Local::File { stat: known, racy, .. })) => *racy |= *known != stat,
+            Some((_, Local::File { racy, .. })) => *racy = true,
             before => {
-                let path = before.map(|(path, _)| path.clone());
-                if let Some(path) = path.or_else(|| self.path()) {
-                    self.found.to_read.push(self.found.entries.len());
-                    self.found.entries.push((path, Local::Opaque(Opaque::Unsettled)));
-                }
+                let path = match before {
+                    Some((path, _)) => path.clone(),
+                    None => self.path()?,
+                };
+                self.found.to_read.push(self.found.entries.len());
+                self.found.entries.push((path, Local::Opaque(Opaque::Unsettled)));
             }
         }
+        Ok(())
     }
 
     fn directory(
@@ -252,9 +321,9 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
         before: Option<Known<'t>>,
         stat: Stat,
         depth: usize,
-    ) {
+    ) -> Result<(), FsError> {
         let index = self.found.entries.len();
-        let Some(known) = self.note(before, Local::Directory { stat }) else { return };
+        let known = self.note(before, Local::Directory { stat })?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(folder, name, flags, rustix::fs::Mode::empty())
             .and_then(|inner| Ok((stat_of(&rustix::fs::fstat(&inner)?), inner)));
@@ -262,7 +331,7 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
             // Another one than was looked at: it is seen at the next look.
             Ok((found, _)) if !found.same_inode(&stat) => Opaque::Unsettled,
             Ok((_, inner)) => match self.folder(&inner, depth) {
-                Ok(()) => return,
+                Ok(()) => return Ok(()),
                 Err(_) => Opaque::Unreadable,
             },
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Opaque::Unsettled,
@@ -278,6 +347,7 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
             }
             Noted::New(path) => self.found.entries.push((path, Local::Opaque(why))),
         }
+        Ok(())
     }
 
     /// What was here at the last look. What stood before it did not come up again.
@@ -288,20 +358,21 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
         self.before.next_if(|(path, _)| path.key() == self.at)
     }
 
-    /// This is here now. `None`: its path is too long to be one of a drive.
-    fn note(&mut self, before: Option<Known<'t>>, local: Local) -> Option<Noted<'t>> {
+    /// This is here now.
+    fn note(&mut self, before: Option<Known<'t>>, local: Local) -> Result<Noted<'t>, FsError> {
         if let Some((path, known)) = before {
             *known = local;
-            return Some(Noted::Before((path, known)));
+            return Ok(Noted::Before((path, known)));
         }
         let path = self.path()?;
         self.found.entries.push((path.clone(), local));
-        Some(Noted::New(path))
+        Ok(Noted::New(path))
     }
 
-    /// The path of the walk, if it can be one of a drive.
-    fn path(&self) -> Option<RelPath> {
-        RelPath::from_key(&self.at).ok()
+    /// The path of the walk. That it is too long to be one of a drive makes the folder unreadable: a
+    /// folder that holds more than can be told of is not known.
+    fn path(&self) -> Result<RelPath, FsError> {
+        RelPath::from_key(&self.at).map_err(|_| FsError::Name(PathError::TooLong))
     }
 }
 
@@ -322,24 +393,12 @@ impl Found {
         self.closed.extend(other.closed);
     }
 
-    /// Reads what has to be read, and brings the tree up to date.
-    fn put_into(self, disk: &Disk, tree: &mut LocalTree) {
-        let Self { mut entries, to_read, mut gone, closed } = self;
-        let mut vanished = Vec::new();
-        for some in to_read.chunks(READ_AT_ONCE) {
-            for (index, read) in read_all(disk, |index| &entries[index].0, some, tree) {
-                match read {
-                    Some(local) => entries[index].1 = local,
-                    None => vanished.push(index),
-                }
-            }
-        }
-        vanished.sort_unstable();
-        gone.extend(vanished.into_iter().rev().map(|index| entries.swap_remove(index).0));
-        for path in gone {
+    /// Removes what is not there, and what is in folders of which it is not known.
+    fn take_away(&mut self, tree: &mut LocalTree) {
+        for path in self.gone.drain(..) {
             tree.remove(&path);
         }
-        for folder in closed {
+        for folder in self.closed.drain(..) {
             let inside = (Bound::Excluded(&folder), Bound::Unbounded);
             let inside = tree.range::<RelPath, _>(inside).map(|(path, _)| path);
             let inside: Vec<RelPath> =
@@ -348,7 +407,69 @@ impl Found {
                 tree.remove(&path);
             }
         }
+    }
+
+    /// Reads what is new and not large, and puts it into the tree.
+    fn put_into(self, disk: &Disk, tree: &mut LocalTree, large: &mut Large) {
+        let Self { mut entries, to_read, .. } = self;
+        let mut not_read = Vec::new();
+        for some in to_read.chunks(READ_AT_ONCE) {
+            for (index, outcome) in read_all(disk, |index| &entries[index].0, some, tree, LARGE - 1)
+            {
+                large.has_small |= !matches!(outcome, Outcome::Large(_));
+                match outcome {
+                    Outcome::Is(local) => entries[index].1 = local,
+                    Outcome::Large(size) => not_read.push((index, Some(size))),
+                    Outcome::Gone => not_read.push((index, None)),
+                }
+            }
+        }
+        // From the end, so that the others keep their places.
+        not_read.sort_unstable();
+        for (index, size) in not_read.into_iter().rev() {
+            let (path, _) = entries.swap_remove(index);
+            match size {
+                Some(size) => drop(large.files.insert(path, size)),
+                None => drop(tree.remove(&path)),
+            }
+        }
         add(tree, entries);
+    }
+}
+
+/// Large files that have to be read: after all others, so that these need not wait.
+#[derive(Default)]
+struct Large {
+    /// Others were read in this scan.
+    has_small: bool,
+    /// With their sizes.
+    files: BTreeMap<RelPath, u64>,
+}
+
+impl Large {
+    /// Reads some, and puts off the rest. One that was put off before has its turn: there may always
+    /// be others.
+    fn put_into(self, disk: &Disk, tree: &mut LocalTree) {
+        let unread = Local::Opaque(Opaque::Unread);
+        let (mut now, mut bytes) = (Vec::new(), 0);
+        for (path, size) in self.files {
+            let is_its_turn = !self.has_small || tree.get(&path) == Some(&unread);
+            if is_its_turn && (bytes == 0 || bytes + size <= LARGE_AT_ONCE) {
+                bytes += size;
+                now.push(path);
+            } else {
+                tree.insert(path, unread);
+            }
+        }
+        let all: Vec<usize> = (0..now.len()).collect();
+        for (index, outcome) in read_all(disk, |index| &now[index], &all, tree, u64::MAX) {
+            match outcome {
+                Outcome::Is(local) => drop(tree.insert(now[index].clone(), local)),
+                Outcome::Gone => drop(tree.remove(&now[index])),
+                // Nothing is too large for this.
+                Outcome::Large(_) => drop(tree.insert(now[index].clone(), unread)),
+            }
+        }
     }
 }
 
@@ -361,40 +482,49 @@ fn add(tree: &mut LocalTree, mut entries: Vec<(RelPath, Local)>) {
     }
 }
 
-/// Names of a folder in the order of paths.
-fn list(folder: &OwnedFd) -> Result<Vec<String>, Errno> {
+/// Names of a folder in the order of paths, and whether each is one or was made up for one that no
+/// path can hold.
+fn list(folder: &OwnedFd) -> Result<Vec<(String, bool)>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder.as_fd())? {
         let entry = entry?;
-        if let Some(name) = own_name(entry.file_name()) {
-            names.push(name.to_owned());
+        match entry.file_name().to_str() {
+            Ok(name) if name == "." || name == ".." || name.starts_with(RESERVED_PREFIX) => {}
+            Ok(name) => names.push((name.to_owned(), true)),
+            Err(_) => names.push((made_up(entry.file_name()), false)),
         }
     }
     names.sort_unstable();
     Ok(names)
 }
 
-/// A name that can be one of a drive.
-fn own_name(name: &CStr) -> Option<&str> {
-    let name = name.to_str().ok()?;
-    (name != "." && name != ".." && !name.starts_with(RESERVED_PREFIX)).then_some(name)
+/// A name to tell of one that is not UTF-8, and is no other one's.
+fn made_up(name: &CStr) -> String {
+    let told = String::from_utf8_lossy(name.to_bytes()).replace('\0', "");
+    let mut keep = told.len().min(LONGEST_NAME - 24);
+    while !told.is_char_boundary(keep) {
+        keep -= 1;
+    }
+    let hash = Sha256(Hasher::digest(name.to_bytes()).into()).hex();
+    format!("{} (not UTF-8 {})", &told[..keep], &hash[..8])
 }
 
-/// Reads files side by side. `tree` has what was there before.
+/// Reads files of at most `most` bytes side by side. `tree` has what was there before.
 fn read_all<'p>(
     disk: &Disk,
     path_of: impl Fn(usize) -> &'p RelPath + Sync,
     to_read: &[usize],
     tree: &LocalTree,
-) -> Vec<(usize, Option<Local>)> {
-    let one = |index: &usize, reader: &mut hash::Reader| {
+    most: u64,
+) -> Vec<(usize, Outcome)> {
+    let one = |index: &usize, reader: &mut Reader| {
         let path = path_of(*index);
         (*index, reader.read(disk, path, tree.get(path)))
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let readers = cores.min(READERS).min(to_read.len());
     if readers < 2 {
-        let mut reader = hash::Reader::default();
+        let mut reader = Reader::new(most);
         return to_read.iter().map(|index| one(index, &mut reader)).collect();
     }
     let next = AtomicUsize::new(0);
@@ -403,7 +533,7 @@ fn read_all<'p>(
         for _ in 0..readers {
             let (send, next, one) = (send.clone(), &next, &one);
             scope.spawn(move || {
-                let mut reader = hash::Reader::default();
+                let mut reader = Reader::new(most);
                 while let Some(index) = to_read.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if send.send(one(index, &mut reader)).is_err() {
                         return;

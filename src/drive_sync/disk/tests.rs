@@ -30,7 +30,7 @@ fn path(text: &str) -> RelPath {
 impl Scene {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::open(&dir.path().join("drive"), "vm", true, false).unwrap();
+        let disk = Disk::open(&dir.path().join("drive"), "vm", true, None).unwrap();
         disk.plant_marker("d1", "m1").unwrap();
         Self { dir, disk }
     }
@@ -232,7 +232,7 @@ fn what_was_emptied_by_a_loss_of_power_is_held_back() {
     let before = scene.scan();
     scene.write("full", b"");
     scene.write("zeros", &[0; 9]);
-    let disk = Disk::open(&scene.at("."), "vm", false, true).unwrap();
+    let disk = Disk::open(&scene.at("."), "vm", false, Some(super::wall())).unwrap();
     let after = disk.scan(before, &Scope::All).unwrap();
     let opaque = Local::Opaque(Opaque::Suspicious);
     assert_eq!((after[&path("full")], after[&path("zeros")]), (opaque, opaque));
@@ -330,6 +330,22 @@ fn deleted_files_lie_in_the_trash_under_their_paths() {
     assert_eq!(scene.trash(), [""; 0]);
 }
 
+/// A name may be a file's, then a folder's, and a file's again within the minute.
+#[test]
+fn a_file_and_a_folder_of_one_name_can_both_go_to_the_trash() {
+    let scene = Scene::new();
+    for text in ["file", "later file"] {
+        scene.write("x", text.as_bytes());
+        scene.disk.delete(&path("x"), &scene.replaced("x")).unwrap();
+        let inside = format!("in folder after {text}");
+        scene.write("x/y", inside.as_bytes());
+        scene.disk.delete(&path("x/y"), &scene.replaced("x/y")).unwrap();
+        scene.disk.remove_directory(&path("x")).unwrap();
+    }
+    let all = ["file", "in folder after file", "in folder after later file", "later file"];
+    assert_eq!(scene.trash(), all);
+}
+
 #[test]
 fn a_late_write_into_the_trash_comes_back() {
     use std::io::Write;
@@ -392,7 +408,7 @@ fn what_a_crash_left_unseen_in_the_trash_is_looked_at_later() {
     fs::write(old.join(name), b"long ago").unwrap();
     scene.disk.trash.look_at_all();
     assert_eq!(scene.disk.rescue_late_writes().unwrap(), []);
-    let disk = Disk::open(&scene.dir.path().join("drive"), "vm", false, false).unwrap();
+    let disk = Disk::open(&scene.dir.path().join("drive"), "vm", false, None).unwrap();
     disk.trash.look_at_all();
     let [copy] = &disk.rescue_late_writes().unwrap()[..] else { panic!() };
     assert_eq!(scene.read(&copy.to_string()), "long ago");
@@ -526,9 +542,9 @@ fn a_root_is_known_by_its_marker_and_its_inode() {
     assert!(matches!(scene.disk.root(), Err(FsError::RootLost(_))));
     let link = scene.dir.path().join("link");
     symlink(&drive, &link).unwrap();
-    assert!(matches!(Disk::open(&link, "vm", true, false), Err(FsError::RootLost(_))));
+    assert!(matches!(Disk::open(&link, "vm", true, None), Err(FsError::RootLost(_))));
     let missing = scene.dir.path().join("missing");
-    assert!(matches!(Disk::open(&missing, "vm", false, false), Err(FsError::RootLost(_))));
+    assert!(matches!(Disk::open(&missing, "vm", false, None), Err(FsError::RootLost(_))));
 }
 
 #[test]
@@ -617,4 +633,193 @@ fn a_hot_writer_loses_nothing() {
     // What a save by rename replaces is gone by the writer's own will; what we displace is not.
     let copies = names(&scene.scan()).iter().filter(|name| name.contains("(conflict vm")).count();
     assert_eq!(scene.trash().len() + copies, installs as usize);
+}
+
+#[test]
+fn names_that_are_not_utf8_are_told_of_and_hide_nothing() {
+    use std::os::unix::ffi::OsStrExt;
+    let scene = Scene::new();
+    let name = |bytes: &[u8]| scene.at("").join(std::ffi::OsStr::from_bytes(bytes));
+    scene.write("caf", b"real");
+    fs::write(name(b"caf\xe9"), b"x").unwrap();
+    fs::write(name(b"caf\xe8"), b"y").unwrap();
+    let mut long = vec![b'n'; 254];
+    long.push(0xff);
+    fs::write(name(&long), b"z").unwrap();
+    fs::create_dir(name(b"folder\xff")).unwrap();
+    fs::write(name(b"folder\xff/inside"), b"").unwrap();
+    let tree = scene.scan();
+    let odd: Vec<_> =
+        tree.iter().filter(|(_, local)| **local == Local::Opaque(Opaque::Name)).collect();
+    assert_eq!((tree.len(), odd.len()), (5, 4), "{tree:?}");
+    assert!(tree[&path("caf")].kind().is_some());
+    // The same names at the next look, whatever kind of look.
+    let again = scene.disk.scan(tree.clone(), &Scope::All).unwrap();
+    assert_eq!(names(&again), names(&tree));
+}
+
+#[test]
+fn names_with_anything_but_a_slash_are_names() {
+    let scene = Scene::new();
+    let long = "ä".repeat(127) + "n";
+    let odd = ["new\nline", "tab\t", "\u{1}\u{7f}", " ", "-rf", "a\\b", "*?[", "\u{202e}x", &long];
+    for name in odd {
+        scene.write(name, name.as_bytes());
+    }
+    let tree = scene.scan();
+    for name in odd {
+        assert_eq!(tree[&path(name)].kind().unwrap().content(), Some(&content(name.as_bytes())));
+        scene.disk.delete(&path(name), &scene.replaced(name)).unwrap();
+        scene.install(name, b"back", None).unwrap();
+        assert_eq!(scene.read(name), "back");
+    }
+}
+
+/// Folders inside one another, made with short paths.
+fn dig(scene: &Scene, name: &str, depth: usize) -> OwnedFd {
+    let mut at: OwnedFd = fs::File::open(scene.at("")).unwrap().into();
+    for _ in 0..depth {
+        rustix::fs::mkdirat(&at, name, Mode::RWXU).unwrap();
+        at = rustix::fs::openat(&at, name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+            .unwrap();
+    }
+    at
+}
+
+#[test]
+fn a_deep_tree_is_seen_and_one_without_end_is_unknown() {
+    let scene = Scene::new();
+    let bottom = dig(&scene, "f", 200);
+    rustix::fs::openat(&bottom, "leaf", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+    let leaf = path(&format!("{}leaf", "f/".repeat(200)));
+    let tree = scene.scan();
+    assert_eq!(tree.len(), 201);
+    assert!(tree[&leaf].kind().is_some());
+    // 16 names of 250 bytes: beside it there is room for the root's own path no more.
+    dig(&scene, &"n".repeat(250), 16);
+    dig(&scene, "z", 3000);
+    let tree = scene.scan();
+    assert!(tree[&leaf].kind().is_some());
+    let unknown: Vec<_> = tree
+        .iter()
+        .filter(|(_, local)| **local == Local::Opaque(Opaque::Unreadable))
+        .map(|(path, _)| path.depth())
+        .collect();
+    assert_eq!(unknown, [513], "only the one without end");
+    assert_eq!(tree.keys().map(RelPath::depth).max(), Some(513));
+}
+
+#[test]
+fn what_takes_no_part_is_told_by_its_kind() {
+    let scene = Scene::new();
+    scene.write("file", b"text");
+    let kinds = [
+        ("pipe", rustix::fs::FileType::Fifo),
+        ("socket", rustix::fs::FileType::Socket),
+        ("null", rustix::fs::FileType::CharacterDevice),
+        ("disk", rustix::fs::FileType::BlockDevice),
+    ];
+    let root = fs::File::open(scene.at("")).unwrap();
+    for (name, kind) in kinds {
+        let made = rustix::fs::mknodat(&root, name, kind, Mode::RUSR, 0);
+        let needs_root = name == "null" || name == "disk";
+        if made.is_err() && needs_root {
+            continue;
+        }
+        assert_eq!(scene.scan()[&path(name)], Local::Opaque(Opaque::Special), "{name}");
+    }
+    symlink("/etc", scene.at("link")).unwrap();
+    symlink(".", scene.at("loop")).unwrap();
+    let tree = scene.scan();
+    for name in ["link", "loop"] {
+        assert_eq!(tree[&path(name)], Local::Opaque(Opaque::Symlink), "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_the_server_would_not_take_is_not_read() {
+    let scene = Scene::new();
+    scene.write("small", b"text");
+    let file = fs::File::create(scene.at("large")).unwrap();
+    file.set_len(10 << 30).unwrap();
+    scene.disk.limit_files(5 << 30);
+    let tree = scene.scan();
+    assert_eq!(tree[&path("large")], Local::Opaque(Opaque::TooLarge));
+    assert!(tree[&path("small")].kind().is_some());
+}
+
+#[test]
+fn large_files_are_read_when_the_others_are_done_and_nothing_is_read_after_the_end() {
+    let scene = Scene::new();
+    scene.write("a", b"text");
+    let large = |name: &str| {
+        fs::File::create(scene.at(name)).unwrap().set_len(65 << 20).unwrap();
+    };
+    large("large");
+    let unread = Local::Opaque(Opaque::Unread);
+    let first = scene.scan();
+    assert!(first[&path("a")].kind().is_some());
+    assert_eq!(first[&path("large")], unread);
+    // The small one has just changed, and is read again; that keeps nothing waiting for ever.
+    let second = scene.disk.scan(first, &Scope::Only(BTreeSet::new())).unwrap();
+    assert_eq!(second[&path("large")].kind().unwrap().content().unwrap().size, 65 << 20);
+
+    let stop = CancellationToken::new();
+    let disk = Disk::open(&scene.at("."), "vm", false, None).unwrap().until(stop.clone());
+    stop.cancel();
+    assert!(matches!(disk.scan(LocalTree::new(), &Scope::All), Err(FsError::Stopped)));
+}
+
+#[test]
+fn the_hidden_folders_inner_ones_are_made_anew_but_not_the_marker() {
+    let scene = Scene::new();
+    scene.write("f", b"old");
+    for name in ["stage", "trash"] {
+        fs::remove_dir_all(scene.at(".panorama-sync").join(name)).unwrap();
+    }
+    scene.disk.delete(&path("f"), &scene.replaced("f")).unwrap();
+    scene.install("g", b"new", None).unwrap();
+    assert_eq!(scene.trash(), ["old"]);
+    fs::remove_dir_all(scene.at(".panorama-sync")).unwrap();
+    assert_eq!(scene.disk.root().unwrap(), None);
+    assert!(matches!(scene.disk.stage("k", &content(b"x")).map(drop), Err(FsError::RootLost(_))));
+}
+
+/// "Unknown" is not "empty": nothing that was known is taken for gone.
+#[test]
+fn what_other_users_keep_to_themselves_is_unknown_and_not_empty() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    fs::set_permissions(scene.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let modes = [("closed", 0o700), ("listed", 0o744), ("passed", 0o711)];
+    for (folder, _) in modes {
+        scene.write(&format!("{folder}/inside"), b"text");
+    }
+    scene.write("open", b"text");
+    scene.write("secret", b"text");
+    let before = scene.scan();
+    for (folder, mode) in modes {
+        fs::set_permissions(scene.at(folder), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::set_permissions(scene.at("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    scene.write("open", b"changed");
+    let nobody = Some(crate::fs::Owner::new(65_534, 65_534));
+    let as_nobody = |scope: &Scope| {
+        let looked = crate::fs::acting_as(nobody, || scene.disk.scan(before.clone(), scope));
+        looked.unwrap().unwrap()
+    };
+    // Also when only single places are looked at.
+    let places = ["closed/inside", "listed/inside", "passed/x", "open", "secret"];
+    for scope in [Scope::All, Scope::Only(places.map(path).into())] {
+        let tree = as_nobody(&scope);
+        let unknown: Vec<_> = tree
+            .iter()
+            .filter(|(_, local)| **local == Local::Opaque(Opaque::Unreadable))
+            .map(|(path, _)| path.to_string())
+            .collect();
+        assert_eq!(unknown, ["closed", "listed", "passed", "secret"], "{scope:?}");
+        assert_eq!(tree[&path("open")].kind().unwrap().content(), Some(&content(b"changed")));
+    }
 }

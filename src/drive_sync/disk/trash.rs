@@ -24,6 +24,9 @@ const MINUTE: i64 = 60_000_000_000;
 /// The beginning of the name of what nobody has looked at yet; the first digits of the expected hash,
 /// something of its own, and the name follow.
 const UNSEEN: &str = ".panorama-sync-unseen-";
+/// Where a folder has to be but a file of that name lies already, the folder of a later minute is
+/// used; so many are tried.
+const AHEAD: i64 = 10;
 /// What is being looked at right now is not what a crash has left. Nanoseconds.
 const FRESH: i64 = 60_000_000_000;
 /// For so long a program may go on writing to a file that it had open.
@@ -71,16 +74,31 @@ impl Batch {
         path: &RelPath,
         expected: &Sha256,
     ) -> Result<Place, FsError> {
-        let mut folder = self.of_now(disk)?;
         let mut names: Vec<&str> = path.names().collect();
         let Some(name) = names.pop() else { return Err(FsError::Changed) };
-        for step in names {
-            folder = enter(&folder, step)?;
-        }
+        let folder = self.folder_for(disk, &names)?;
         let own = uuid::Uuid::new_v4().simple().to_string();
         let unseen = format!("{UNSEEN}{}-{}-{name}", &expected.hex()[..16], &own[..8]);
         let unseen = cut(&unseen, LONGEST_NAME).to_owned();
         Ok(Place { folder, unseen, name: name.to_owned() })
+    }
+
+    /// The folder of this path. What was a file and then a folder cannot lie in the trash of one
+    /// minute as both.
+    fn folder_for(&self, disk: &Disk, steps: &[&str]) -> Result<OwnedFd, FsError> {
+        let enter_all = |batch| steps.iter().try_fold(batch, |folder, step| enter(&folder, step));
+        let mut entered = enter_all(self.of_now(disk)?);
+        for ahead in 1..=AHEAD {
+            match &entered {
+                Err(FsError::Io(failed)) if failed.kind() == io::ErrorKind::NotADirectory => {}
+                Ok(_) | Err(_) => break,
+            }
+            let trash = disk.private_or_lost(TRASH)?;
+            let batch = enter(&trash, &batch_name(wall() / MINUTE + ahead))?;
+            rustix::fs::fsync(&trash).map_err(error)?;
+            entered = enter_all(batch);
+        }
+        entered
     }
 
     /// As if a minute had passed.

@@ -5,7 +5,7 @@ use super::super::plan::{Action, Plan, Step};
 use super::super::planner::Access;
 use super::super::ports::{Clock, Drive, Fs, Rng};
 use super::failure::Failure;
-use super::{Engine, TickError};
+use super::{Deed, Engine, TickError};
 
 /// Steps of one stage, by what carries them out. Within a stage lanes do not depend on each other,
 /// but for folders, which come before what goes into them.
@@ -90,6 +90,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     pub(super) fn failed(&mut self, step: &Step, failure: Failure) {
         self.stick(step);
         let now = self.clock.elapsed();
+        self.now.missed.add(Deed::of(&step.action), matches!(failure, Failure::Stale(_)));
         match failure {
             Failure::Stale(message) => {
                 self.dirty.insert(step.path.clone());
@@ -100,6 +101,17 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                 } else {
                     self.now.failed.push((step.path.clone(), message));
                 }
+            }
+            Failure::Full(message) => {
+                // Bytes that are missing are looked for at each tick. What else may be missing (a
+                // quota's rest, inodes) only shows when it is tried.
+                match self.fs.free_space() {
+                    Ok(free) if !self.has_room(step, free) => {
+                        self.now.short_of_space = Some(free);
+                    }
+                    Ok(_) | Err(_) => self.troubles.no_room(step, now),
+                }
+                self.now.failed.push((step.path.clone(), message));
             }
             Failure::ReadOnly => {
                 self.access = Access::Read;
@@ -114,6 +126,12 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             }
             Failure::Halt(error) => self.now.failed.push((step.path.clone(), error.to_string())),
         }
+    }
+
+    /// Whether so much free space is enough for a step.
+    fn has_room(&self, step: &Step, free: u64) -> bool {
+        let size = if let Action::Fetch { content, .. } = &step.action { content.size } else { 0 };
+        free.saturating_sub(size) >= self.settings.download_floor
     }
 
     pub(super) fn count(&mut self, step: &Step) {
@@ -140,6 +158,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             Action::RemoveRemoteDirectory { .. } => &mut done.folders_removed_there,
         };
         *counter += 1;
+        self.progress.done(self.now.done);
     }
 }
 

@@ -49,6 +49,13 @@ impl Troubles {
         self.0.insert(step.path.clone(), Trouble { refused, failures, retry_at: now + wait });
     }
 
+    /// There was no room for this step. That may be over at any time: the wait does not grow.
+    pub(super) fn no_room(&mut self, step: &Step, now: Duration) {
+        let refused = Some(step.action.clone());
+        let trouble = Trouble { refused, failures: 0, retry_at: now + FIRST_RETRY };
+        self.0.insert(step.path.clone(), trouble);
+    }
+
     /// Things were not as this step expected them. Returns whether to try again at once.
     pub(super) fn stale(&mut self, path: &RelPath, now: Duration) -> bool {
         let before = self.0.get(path).filter(|before| before.refused.is_none());

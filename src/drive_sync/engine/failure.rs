@@ -47,6 +47,8 @@ pub(super) enum Failure {
     Stale(String),
     /// It will be refused again for a while.
     Refused(String),
+    /// The disk takes nothing more.
+    Full(String),
     /// The server may not be written to.
     ReadOnly,
     /// The server cannot be reached: no use in going on.
@@ -79,7 +81,8 @@ impl From<FsError> for Failure {
                 Self::Stale(error.to_string())
             }
             FsError::Io(source) if is_gone(source) => Self::Stale(error.to_string()),
-            FsError::WrongContent | FsError::Name(_) | FsError::Full | FsError::Io(_) => {
+            FsError::Full => Self::Full(error.to_string()),
+            FsError::WrongContent | FsError::Name(_) | FsError::Io(_) => {
                 Self::Refused(error.to_string())
             }
         }
@@ -99,7 +102,11 @@ impl From<RemoteError> for Failure {
             RemoteError::Unavailable { message, retry_after } => {
                 Self::Unavailable { message, retry_after }
             }
+            RemoteError::TokenRefused { .. } => {
+                Self::Unavailable { message: error.to_string(), retry_after: None }
+            }
             RemoteError::ReadOnly => Self::ReadOnly,
+            RemoteError::Full => Self::Full(error.to_string()),
             RemoteError::Conflict { .. } | RemoteError::SourceChanged => {
                 Self::Stale(error.to_string())
             }

@@ -59,6 +59,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         if failures.iter().any(|(_, failure)| failure.is_stop()) {
             return Err(TickError::Stopped);
         }
+        self.progress.names(batch.iter().map(|one| (&one.remote.id, &one.step.path)));
         let downloads: Vec<_> = writers
             .iter_mut()
             .map(|(wanted, writer)| Download {
@@ -144,7 +145,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                 Failure::Refused(message) if self.head.is_none() => {
                     self.failed(step, Failure::Stale(message));
                 }
-                Failure::Stale(_) | Failure::Refused(_) | Failure::ReadOnly => {
+                Failure::Stale(_) | Failure::Refused(_) | Failure::Full(_) | Failure::ReadOnly => {
                     self.failed(step, failure);
                 }
             }

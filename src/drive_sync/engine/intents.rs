@@ -1,11 +1,12 @@
 //! Asks again for what was asked before a crash or a lost answer, by the same operation ids.
 
 use super::super::model::{Base, Kind};
+use super::super::plan::{Action, Step};
 use super::super::planted::{Bug, planted};
 use super::super::ports::{Clock, Drive, Fs, Recall, RemoteError, Rng, What, Write, Written};
 use super::super::state::{Effect, Intended, Intent};
 use super::failure::Failure;
-use super::{Engine, TickError};
+use super::{BrokenOff, Engine, TickError, WORTH_RESUMING};
 
 impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     /// An answer that comes now is as good as one that came then: disk and server did agree on it at
@@ -51,19 +52,45 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                     self.now.done.recalled += 1;
                     effects.extend(effects_of(intent, &written, true));
                 }
-                Ok(None) => effects.push(answered(intent)),
+                Ok(None) => {
+                    self.note_broken_off(intent);
+                    effects.push(answered(intent));
+                }
                 Err(failure) if failure.is_stop() => return Err(TickError::Stopped),
                 Err(Failure::Halt(error)) => halt = Some(error),
                 Err(Failure::Unavailable { message, retry_after }) => {
                     halt.get_or_insert_with(|| self.unavailable(message, retry_after));
                 }
-                Err(Failure::Stale(_) | Failure::Refused(_) | Failure::ReadOnly) => {
+                Err(
+                    Failure::Stale(_) | Failure::Refused(_) | Failure::Full(_) | Failure::ReadOnly,
+                ) => {
                     effects.push(answered(intent));
                 }
             }
         }
         self.record(&effects)?;
         halt.map_or(Ok(()), Err)
+    }
+
+    /// The server has not taken it, and may have a part of it: the next try goes on from there.
+    fn note_broken_off(&mut self, intent: &Intent) {
+        let Intended::Send { content, expect, .. } = &intent.what else { return };
+        if content.size >= WORTH_RESUMING {
+            let operation_id = intent.operation_id.clone();
+            let broken_off = BrokenOff { operation_id, content: *content, expect: expect.clone() };
+            self.broken_off.insert(intent.path.clone(), broken_off);
+        }
+    }
+
+    /// The id under which this was begun before, or a new one.
+    pub(super) fn id_of_upload(&mut self, step: &Step) -> String {
+        if let Action::Send { content, expect, .. } = &step.action
+            && let Some(before) = self.broken_off.remove(&step.path)
+            && (&before.content, &before.expect) == (content, expect)
+        {
+            return before.operation_id;
+        }
+        self.operation_id()
     }
 
     /// Makes effects durable. Those on the remote tree can make clear what was not.

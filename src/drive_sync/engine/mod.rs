@@ -4,14 +4,15 @@
 //! [`Engine::tick`] again and again. Everything that must outlive a crash is in the [`State`]; what
 //! is here besides can be lost at any moment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::model::LocalTree;
+use super::model::{Content, LocalTree, VersionId};
 use super::path::{PathError, RelPath};
 use super::planner::Access;
 use super::ports::{Clock, Drive, Fs, Rng, Scope};
-use super::state::{State, StateError};
+use super::progress::Progress;
+use super::state::{Note, State, StateError};
 
 mod apply;
 mod backoff;
@@ -32,7 +33,7 @@ mod unclear;
 mod writes;
 
 pub use failure::TickError;
-pub use report::{Done, Pending, Tick};
+pub use report::{Deed, Done, Missed, Pending, Tick};
 
 use backoff::{Patience, Troubles};
 use tick::Idle;
@@ -49,6 +50,8 @@ const BATCH_BYTES: u64 = 256 << 20;
 const UPLOADS: usize = 400;
 /// New entries of one side that are planned at once.
 const WINDOW: usize = 8192;
+/// A broken upload of at least so many bytes is gone on with; smaller ones are sent anew.
+const WORTH_RESUMING: u64 = 1 << 20;
 /// After this long a tick ends between two batches.
 const TICK_LENGTH: Duration = Duration::from_secs(20);
 
@@ -78,6 +81,9 @@ pub struct Settings {
     pub window: usize,
     /// A tick that takes longer ends between two batches, and asks for another.
     pub tick_length: Duration,
+    /// Names this start of the machine (or container): devices have other numbers after another one.
+    /// Empty: not known.
+    pub start: String,
 }
 
 impl Settings {
@@ -95,6 +101,7 @@ impl Settings {
             uploads: UPLOADS,
             window: WINDOW,
             tick_length: TICK_LENGTH,
+            start: String::new(),
         }
     }
 }
@@ -121,6 +128,14 @@ impl Look {
     }
 }
 
+/// An upload that did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct BrokenOff {
+    operation_id: String,
+    content: Content,
+    expect: Option<VersionId>,
+}
+
 /// Keeps one drive's folder and the server in step.
 pub struct Engine<F, D, C, R> {
     state: State,
@@ -135,6 +150,8 @@ pub struct Engine<F, D, C, R> {
     dirty: BTreeSet<RelPath>,
     /// The next scan is of everything.
     everywhere: bool,
+    /// There are files that were not read yet: what is missing may be one of them, by another name.
+    has_unread: bool,
     /// What the server lets us do, as far as it has told.
     access: Access,
     /// Where the feed ended when it was last read to its end; `None`: there is more to read.
@@ -149,12 +166,16 @@ pub struct Engine<F, D, C, R> {
     unholdable: Vec<(String, PathError)>,
     troubles: Troubles,
     patience: Patience,
+    /// Uploads that broke off: the server knows by their operation id what of them it has.
+    broken_off: BTreeMap<RelPath, BrokenOff>,
     /// Places at which something has failed in this tick.
     stuck: BTreeSet<RelPath>,
     /// When this tick began, on the clock's own scale.
     began: Duration,
     /// What this tick has done so far.
     now: Tick,
+    /// The same for those who watch.
+    progress: Progress,
 }
 
 impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
@@ -172,6 +193,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             local: None,
             dirty: BTreeSet::new(),
             everywhere: true,
+            has_unread: false,
             access,
             head: None,
             narrow: true,
@@ -180,10 +202,17 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             unholdable: Vec::new(),
             troubles: Troubles::default(),
             patience: Patience::default(),
+            broken_off: BTreeMap::new(),
             stuck: BTreeSet::new(),
             began,
             now: Tick::default(),
+            progress: Progress::default(),
         }
+    }
+
+    /// From here on it is told there what is going on.
+    pub fn show_progress(&mut self, progress: Progress) {
+        self.progress = progress;
     }
 
     /// What outlives this engine.
@@ -209,6 +238,16 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     /// What the last tick had done when it ended in an error.
     pub fn interrupted(&self) -> &Tick {
         &self.now
+    }
+
+    /// Nothing is held back any more for the sake of a crash of the machine.
+    pub fn settle_crash(&mut self, crash: i64) -> Result<(), StateError> {
+        self.state.settle_crash(crash)
+    }
+
+    /// Everything was copied once.
+    pub fn note_first_copy(&mut self) -> Result<(), StateError> {
+        self.state.note(Note::FirstCopy, self.clock.wall())
     }
 
     /// A person lets held deletions go.

@@ -67,7 +67,8 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         if told.head != head && told.head != self.now.cursor {
             return Ok(true);
         }
-        let equal = self.state.digest()? == (told.count, told.sha256);
+        let own = self.state.digest()?;
+        let equal = (own.count, own.sha256, own.paths) == (told.count, told.sha256, told.paths);
         self.now.digest = Some(equal);
         if equal {
             self.state.note(Note::Digest, self.clock.wall())?;
@@ -84,7 +85,9 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         match Failure::from(error) {
             Failure::Halt(error) => error,
             Failure::Unavailable { message, retry_after } => self.unavailable(message, retry_after),
-            Failure::Stale(message) | Failure::Refused(message) => self.unavailable(message, None),
+            Failure::Stale(message) | Failure::Refused(message) | Failure::Full(message) => {
+                self.unavailable(message, None)
+            }
             Failure::ReadOnly => self.unavailable(RemoteError::ReadOnly.to_string(), None),
         }
     }

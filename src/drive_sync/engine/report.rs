@@ -21,6 +21,8 @@ pub struct Tick {
     pub planned: Pending,
     /// What was refused or failed, and is tried again later, with the reason.
     pub failed: Vec<(RelPath, String)>,
+    /// How often something was not done, by what it was.
+    pub missed: Missed,
     /// Paths where something has to wait before it is tried again.
     pub waiting: usize,
     /// When the first of them is due.
@@ -85,12 +87,108 @@ impl Done {
             + self.deletions()
     }
 
+    /// How often this was done.
+    pub fn of(&self, deed: Deed) -> usize {
+        match deed {
+            Deed::Fetch => self.fetched,
+            Deed::Send => self.sent,
+            Deed::Move => self.moved_here + self.moved_there,
+            Deed::Delete => self.deletions(),
+            Deed::MakeFolder => self.folders_made_here + self.folders_made_there,
+            Deed::SetAside => self.set_aside,
+            Deed::Note => self.adopted + self.forgotten,
+        }
+    }
+
     /// Files and folders that are gone, on both sides.
     pub fn deletions(&self) -> usize {
         self.deleted_here
             + self.folders_removed_here
             + self.deleted_there
             + self.folders_removed_there
+    }
+}
+
+/// What steps do, in few words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// A content comes.
+    Fetch,
+    /// A content goes.
+    Send,
+    /// A file moves, on either side.
+    Move,
+    /// A file or folder goes away, on either side.
+    Delete,
+    /// A folder is made, on either side.
+    MakeFolder,
+    /// The loser of a conflict gets another name.
+    SetAside,
+    /// What is so already is noted.
+    Note,
+}
+
+impl Deed {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Fetch,
+        Self::Send,
+        Self::Move,
+        Self::Delete,
+        Self::MakeFolder,
+        Self::SetAside,
+        Self::Note,
+    ];
+
+    pub(super) fn of(action: &Action) -> Self {
+        match action {
+            Action::Fetch { .. } => Self::Fetch,
+            Action::Send { .. } => Self::Send,
+            Action::MoveLocal { .. } | Action::MoveRemote { .. } => Self::Move,
+            Action::DeleteLocal { .. }
+            | Action::RemoveLocalDirectory
+            | Action::DeleteRemote { .. }
+            | Action::RemoveRemoteDirectory { .. } => Self::Delete,
+            Action::MakeLocalDirectory { .. } | Action::MakeRemoteDirectory { .. } => {
+                Self::MakeFolder
+            }
+            Action::SetAside { .. } => Self::SetAside,
+            Action::Adopt { .. } | Action::Forget => Self::Note,
+        }
+    }
+
+    /// Where it stands in [`Self::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// For records that programs read.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Fetch => "fetch",
+            Self::Send => "send",
+            Self::Move => "move",
+            Self::Delete => "delete",
+            Self::MakeFolder => "make_folder",
+            Self::SetAside => "set_aside",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// How often something was not done. By the place of the deed in [`Deed::ALL`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// It was refused, or failed.
+    pub refused: [usize; Deed::ALL.len()],
+    /// Things had changed since they were looked at.
+    pub stale: [usize; Deed::ALL.len()],
+}
+
+impl Missed {
+    pub(super) fn add(&mut self, deed: Deed, stale: bool) {
+        let counts = if stale { &mut self.stale } else { &mut self.refused };
+        counts[deed.index()] += 1;
     }
 }
 
@@ -141,6 +239,21 @@ impl Pending {
             }
         }
         pending
+    }
+
+    /// What is left of it when so much is done.
+    #[must_use]
+    pub fn less(&self, done: &Done) -> Self {
+        let others = [Deed::Move, Deed::MakeFolder, Deed::SetAside, Deed::Note];
+        let others: usize = others.into_iter().map(|deed| done.of(deed)).sum();
+        Self {
+            downloads: self.downloads.saturating_sub(done.fetched),
+            download_bytes: self.download_bytes.saturating_sub(done.fetched_bytes),
+            uploads: self.uploads.saturating_sub(done.sent),
+            upload_bytes: self.upload_bytes.saturating_sub(done.sent_bytes),
+            deletions: self.deletions.saturating_sub(done.deletions()),
+            others: self.others.saturating_sub(others),
+        }
     }
 
     /// Of every kind together.

@@ -4,6 +4,7 @@
 //! another or an earlier one makes us forget on what we agreed, and then both sides are kept.
 
 use super::super::ports::{Clock, Drive, Fs, RemoteError, Rng};
+use super::super::progress::Phase;
 use super::super::state::Resync;
 use super::pull::last_sequence;
 use super::{Engine, TickError};
@@ -40,6 +41,8 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             }
             Ok(page) => {
                 self.now.pulled += page.entries.len();
+                self.progress.enter(Phase::Listing);
+                self.progress.listed(page.entries.len());
                 Ok(self.state.take_snapshot_page(&page)?)
             }
             // The list that was begun cannot be continued any more.

@@ -12,13 +12,30 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         let ours = &self.settings.drive_id;
         match (self.state.root()?, found) {
             (Some(_), _) if planted(Bug::IgnoresRoot) => Ok(()),
-            (Some(known), Some(found)) if known == found && known.drive_id == *ours => Ok(()),
+            (Some(known), Some(found)) if known == found && known.drive_id == *ours => {
+                Ok(self.state.root_seen(&self.settings.start)?)
+            }
+            (Some(known), Some(found))
+                if known == (Root { dev: known.dev, ..found.clone() })
+                    && known.drive_id == *ours
+                    && self.is_new_start()? =>
+            {
+                // The same folder of the same disk, which has another number since the last start.
+                self.local = None;
+                Ok(self.state.root_has_device(found.dev, &self.settings.start)?)
+            }
             (Some(known), Some(found)) => {
                 Err(TickError::RootLost(difference(&known, &found, ours)))
             }
             (Some(_), None) => Err(TickError::RootLost("its marker is gone".to_owned())),
             (None, found) => self.bind_root(found),
         }
+    }
+
+    /// Whether the machine was started anew since the root was seen last.
+    fn is_new_start(&self) -> Result<bool, TickError> {
+        let start = &self.settings.start;
+        Ok(!start.is_empty() && self.state.root_start()?.is_none_or(|seen| seen != *start))
     }
 
     /// A person says that the folder which is there now is the right one. What it holds and what the
@@ -44,7 +61,8 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                 self.fs.plant_marker(&self.settings.drive_id, &marker)?
             }
         };
-        Ok(self.state.bind_root(&root)?)
+        self.state.bind_root(&root)?;
+        Ok(self.state.root_seen(&self.settings.start)?)
     }
 
     /// Little space is a reason to do nothing at all: even a record needs some.

@@ -22,7 +22,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     fn send_batch(&mut self, steps: &[&Step]) -> Result<(), TickError> {
         let id = |step: &&Step| {
             let wrong = planted(Bug::OperationIdOfPath);
-            if wrong { step.path.to_string() } else { self.operation_id() }
+            if wrong { step.path.to_string() } else { self.id_of_upload(step) }
         };
         let ids: Vec<String> = steps.iter().map(id).collect();
         let mut failures = Vec::new();

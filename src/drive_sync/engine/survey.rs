@@ -1,11 +1,12 @@
 //! Looks at the disk, and compares the three trees.
 
-use super::super::model::{Local, LocalTree};
+use super::super::model::{Local, LocalTree, Opaque};
 use super::super::path::RelPath;
 use super::super::plan::Plan;
 use super::super::planner::{self, Divergence, LeftOut, Most, Rules};
 use super::super::planted::{Bug, planted};
 use super::super::ports::{Clock, Drive, Fs, Rng, Scope};
+use super::super::progress::Phase;
 use super::super::state::{Effect, Note};
 use super::unclear::Unclear;
 use super::{Engine, TickError};
@@ -21,6 +22,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         if !planted(Bug::StaysAtRest) {
             self.idle = None;
         }
+        self.progress.enter(Phase::Looking);
         let scope = if everywhere { Scope::All } else { Scope::Only(self.dirty.clone()) };
         let previous = match self.local.take() {
             Some(tree) => tree,
@@ -32,9 +34,16 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             self.calm(&tree)?;
             self.state.note(Note::Audit, self.clock.wall())?;
         }
-        self.local = Some(tree);
         self.everywhere = false;
         self.dirty.clear();
+        // Large files are read one after the other while the rest goes on.
+        let unread = |(path, local): (&RelPath, &Local)| {
+            matches!(local, Local::Opaque(Opaque::Unread)).then(|| path.clone())
+        };
+        self.dirty.extend(tree.iter().filter_map(unread));
+        self.has_unread = !self.dirty.is_empty();
+        self.now.more |= self.has_unread;
+        self.local = Some(tree);
         Ok(())
     }
 

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::super::path::RelPath;
-use super::super::plan::{Blocked, HoldReason, Plan, Stage};
+use super::super::plan::{Action, Blocked, HoldReason, Plan, Stage};
 use super::super::planner::LeftOut;
 use super::super::ports::{Clock, Drive, Fs, Rng};
+use super::super::progress::Phase;
 use super::report::Pending;
 use super::{Engine, Look, Tick, TickError};
 
@@ -45,6 +46,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     fn run(&mut self, digest: bool) -> Result<(), TickError> {
         self.check_space()?;
         self.check_root()?;
+        self.progress.enter(Phase::Asking);
         if !self.pull()? {
             return Ok(());
         }
@@ -71,6 +73,10 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     fn carry_out(&mut self, mut plan: Plan, left_out: LeftOut) -> Result<(), TickError> {
         let unclear = self.unclear.clone().unwrap_or_default();
         plan.blocked.retain(|(path, _)| unclear.place(path).is_none());
+        if self.has_unread {
+            plan.steps.retain(|step| !takes_away(&step.action));
+            plan.held = None;
+        }
         self.now.planned = Pending::of(&plan.steps, left_out);
         self.now.held = plan.held.as_ref().map(|held| held.why);
         self.now.blocked = std::mem::take(&mut plan.blocked);
@@ -83,6 +89,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         let settles = plan.steps.iter().all(|step| step.stage == Stage::Settle);
         let steps = plan.steps.len();
         if !nothing {
+            self.progress.plan(self.now.planned);
             self.apply(plan)?;
             self.now.at_rest = settles && left_out.is_nothing() && self.is_clear();
         } else if left_out.is_nothing() {
@@ -136,4 +143,9 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         self.now.blocked.clone_from(&idle.blocked);
         true
     }
+}
+
+/// Whether something that is not on the disk any more is removed from the server.
+fn takes_away(action: &Action) -> bool {
+    matches!(action, Action::DeleteRemote { .. } | Action::RemoveRemoteDirectory { .. })
 }

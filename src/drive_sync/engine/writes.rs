@@ -80,7 +80,12 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                         halt = Some(self.unavailable(message, retry_after));
                     }
                 }
-                Err(failure @ (Failure::Stale(_) | Failure::Refused(_) | Failure::ReadOnly)) => {
+                Err(
+                    failure @ (Failure::Stale(_)
+                    | Failure::Refused(_)
+                    | Failure::Full(_)
+                    | Failure::ReadOnly),
+                ) => {
                     effects.push(answered(&intent));
                     self.failed(step, failure);
                 }

@@ -15,22 +15,30 @@ use tokio_util::sync::CancellationToken;
 use super::super::ports::{Clock, RemoteError};
 use super::super::remote::Link;
 use super::super::wire::{Drive, Hello};
-use super::mirror::{Mirror, Outcome, Shared};
-use super::report::{DriveReport, DriveState, Report};
+use super::mirror::{Mirror, Outcome, Shared, in_a_while};
+use super::monitor::Monitor;
+use super::renewal::Renewal;
+use super::report::{DriveReport, DriveState, Report, Totals};
+use super::request::{self, Request};
 use super::system::SystemClock;
-use super::{Identity, Settings, drives};
+use super::{Identity, Settings, drives, system};
 use crate::fs;
 
 /// Between two questions which drives there are.
 const GREETING: Duration = Duration::from_mins(1);
+/// Where the server is asked more often than usual, so it is here: once in so many polls.
+const POLLS: u32 = 12;
 /// The same while the server cannot be reached, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
 /// A look for what a person asks, at least so often.
 const GLANCE: Duration = Duration::from_secs(1);
 /// A drive that could not be opened is tried again after so long.
 const REOPEN: Duration = Duration::from_secs(30);
-/// Between two reports while much happens.
-const TELL: Duration = Duration::from_millis(500);
+/// Says when the machine crashed.
+const CRASH: &str = "crashed";
+/// What is told of a drive that the server does not name any more.
+const TAKEN_AWAY: &str = "this gateway may not use it any more, or it is gone; its files stay as they \
+    are, and are told of until the folder is removed";
 
 pub(super) struct Control {
     settings: Settings,
@@ -43,10 +51,18 @@ pub(super) struct Control {
     mirrors: BTreeMap<String, Slot>,
     greet_at: Duration,
     greetings_lost: u32,
-    renew_at: Option<Duration>,
+    renewal: Option<Renewal>,
     problem: Option<String>,
-    told: (Report, Duration),
+    retry_at: Option<String>,
+    monitor: Monitor,
+    /// What the last keeper told of its drives.
+    before: BTreeMap<String, DriveReport>,
     running: Running,
+    start: String,
+    /// Bytes of a file that the server takes.
+    largest: u64,
+    /// Drives that this gateway had, and may not use any more: what is told of them.
+    lost: BTreeMap<String, DriveReport>,
 }
 
 /// A drive, kept or not.
@@ -63,11 +79,15 @@ impl Control {
     pub(super) fn new(
         settings: Settings,
         identity: Identity,
+        monitor: Monitor,
         runtime: Handle,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         fs::ensure_private_dir(&settings.state_dir)?;
         let running = Running::begin(&settings.state_dir)?;
+        monitor.begin();
+        let before = last_told(&settings.state_dir);
+        let lost = lost_drives(&settings.state_dir, &before);
         let client_key = client_key(&settings, &identity.vm_id)?;
         let link = Link::new(
             identity.client.clone(),
@@ -78,7 +98,8 @@ impl Control {
             runtime.clone(),
             stop.clone(),
             settings.network_timeout,
-        );
+        )
+        .with_keys(identity.session.clone(), identity.keep_token.clone());
         Ok(Self {
             settings,
             identity,
@@ -90,10 +111,15 @@ impl Control {
             mirrors: BTreeMap::new(),
             greet_at: Duration::ZERO,
             greetings_lost: 0,
-            renew_at: None,
+            renewal: None,
             problem: None,
-            told: (Report::default(), Duration::ZERO),
+            retry_at: None,
+            monitor,
+            before,
             running,
+            start: system::start(),
+            largest: u64::MAX,
+            lost,
         })
     }
 
@@ -104,7 +130,7 @@ impl Control {
             if !self.turns() {
                 break;
             }
-            self.tell(false);
+            self.publish();
             self.wait();
         }
         for slot in self.mirrors.values_mut() {
@@ -112,14 +138,16 @@ impl Control {
             slot.report.state = DriveState::Stopped;
         }
         self.problem = Some("drive sync does not run".to_owned());
-        self.tell(true);
+        self.retry_at = None;
+        self.publish();
+        self.monitor.end(&self.settings.state_dir);
         self.running.end();
     }
 
     /// Asks which drives there are, and for a new token in time.
     fn greet(&mut self) {
         let now = self.clock.elapsed();
-        if self.renew_at.is_some_and(|at| at <= now) {
+        if self.renewal.is_some_and(|renewal| renewal.is_due(now, Timestamp::now())) {
             self.renew(now);
         }
         if self.greet_at > now {
@@ -128,8 +156,9 @@ impl Control {
         match self.link.hello() {
             Ok(hello) => {
                 self.greetings_lost = 0;
-                self.greet_at = now + GREETING;
+                self.greet_at = now + GREETING.min(self.settings.poll_interval * POLLS);
                 self.problem = None;
+                self.retry_at = None;
                 self.welcome(&hello, now);
             }
             Err(RemoteError::Stopped) => {}
@@ -138,6 +167,8 @@ impl Control {
                     (RETRY.0 * 2_u32.saturating_pow(self.greetings_lost.min(16))).min(RETRY.1);
                 self.greetings_lost += 1;
                 self.greet_at = now + wait;
+                self.retry_at = in_a_while(wait);
+                self.monitor.count(super::tally::Tally::not_greeted);
                 // Drives that are kept already tell for themselves how they are.
                 if self.mirrors.is_empty() {
                     tracing::warn!(%error, "the drives are not known");
@@ -150,52 +181,49 @@ impl Control {
     fn renew(&mut self, now: Duration) {
         match self.link.renew() {
             Ok(renewed) => {
-                self.plan_renewal(&renewed.expires_at, now);
-                if let Some(keep) = &self.identity.keep_token {
-                    keep(&renewed);
-                }
+                self.renewal = Some(Renewal::plan(&renewed.expires_at, now, Timestamp::now()));
             }
             Err(error) => {
                 tracing::warn!(%error, "the drives' token could not be renewed");
-                self.renew_at = Some(now + GREETING);
+                self.renewal = Some(Renewal::after(GREETING, now, Timestamp::now()));
             }
         }
     }
 
-    /// A token is renewed when two thirds of its time are over.
-    fn plan_renewal(&mut self, expires_at: &str, now: Duration) {
-        let left = expires_at
-            .parse::<Timestamp>()
-            .ok()
-            .and_then(|end| Duration::try_from(end.duration_since(Timestamp::now())).ok())
-            .unwrap_or(GREETING);
-        self.renew_at = Some(now + left * 2 / 3);
-    }
-
     fn welcome(&mut self, hello: &Hello, now: Duration) {
-        if self.renew_at.is_none() {
-            self.plan_renewal(&hello.token_expires_at, now);
+        if self.renewal.is_none() {
+            self.renewal = Some(Renewal::plan(&hello.token_expires_at, now, Timestamp::now()));
         }
         let folders = drives::folders(&self.settings.root, &hello.drives);
+        self.largest = hello.limits.file_bytes;
         // What may not be seen any more is let be, its files with it.
-        self.mirrors.retain(|id, _| folders.contains_key(id));
+        for (id, slot) in self.mirrors.extract_if(.., |id, _| !folders.contains_key(id)) {
+            tracing::warn!(drive = %slot.drive.name, "the drive is gone, or was taken away");
+            self.lost.insert(id, slot.report);
+        }
+        // One that comes back goes on where it stopped.
+        self.lost.retain(|id, report| !folders.contains_key(id) && report.path.is_dir());
+        for report in self.lost.values_mut() {
+            report.state = DriveState::Stopped;
+            report.reason = Some(TAKEN_AWAY.to_owned());
+        }
         for drive in &hello.drives {
             let Some(folder) = folders.get(&drive.drive_id) else { continue };
             let slot = self.mirrors.entry(drive.drive_id.clone()).or_insert_with(|| Slot {
                 drive: drive.clone(),
                 folder: folder.clone(),
                 mirror: None,
-                report: DriveReport {
+                report: self.before.remove(&drive.drive_id).unwrap_or_else(|| DriveReport {
                     drive_id: drive.drive_id.clone(),
                     path: folder.clone(),
                     ..DriveReport::default()
-                },
+                }),
                 open_at: now,
             });
             slot.drive = drive.clone();
             slot.report.name.clone_from(&drive.name);
             if let Some(mirror) = &mut slot.mirror {
-                mirror.hear(drive);
+                mirror.hear(drive, self.largest);
             }
         }
     }
@@ -208,16 +236,30 @@ impl Control {
             link: &self.link,
             clock: self.clock,
             vm_id: &self.identity.vm_id,
-            after_crash: self.running.after_crash,
+            crash: self.running.crash,
+            start: &self.start,
+            stop: &self.stop,
+            largest: self.largest,
             wake: &self.wake.0,
+            monitor: &self.monitor,
         };
         for slot in self.mirrors.values_mut() {
-            if slot.mirror.is_none() && slot.open_at <= now {
+            let accept = Request::AcceptRoot;
+            let state_dir = &shared.settings.state_dir;
+            let is_asked = || request::is_waiting(state_dir, &slot.report.drive_id, accept);
+            if slot.mirror.is_none() && (slot.open_at <= now || is_asked()) {
                 slot.open(&shared, now);
+                if slot.mirror.is_none() {
+                    // There is nothing that could be accepted.
+                    request::done(state_dir, &slot.report.drive_id, accept);
+                }
             }
             let Some(mirror) = &mut slot.mirror else { continue };
+            // A turn may take long, and is watched.
+            self.monitor.publish_drive(mirror.report.clone());
             let outcome = mirror.turn(shared.settings);
             slot.report = mirror.report.clone();
+            self.monitor.publish_drive(slot.report.clone());
             match outcome {
                 Outcome::Goes => {}
                 Outcome::Broken => {
@@ -230,26 +272,21 @@ impl Control {
         true
     }
 
-    /// Writes the report when it says something new.
-    fn tell(&mut self, last: bool) {
-        let now = self.clock.elapsed();
-        if !last && now < self.told.1 + TELL {
-            return;
-        }
-        let report = Report {
+    /// Of all drives, those that were taken away at the end.
+    fn reports(&self) -> Vec<DriveReport> {
+        let kept = self.mirrors.values().map(|slot| &slot.report);
+        kept.chain(self.lost.values()).cloned().collect()
+    }
+
+    /// Tells how the drives are, for the teller to write.
+    fn publish(&self) {
+        self.monitor.publish(Report {
             pid: std::process::id(),
-            updated_at: self.told.0.updated_at.clone(),
+            updated_at: String::new(),
             problem: self.problem.clone(),
-            drives: self.mirrors.values().map(|slot| slot.report.clone()).collect(),
-        };
-        if report == self.told.0 {
-            return;
-        }
-        let report = Report { updated_at: Timestamp::now().to_string(), ..report };
-        if let Err(error) = report.write(&self.settings.state_dir) {
-            tracing::debug!(%error, "the report on the drives could not be written");
-        }
-        self.told = (report, now);
+            retry_at: self.retry_at.clone(),
+            drives: self.reports(),
+        });
     }
 
     fn wait(&mut self) {
@@ -280,16 +317,37 @@ impl Control {
 
 impl Slot {
     fn open(&mut self, shared: &Shared<'_>, now: Duration) {
-        match Mirror::open(shared, &self.drive, &self.folder) {
+        match Mirror::open(shared, &self.drive, &self.folder, self.report.lasting()) {
             Ok(mirror) => self.mirror = Some(mirror),
             Err(error) => {
                 tracing::warn!(drive = %self.drive.name, "{error:#}");
                 self.report.state = DriveState::Stopped;
                 self.report.reason = Some(format!("{error:#}"));
+                self.report.retry_at = in_a_while(REOPEN);
                 self.open_at = now + REOPEN;
             }
         }
     }
+}
+
+/// Drives that were told of before this start and have a state: those that the server does not name
+/// any more are still told of.
+fn lost_drives(
+    state_dir: &Path,
+    before: &BTreeMap<String, DriveReport>,
+) -> BTreeMap<String, DriveReport> {
+    let has_state = |id: &String| drives::state_file(state_dir, id).exists();
+    let known = before.iter().filter(|(id, _)| has_state(id));
+    let waiting =
+        |report: &DriveReport| DriveReport { state: DriveState::Waiting, ..report.clone() };
+    known.map(|(id, report)| (id.clone(), waiting(report))).collect()
+}
+
+/// What a person would miss after a restart, by drive. A report that cannot be read is none.
+fn last_told(state_dir: &Path) -> BTreeMap<String, DriveReport> {
+    let report = Report::read(state_dir).ok().flatten().unwrap_or_default();
+    let lasting = |drive: &DriveReport| DriveReport { done: Totals::default(), ..drive.lasting() };
+    report.drives.iter().map(|drive| (drive.drive_id.clone(), lasting(drive))).collect()
 }
 
 /// Names this mirror to the server.
@@ -314,7 +372,9 @@ struct Running {
     mark: PathBuf,
     /// Held as long as this lives.
     _lock: File,
-    after_crash: bool,
+    /// When this machine was found to have crashed, the last time, in nanoseconds since 1970. Each
+    /// drive knows whether it still holds something back for it.
+    crash: Option<i64>,
 }
 
 impl Running {
@@ -324,16 +384,19 @@ impl Running {
             format!("another process keeps the drives of {}", state_dir.display())
         })?;
         let mark = state_dir.join("running");
-        let boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot = system::boot();
         let before = fs::read_private(&mark, 100)?;
-        let after_crash = before.is_some_and(|before| !before.is_empty() && before != boot);
-        if after_crash {
+        if before.is_some_and(|before| !before.is_empty() && before != boot) {
             tracing::warn!(
                 "the machine was not shut down in good order; emptied files are held back"
             );
+            // Before the mark: it must not be forgotten by a second crash.
+            fs::save(&state_dir.join(CRASH), SystemClock::new().wall().to_string().as_bytes())?;
         }
         fs::save(&mark, &boot)?;
-        Ok(Self { mark, _lock: lock, after_crash })
+        let crash = fs::read_private(&state_dir.join(CRASH), 100)?;
+        let crash = crash.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
+        Ok(Self { mark, _lock: lock, crash })
     }
 
     fn end(&self) {

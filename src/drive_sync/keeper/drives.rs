@@ -14,6 +14,7 @@ pub(super) fn folders(root: &Path, drives: &[Drive]) -> BTreeMap<String, PathBuf
     };
     drives
         .iter()
+        .filter(|drive| is_id(&drive.drive_id))
         .map(|drive| {
             let own = slug(drive);
             let is_unique =
@@ -24,6 +25,17 @@ pub(super) fn folders(root: &Path, drives: &[Drive]) -> BTreeMap<String, PathBuf
             (drive.drive_id.clone(), root.join(name))
         })
         .collect()
+}
+
+/// Ids become names of files of ours: one that could lead elsewhere is no drive's.
+fn is_id(id: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=100).contains(&id.len()) && id.bytes().all(plain)
+}
+
+/// Where the state of a drive is.
+pub(super) fn state_file(state_dir: &Path, drive_id: &str) -> PathBuf {
+    state_dir.join(format!("{drive_id}.db"))
 }
 
 #[cfg(test)]
@@ -39,6 +51,14 @@ mod tests {
             access: Access::Write,
             head_sequence: 0,
             epoch: "e".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_id_that_leads_elsewhere_is_no_drives() {
+        let long = "x".repeat(101);
+        for id in ["", "../../etc/passwd", "a/b", "a\0b", ".", "ä", &*long] {
+            assert_eq!(folders(Path::new("/d"), &[drive(id, "team")]).len(), 0, "{id:?}");
         }
     }
 

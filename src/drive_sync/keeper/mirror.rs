@@ -6,21 +6,27 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::super::disk::Disk;
 use super::super::engine::{self, Engine, Look, Tick, TickError};
+use super::super::model::{Local, LocalTree, Opaque};
+use super::super::path::RelPath;
 use super::super::planner::Access;
 use super::super::ports::{Clock, Fs, Scope};
+use super::super::progress::Progress;
 use super::super::remote::{Link, RemoteDrive};
-use super::super::state::State;
+use super::super::state::{Note, State};
 use super::super::wire;
-use super::Settings;
 use super::debounce::{Debounce, Places};
 use super::folder;
-use super::report::{DriveReport, DriveState};
+use super::monitor::Monitor;
+use super::observed::Observed;
+use super::report::{DriveReport, DriveState, FirstCopy};
 use super::request::{self, Request};
 use super::system::{SystemClock, SystemRng};
 use super::watch::Watch;
+use super::{Settings, drives};
 
 /// Between two comparisons with the server's digest.
 const DIGEST: Duration = Duration::from_hours(1);
@@ -30,11 +36,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TRASH: Duration = Duration::from_hours(7 * 24);
 /// Below this many free bytes older things in the trash go, too.
 const WANT_FREE: u64 = 500 << 20;
+/// A drive that rests is said to be up to date at a time that is at most so old.
+const REST_TOLD: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
+
+/// Why some folders are not watched.
+const NO_MORE_WATCHES: &str = "the system has no more of them for new folders";
 
 /// A drive that is kept in step.
 pub(super) struct Mirror {
-    engine: Engine<Disk, RemoteDrive, SystemClock, SystemRng>,
+    engine: Engine<Disk, Observed<RemoteDrive>, SystemClock, SystemRng>,
     clock: SystemClock,
+    monitor: Monitor,
+    progress: Progress,
     watch: Option<Watch>,
     debounce: Debounce,
     poll_at: Duration,
@@ -43,6 +56,12 @@ pub(super) struct Mirror {
     more: bool,
     /// Nothing is done before.
     not_before: Duration,
+    /// Why the last tick failed, if it did.
+    trouble: Option<std::mem::Discriminant<TickError>>,
+    /// A crash of the machine for which files may be held back.
+    crash: Option<i64>,
+    /// Disk and server were the same then.
+    rested_at: Option<Timestamp>,
     pub(super) report: DriveReport,
 }
 
@@ -62,18 +81,27 @@ pub(super) struct Shared<'a> {
     pub(super) link: &'a Link,
     pub(super) clock: SystemClock,
     pub(super) vm_id: &'a str,
-    pub(super) after_crash: bool,
+    /// When the machine crashed the last time, in nanoseconds since 1970.
+    pub(super) crash: Option<i64>,
+    pub(super) stop: &'a CancellationToken,
+    /// Bytes of a file that the server takes.
+    pub(super) largest: u64,
+    /// This start of the machine.
+    pub(super) start: &'a str,
     pub(super) wake: &'a mpsc::Sender<()>,
+    pub(super) monitor: &'a Monitor,
 }
 
 impl Mirror {
-    /// Opens folder and state. Nothing is looked at before the first tick.
+    /// Opens folder and state. Nothing is looked at before the first tick. `before` is what was
+    /// known of the drive the last time.
     pub(super) fn open(
         shared: &Shared<'_>,
         drive: &wire::Drive,
         folder: &Path,
+        before: DriveReport,
     ) -> anyhow::Result<Self> {
-        let state = State::open(&shared.settings.state_dir.join(format!("{}.db", drive.drive_id)))?;
+        let state = State::open(&drives::state_file(&shared.settings.state_dir, &drive.drive_id))?;
         // A folder that was known and is gone is not made again: it may be a disk that is not there.
         let is_new = state.root()?.is_none();
         let label = short(shared.vm_id);
@@ -81,31 +109,45 @@ impl Mirror {
             folder::make(folder, owner)
                 .with_context(|| format!("make the folder {}", folder.display()))?;
         }
-        let disk = Disk::open(folder, label, is_new, shared.after_crash)?;
-        let watch = Watch::over(folder, shared.wake.clone())
-            .inspect_err(|error| {
-                tracing::warn!(folder = %folder.display(), %error, "changes are found by looking only");
-            })
-            .ok();
+        let settled = state.crash_settled()?;
+        let crash = shared.crash.filter(|crash| settled != Some(*crash));
+        let disk = Disk::open(folder, label, is_new, crash)?.until(shared.stop.clone());
+        disk.limit_files(shared.largest);
+        let (watch, watch_problem) = watch(folder, shared.wake.clone());
         let mut settings = engine::Settings::new(&drive.drive_id, label);
         settings.access = access(drive.access);
         settings.change_limit = shared.settings.change_limit;
         settings.max_batches = shared.settings.max_batches;
-        let remote = RemoteDrive::new(shared.link.clone(), &drive.drive_id);
+        shared.start.clone_into(&mut settings.start);
+        let (monitor, progress) = (shared.monitor.clone(), Progress::default());
+        monitor.follow(&drive.drive_id, progress.clone());
+        let remote = Observed {
+            drive: RemoteDrive::new(shared.link.clone(), &drive.drive_id),
+            progress: progress.clone(),
+            monitor: monitor.clone(),
+        };
         let clock = shared.clock;
+        let is_first = state.noted(Note::FirstCopy)?.is_none();
         let report = DriveReport {
             drive_id: drive.drive_id.clone(),
             name: drive.name.clone(),
             path: folder.to_owned(),
             writable: drive.access == wire::Access::Write,
             watched: watch.is_some(),
+            watch_problem,
             head: drive.head_sequence,
-            ..DriveReport::default()
+            first_copy: is_first.then(FirstCopy::default),
+            free_bytes: disk.free_space().ok(),
+            ..before
         };
         let now = clock.elapsed();
+        let mut engine = Engine::new(state, disk, remote, clock, SystemRng, settings);
+        engine.show_progress(progress.clone());
         Ok(Self {
-            engine: Engine::new(state, disk, remote, clock, SystemRng, settings),
+            engine,
             clock,
+            monitor,
+            progress,
             watch,
             debounce: Debounce::default(),
             poll_at: now,
@@ -113,12 +155,16 @@ impl Mirror {
             digest_at: now + DIGEST,
             more: false,
             not_before: now,
+            trouble: None,
+            crash,
+            rested_at: None,
             report,
         })
     }
 
-    /// The server says what may be done, and how far it is.
-    pub(super) fn hear(&mut self, drive: &wire::Drive) {
+    /// The server says what may be done, how far it is, and the size of the largest file.
+    pub(super) fn hear(&mut self, drive: &wire::Drive, largest: u64) {
+        self.engine.fs().limit_files(largest);
         self.engine.set_access(access(drive.access));
         self.report.writable = drive.access == wire::Access::Write;
         self.report.name.clone_from(&drive.name);
@@ -138,7 +184,14 @@ impl Mirror {
     pub(super) fn turn(&mut self, settings: &Settings) -> Outcome {
         let now = self.clock.elapsed();
         for hint in self.watch.as_mut().map(Watch::take).unwrap_or_default() {
+            if hint.is_none() {
+                self.monitor.count(|tally| tally.watch_overflows += 1);
+            }
             self.debounce.note(hint, now);
+        }
+        if self.watch.as_ref().is_some_and(|watch| !watch.is_complete()) {
+            self.report.watched = false;
+            self.report.watch_problem = Some(NO_MORE_WATCHES.to_owned());
         }
         self.take_requests(settings);
         if self.due(settings) > now {
@@ -160,12 +213,41 @@ impl Mirror {
         }
         self.poll_at = now + settings.poll_interval;
         let whole = scope == Scope::All;
-        let outcome = self.engine.tick(&Look { scope, digest });
-        match outcome {
-            Ok(tick) => self.went(&tick, whole),
-            Err(error) => return self.failed(&error),
+        let before = self.report.state;
+        let outcome = match self.engine.tick(&Look { scope, digest }) {
+            Ok(tick) => {
+                self.went(&tick, whole);
+                if whole {
+                    self.settle_crash();
+                }
+                Outcome::Goes
+            }
+            Err(error) => self.failed(&error, settings),
+        };
+        self.progress.rest();
+        self.log_change(before);
+        outcome
+    }
+
+    /// When nothing is held back any more for the sake of a crash, it is forgotten: what is emptied
+    /// later is not its doing.
+    fn settle_crash(&mut self) {
+        let Some(crash) = self.crash else { return };
+        let is_held = |tree: &LocalTree| {
+            tree.values().any(|local| {
+                matches!(
+                    local,
+                    Local::Opaque(Opaque::Suspicious | Opaque::Unreadable | Opaque::Unsettled)
+                )
+            })
+        };
+        if self.engine.local().is_none_or(is_held) {
+            return;
         }
-        Outcome::Goes
+        match self.engine.settle_crash(crash) {
+            Ok(()) => self.crash = None,
+            Err(error) => tracing::debug!(%error, "a crash could not be noted as settled"),
+        }
     }
 
     fn keep_house(&mut self, settings: &Settings, now: Duration) {
@@ -174,6 +256,7 @@ impl Mirror {
         match disk.rescue_late_writes() {
             Ok(rescued) => {
                 self.report.done.rescued += rescued.len();
+                self.monitor.count(|tally| tally.rescued += rescued.len() as u64);
                 self.report.conflicts.extend(rescued.iter().map(ToString::to_string));
             }
             Err(error) => tracing::debug!(%error, "late writes could not be looked for"),
@@ -187,13 +270,21 @@ impl Mirror {
     fn take_requests(&mut self, settings: &Settings) {
         for request in request::waiting(&settings.state_dir, &self.report.drive_id) {
             let taken = match request {
-                Request::ReleaseDeletions => self.engine.release_deletions(),
-                Request::Resync => self.engine.request_resync(),
+                Request::ReleaseDeletions => {
+                    self.engine.release_deletions().map_err(TickError::from)
+                }
+                Request::Resync => self.engine.request_resync().map_err(TickError::from),
+                Request::AcceptRoot => self.engine.accept_root(),
             };
             match taken {
                 Ok(()) => {
                     request::done(&settings.state_dir, &self.report.drive_id, request);
-                    self.more = true;
+                    (self.more, self.not_before) = (true, Duration::ZERO);
+                }
+                // It is what it is; the next look says the same.
+                Err(error @ TickError::RootLost(_)) => {
+                    tracing::warn!(drive = %self.report.name, %error, "its folder is not accepted");
+                    request::done(&settings.state_dir, &self.report.drive_id, request);
                 }
                 Err(error) => tracing::warn!(%error, "a request for a drive waits"),
             }
@@ -202,11 +293,18 @@ impl Mirror {
 
     fn went(&mut self, tick: &Tick, whole: bool) {
         self.not_before = Duration::ZERO;
+        self.trouble = None;
         self.more = tick.more;
+        self.monitor.count(|tally| {
+            tally.add(tick);
+            tally.went();
+            tally.full_looks += u64::from(whole);
+        });
         let report = &mut self.report;
         report.take(tick);
         report.head = report.head.max(tick.cursor);
-        report.reason = tick.short_of_space.map(|free| format!("only {free} bytes are free"));
+        report.reason = tick.short_of_space.map(|free| format!("only {} MiB are free", free >> 20));
+        report.retry_at = tick.retry_in.and_then(in_a_while);
         report.state = match () {
             () if tick.held.is_some() => DriveState::Held,
             () if tick.short_of_space.is_some() || (tick.waiting > 0 && !tick.more) => {
@@ -216,40 +314,147 @@ impl Mirror {
             () => DriveState::Syncing,
         };
         report.entries = self.engine.local().map_or(0, |tree| tree.len() as u64);
-        let time = Timestamp::now().to_string();
         if whole {
-            report.audited_at = Some(time.clone());
+            report.audited_at = Some(Timestamp::now().to_string());
+            self.forget_settled_conflicts();
         }
-        if tick.at_rest {
-            report.synced_at = Some(time);
+        self.note_rest(tick.at_rest);
+        // What is left waits for something else than time.
+        let stuck = !tick.more && tick.waiting > 0 && tick.done.effects() == 0;
+        if tick.at_rest || (stuck && tick.short_of_space.is_none()) {
+            self.end_first_copy();
         }
         if let Some(wait) = tick.retry_in {
             self.poll_at = self.poll_at.min(self.clock.elapsed() + wait);
         }
     }
 
-    fn failed(&mut self, error: &TickError) -> Outcome {
+    /// A drive that rests is told to be up to date since the last minute, not anew each time.
+    fn note_rest(&mut self, at_rest: bool) {
+        let now = Timestamp::now();
+        if at_rest {
+            self.rested_at = Some(now);
+        }
+        let told = self.report.synced_at.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
+        let is_old = told.is_none_or(|told| now.duration_since(told) >= REST_TOLD);
+        if let Some(rested) = self.rested_at
+            && (!at_rest || is_old)
+        {
+            self.report.synced_at = Some(rested.to_string());
+        }
+    }
+
+    /// A conflict copy that a person has renamed or deleted is none any more.
+    fn forget_settled_conflicts(&mut self) {
+        let Some(tree) = self.engine.local() else { return };
+        let is_there =
+            |copy: &String| RelPath::parse(copy).is_ok_and(|copy| tree.contains_key(&copy));
+        self.report.conflicts.retain(is_there);
+    }
+
+    fn end_first_copy(&mut self) {
+        let Some(copy) = &self.report.first_copy else { return };
+        if let Err(error) = self.engine.note_first_copy() {
+            tracing::warn!(%error, "the end of a first copy could not be noted");
+            return;
+        }
+        if copy.files_done > 0 {
+            let (files, bytes) = (copy.files_done, copy.bytes_done);
+            tracing::info!(drive = %self.report.name, files, bytes, "the first copy is done");
+        }
+        self.report.first_copy = None;
+    }
+
+    fn failed(&mut self, error: &TickError, settings: &Settings) -> Outcome {
         let now = self.clock.elapsed();
-        self.report.take(self.engine.interrupted());
-        self.report.reason = Some(format!("{error}"));
+        let tick = self.engine.interrupted();
+        self.monitor.count(|tally| {
+            tally.add(tick);
+            tally.failed(error);
+        });
+        self.report.take_done(tick);
+        self.note_rest(false);
+        self.report.reason = Some(reason(error));
         let (state, wait, outcome) = match error {
             TickError::Stopped => return Outcome::Stopped,
             TickError::Unavailable { retry_in, .. } => {
                 (DriveState::Waiting, *retry_in, Outcome::Goes)
             }
-            TickError::NoSpace { .. } | TickError::Disk(_) => {
-                (DriveState::Waiting, PATIENCE, Outcome::Goes)
+            // Nothing is easier to look at than whether there is room again.
+            TickError::NoSpace { .. } => {
+                (DriveState::Waiting, settings.poll_interval, Outcome::Goes)
             }
+            TickError::Disk(_) => (DriveState::Waiting, PATIENCE, Outcome::Goes),
             TickError::AccessLost => (DriveState::Stopped, PATIENCE, Outcome::Goes),
             TickError::RootLost(_) | TickError::State(_) => {
                 (DriveState::Stopped, PATIENCE, Outcome::Broken)
             }
         };
+        // What lasts is said once.
+        let kind = Some(std::mem::discriminant(error));
+        let news = std::mem::replace(&mut self.trouble, kind) != kind;
         self.report.state = state;
+        self.report.retry_at = in_a_while(wait);
         self.not_before = now + wait;
-        tracing::warn!(drive = %self.report.name, %error, "a drive is not kept in step now");
+        let drive = &self.report.name;
+        if news {
+            tracing::warn!(%drive, %error, "a drive is not kept in step now");
+        } else {
+            tracing::debug!(%drive, %error, "a drive is still not kept in step");
+        }
         outcome
     }
+
+    /// What a person should learn from the log.
+    fn log_change(&self, before: DriveState) {
+        let DriveReport { name, state, held, .. } = &self.report;
+        let was_in_trouble = matches!(before, DriveState::Waiting | DriveState::Stopped);
+        match state {
+            DriveState::Held if before != DriveState::Held => {
+                let why = held.as_deref().unwrap_or_default();
+                tracing::warn!(drive = %name, why, "deletions wait for a person");
+            }
+            DriveState::UpToDate if was_in_trouble => {
+                tracing::info!(drive = %name, "a drive is kept in step again");
+            }
+            DriveState::Starting
+            | DriveState::Syncing
+            | DriveState::UpToDate
+            | DriveState::Held
+            | DriveState::Waiting
+            | DriveState::Stopped => {}
+        }
+    }
+}
+
+/// The watch over a folder, or why there is none.
+fn watch(folder: &Path, wake: mpsc::Sender<()>) -> (Option<Watch>, Option<String>) {
+    match Watch::over(folder, wake) {
+        Ok(watch) => (Some(watch), None),
+        Err(error) => {
+            tracing::warn!(folder = %folder.display(), %error, "changes are found by looking only");
+            (None, Some(error.to_string()))
+        }
+    }
+}
+
+fn reason(error: &TickError) -> String {
+    match error {
+        TickError::NoSpace { free } => {
+            format!("only {} MiB are free on the disk: nothing is done", free >> 20)
+        }
+        TickError::Stopped
+        | TickError::RootLost(_)
+        | TickError::AccessLost
+        | TickError::Unavailable { .. }
+        | TickError::Disk(_)
+        | TickError::State(_) => error.to_string(),
+    }
+}
+
+/// The wall time then, as reports have it.
+pub(super) fn in_a_while(wait: Duration) -> Option<String> {
+    Timestamp::now().checked_add(wait).ok().map(|at| at.to_string())
 }
 
 fn access(access: wire::Access) -> Access {

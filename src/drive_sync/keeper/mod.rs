@@ -7,23 +7,28 @@
 mod control;
 mod debounce;
 mod drives;
+mod first_copy;
 mod folder;
 mod mirror;
+mod monitor;
+mod observed;
+mod renewal;
 pub mod report;
 pub mod request;
 mod settings;
 mod system;
+pub mod tally;
+mod teller;
 mod watch;
-
-use std::sync::Arc;
 
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+pub use monitor::Monitor;
 pub use settings::{Settings, SettingsError};
 
-use super::wire::Renewed;
+pub use super::remote::{KeepToken, SessionToken};
 
 /// As whom the drives are asked for, and where.
 #[derive(Clone)]
@@ -40,10 +45,9 @@ pub struct Identity {
     pub token: SecretString,
     /// Keeps a renewed token, so that a restart finds it.
     pub keep_token: Option<KeepToken>,
+    /// What gives a new token when the old one has ended.
+    pub session: Option<SessionToken>,
 }
-
-/// Is given each new token.
-pub type KeepToken = Arc<dyn Fn(&Renewed) + Send + Sync>;
 
 /// Keeps the drives in step until `stop`. To be run as one of the gateway's supervisors.
 ///
@@ -54,11 +58,30 @@ pub async fn keep(
     identity: Identity,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    keep_watched(settings, identity, Monitor::default(), stop).await
+}
+
+/// The same, for those who want to know how it goes.
+///
+/// # Errors
+/// As [`keep`].
+pub async fn keep_watched(
+    settings: Settings,
+    identity: Identity,
+    monitor: Monitor,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Handle::current();
+    let teller = teller::Teller::new(monitor.clone(), &settings.state_dir);
     // The engine's calls block; it has a thread of the pool to itself and ends with `stop`.
     let thread = tokio::task::spawn_blocking(move || {
-        control::Control::new(settings, identity, runtime, stop)?.run();
+        control::Control::new(settings, identity, monitor, runtime, stop)?.run();
         Ok(())
     });
-    thread.await?
+    tokio::select! {
+        // The keeper has the last word: it writes the last report itself. What the teller has under
+        // way then comes to nothing.
+        ended = thread => ended?,
+        never = teller.run() => match never {},
+    }
 }

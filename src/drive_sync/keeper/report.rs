@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::engine::{Done, Pending, Tick};
+use super::super::engine::{Deed, Done, Pending, Tick};
 use super::super::plan::{Blocked, HoldReason};
+use super::super::progress::{Direction, Phase, Transfer};
+pub use super::first_copy::FirstCopy;
 use crate::fs::{self, FsError};
 
 /// Its name.
@@ -24,6 +26,9 @@ pub struct Report {
     pub updated_at: String,
     /// Why no drive can be kept in step now.
     pub problem: Option<String>,
+    /// When the server is asked again, RFC 3339.
+    #[serde(default)]
+    pub retry_at: Option<String>,
     /// Each of them.
     pub drives: Vec<DriveReport>,
 }
@@ -40,6 +45,16 @@ pub struct DriveReport {
     pub state: DriveState,
     /// Why it is in that state, if there is something to say.
     pub reason: Option<String>,
+    /// When it is tried again.
+    pub retry_at: Option<String>,
+    /// What is done at this moment.
+    pub doing: Doing,
+    /// Entries that the server has told of so far, while it lists everything.
+    pub listed: usize,
+    /// Until disk and server are the same for the first time.
+    pub first_copy: Option<FirstCopy>,
+    /// Large contents on their way.
+    pub transfers: Vec<Moving>,
     /// Up to here the server's changes are known, and how many there are.
     pub cursor: u64,
     pub head: u64,
@@ -50,12 +65,18 @@ pub struct DriveReport {
     /// The newest conflict copies, at most 100.
     pub conflicts: Vec<String>,
     pub held: Option<String>,
+    pub held_deletions: usize,
+    /// Paths that are tried again later.
+    pub waiting: usize,
     /// What takes no part, at most 100, and how many in all.
     pub unsyncable: Vec<Unsyncable>,
     pub unsyncable_count: usize,
     pub failed: Vec<Unsyncable>,
     /// Changes are told by the system; else they are found by looking only.
     pub watched: bool,
+    /// Why the system does not tell them.
+    pub watch_problem: Option<String>,
+    /// The last look at everything in the folder.
     pub audited_at: Option<String>,
     pub synced_at: Option<String>,
     pub free_bytes: Option<u64>,
@@ -78,6 +99,60 @@ pub enum DriveState {
     Waiting,
     /// Nothing is done any more until something changes.
     Stopped,
+}
+
+impl DriveState {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Syncing => "syncing",
+            Self::UpToDate => "up to date",
+            Self::Held => "deletions are held",
+            Self::Waiting => "waiting",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// For records that programs read.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Syncing => "syncing",
+            Self::UpToDate => "up_to_date",
+            Self::Held => "held",
+            Self::Waiting => "waiting",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Syncing, Self::UpToDate, Self::Held, Self::Waiting, Self::Stopped];
+}
+
+/// What is done at this moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the words of [`Phase`]")]
+pub enum Doing {
+    #[default]
+    Resting,
+    Asking,
+    Listing,
+    Looking,
+    Working,
+}
+
+/// A content on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it; sizes are bytes")]
+pub struct Moving {
+    pub path: String,
+    /// From here to the server.
+    pub send: bool,
+    pub moved: u64,
+    pub size: u64,
 }
 
 /// What is left to do.
@@ -107,7 +182,7 @@ pub struct Totals {
 }
 
 /// An entry that takes no part, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Unsyncable {
     pub path: String,
@@ -126,6 +201,18 @@ impl Report {
         Ok(Some(serde_json::from_slice(&bytes)?))
     }
 
+    /// The process that wrote this is gone, and did not say so.
+    pub fn died(&mut self, problem: &str) {
+        self.problem = Some(problem.to_owned());
+        self.retry_at = None;
+        for drive in &mut self.drives {
+            drive.state = DriveState::Stopped;
+            drive.doing = Doing::Resting;
+            drive.transfers.clear();
+            drive.retry_at = None;
+        }
+    }
+
     pub(super) fn write(&self, state_dir: &Path) -> Result<(), FsError> {
         let text = serde_json::to_vec_pretty(self).unwrap_or_default();
         fs::save_unsynced(&state_dir.join(NAME), &text)
@@ -133,17 +220,47 @@ impl Report {
 }
 
 impl DriveReport {
-    /// Takes over what a tick has found and done.
-    pub(super) fn take(&mut self, tick: &Tick) {
-        self.cursor = tick.cursor;
-        self.pending = counts(&tick.planned);
+    /// What is still so after a restart.
+    pub(super) fn lasting(&self) -> Self {
+        Self {
+            drive_id: self.drive_id.clone(),
+            name: self.name.clone(),
+            path: self.path.clone(),
+            writable: self.writable,
+            done: self.done,
+            conflicts: self.conflicts.clone(),
+            audited_at: self.audited_at.clone(),
+            synced_at: self.synced_at.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes over what a tick has done, whether it came to its end or not.
+    pub(super) fn take_done(&mut self, tick: &Tick) {
+        self.cursor = self.cursor.max(tick.cursor);
+        // A tick that did not come to plan anything, or only waits, says nothing new.
+        let settled = tick.waiting == 0 && (tick.at_rest || tick.held.is_some());
+        if tick.planned.steps() > 0 || settled {
+            self.pending = tick.planned.less(&tick.done).into();
+        }
         self.done.add(&tick.done);
         self.done.conflicts += tick.conflicts.len();
         self.done.rescued += tick.rescued.len();
+        if let Some(copy) = &mut self.first_copy {
+            copy.add(&tick.done, &self.pending);
+        }
         let made = tick.conflicts.iter().chain(&tick.rescued).map(ToString::to_string);
         self.conflicts.extend(made);
         let surplus = self.conflicts.len().saturating_sub(TOLD);
         self.conflicts.drain(..surplus);
+    }
+
+    /// Takes over what a tick that came to its end has found and done.
+    pub(super) fn take(&mut self, tick: &Tick) {
+        self.take_done(tick);
+        self.cursor = tick.cursor;
+        self.waiting = tick.waiting;
+        self.held_deletions = tick.held.map_or(0, HoldReason::deletions);
         self.held = tick.held.map(held);
         let blocked = tick
             .blocked
@@ -171,24 +288,58 @@ impl DriveReport {
 }
 
 impl Totals {
-    fn add(&mut self, done: &Done) {
+    pub(super) fn add(&mut self, done: &Done) {
         self.downloads += done.fetched;
         self.download_bytes += done.fetched_bytes;
         self.uploads += done.sent;
         self.upload_bytes += done.sent_bytes;
         self.deletions += done.deletions();
-        self.moves += done.moved_here + done.moved_there;
+        self.moves += done.of(Deed::Move);
     }
 }
 
-fn counts(pending: &Pending) -> Counts {
-    Counts {
-        downloads: pending.downloads,
-        download_bytes: pending.download_bytes,
-        uploads: pending.uploads,
-        upload_bytes: pending.upload_bytes,
-        deletions: pending.deletions,
-        others: pending.others,
+impl FirstCopy {
+    fn add(&mut self, done: &Done, left: &Counts) {
+        self.files_done += (done.fetched + done.sent) as u64;
+        self.bytes_done += done.fetched_bytes + done.sent_bytes;
+        self.files = self.files_done + (left.downloads + left.uploads) as u64;
+        self.bytes = self.bytes_done + left.download_bytes + left.upload_bytes;
+    }
+}
+
+impl From<Pending> for Counts {
+    fn from(pending: Pending) -> Self {
+        Self {
+            downloads: pending.downloads,
+            download_bytes: pending.download_bytes,
+            uploads: pending.uploads,
+            upload_bytes: pending.upload_bytes,
+            deletions: pending.deletions,
+            others: pending.others,
+        }
+    }
+}
+
+impl From<Phase> for Doing {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Resting => Self::Resting,
+            Phase::Asking => Self::Asking,
+            Phase::Listing => Self::Listing,
+            Phase::Looking => Self::Looking,
+            Phase::Working => Self::Working,
+        }
+    }
+}
+
+impl From<&Transfer> for Moving {
+    fn from(transfer: &Transfer) -> Self {
+        Self {
+            path: transfer.path.as_ref().map(ToString::to_string).unwrap_or_default(),
+            send: transfer.direction == Direction::Send,
+            moved: transfer.moved,
+            size: transfer.size,
+        }
     }
 }
 
@@ -218,6 +369,9 @@ fn blocked(why: Blocked) -> String {
         Blocked::Local(Opaque::Unreadable) => "it cannot be read",
         Blocked::Local(Opaque::Unsettled) => "it changes all the time",
         Blocked::Local(Opaque::Mount) => "another file system is mounted there",
+        Blocked::Local(Opaque::TooLarge) => "larger than the server takes",
+        Blocked::Local(Opaque::Name) => "its name is not UTF-8",
+        Blocked::Local(Opaque::Unread) => "a large file that has not been read yet",
         Blocked::Local(Opaque::Suspicious) => {
             "it is empty after a crash of the machine; write to it or delete it to go on"
         }

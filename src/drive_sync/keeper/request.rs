@@ -11,15 +11,18 @@ pub enum Request {
     ReleaseDeletions,
     /// Compare everything anew.
     Resync,
+    /// Take the folder that is there now for the drive's.
+    AcceptRoot,
 }
 
 impl Request {
-    const ALL: [Self; 2] = [Self::ReleaseDeletions, Self::Resync];
+    const ALL: [Self; 3] = [Self::ReleaseDeletions, Self::Resync, Self::AcceptRoot];
 
     fn word(self) -> &'static str {
         match self {
             Self::ReleaseDeletions => "release-deletions",
             Self::Resync => "resync",
+            Self::AcceptRoot => "accept-root",
         }
     }
 }

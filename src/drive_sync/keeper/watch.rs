@@ -4,8 +4,10 @@
 //! so is found by the look at everything, which comes now and then.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Config, ErrorKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 use super::super::path::RelPath;
@@ -22,7 +24,9 @@ pub(super) struct Watch {
     /// Dropped, it ends.
     _watcher: RecommendedWatcher,
     hints: mpsc::Receiver<Hint>,
-    lost: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    lost: Arc<AtomicBool>,
+    /// There were no more watches for a folder that was made meanwhile.
+    incomplete: Arc<AtomicBool>,
 }
 
 impl Watch {
@@ -30,21 +34,25 @@ impl Watch {
     /// found by looking only.
     pub(super) fn over(root: &Path, wake: mpsc::Sender<()>) -> notify::Result<Self> {
         let (send, hints) = mpsc::channel(WAITING);
-        let lost = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let (home, dropped) = (root.to_owned(), std::sync::Arc::clone(&lost));
-        let mut watcher =
-            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                for hint in hints_of(&home, event) {
-                    if send.try_send(hint).is_err() {
-                        dropped.store(true, std::sync::atomic::Ordering::Relaxed);
-                    }
-                    // Full: there is a wake-up on its way already.
-                    let _ = wake.try_send(());
+        let (lost, incomplete) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let (home, dropped, out) = (root.to_owned(), Arc::clone(&lost), Arc::clone(&incomplete));
+        let heard = move |event: notify::Result<notify::Event>| {
+            if matches!(&event, Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch)) {
+                out.store(true, Ordering::Relaxed);
+            }
+            for hint in hints_of(&home, event) {
+                if send.try_send(hint).is_err() {
+                    dropped.store(true, Ordering::Relaxed);
                 }
-            })?;
-        watcher.configure(notify::Config::default().with_follow_symlinks(false)).ok();
+                // Full: there is a wake-up on its way already.
+                let _ = wake.try_send(());
+            }
+        };
+        // A link may lead to anywhere, and is never followed by drive sync itself.
+        let config = Config::default().with_follow_symlinks(false);
+        let mut watcher = RecommendedWatcher::new(heard, config)?;
         watcher.watch(root, RecursiveMode::Recursive)?;
-        Ok(Self { _watcher: watcher, hints, lost })
+        Ok(Self { _watcher: watcher, hints, lost, incomplete })
     }
 
     /// The hints since the last time.
@@ -53,10 +61,15 @@ impl Watch {
         while let Ok(hint) = self.hints.try_recv() {
             hints.push(hint);
         }
-        if self.lost.swap(false, std::sync::atomic::Ordering::Relaxed) {
+        if self.lost.swap(false, Ordering::Relaxed) {
             hints.push(None);
         }
         hints
+    }
+
+    /// Whether all folders are watched.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.incomplete.load(Ordering::Relaxed)
     }
 }
 
@@ -72,4 +85,37 @@ fn hints_of(root: &Path, event: notify::Result<notify::Event>) -> Vec<Hint> {
 /// The place inside the drive; the engine's own entries and the root itself are none.
 fn place(root: &Path, path: &Path) -> Option<RelPath> {
     RelPath::parse(path.strip_prefix(root).ok()?.to_str()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The places of which a hint comes, up to that one.
+    #[expect(clippy::disallowed_methods, reason = "the system's own hints take real time")]
+    fn hints_until(watch: &mut Watch, last: &str) -> Vec<String> {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+        let mut places = Vec::new();
+        while !places.iter().any(|place| place == last) {
+            assert!(std::time::Instant::now() < deadline, "no hint of {last}: {places:?}");
+            places.extend(watch.take().into_iter().flatten().map(|place| place.to_string()));
+            std::thread::yield_now();
+        }
+        places
+    }
+
+    #[test]
+    fn what_links_lead_to_is_not_watched() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, elsewhere) = (dir.path().join("root"), dir.path().join("elsewhere"));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, root.join("link")).unwrap();
+        let mut watch = Watch::over(&root, mpsc::channel(1).0).unwrap();
+        std::fs::write(elsewhere.join("a"), "").unwrap();
+        std::fs::write(root.join("b"), "").unwrap();
+        let places = hints_until(&mut watch, "b");
+        assert!(places.iter().all(|place| place == "b"), "{places:?}");
+        assert!(watch.is_complete());
+    }
 }

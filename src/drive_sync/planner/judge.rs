@@ -126,9 +126,17 @@ impl Node<'_> {
         let local = match self.triple.local {
             None => Rest::Gone,
             Some(Local::Opaque(Opaque::Ignored)) => Rest::Ignored,
-            Some(Local::Opaque(Opaque::Symlink | Opaque::Special | Opaque::Mount)) => Rest::Kept,
+            Some(Local::Opaque(
+                Opaque::Symlink | Opaque::Special | Opaque::Mount | Opaque::Name,
+            )) => Rest::Kept,
             Some(
-                Local::Opaque(Opaque::Unreadable | Opaque::Unsettled | Opaque::Suspicious)
+                Local::Opaque(
+                    Opaque::Unreadable
+                    | Opaque::Unsettled
+                    | Opaque::Suspicious
+                    | Opaque::TooLarge
+                    | Opaque::Unread,
+                )
                 | Local::File { .. }
                 | Local::Directory { .. },
             ) => Rest::Unknown,

@@ -68,9 +68,8 @@ pub(super) fn refusal(error: ErrorDetail, retry_after: Option<Duration>) -> Remo
         Code::ContentMismatch => RemoteError::SourceChanged,
         Code::ReadOnly => RemoteError::ReadOnly,
         Code::DriveNotFound => RemoteError::AccessLost,
-        Code::Unauthorized
-        | Code::TokenExpired
-        | Code::UploadNotFound
+        Code::Unauthorized | Code::TokenExpired => RemoteError::TokenRefused { message },
+        Code::UploadNotFound
         | Code::ContentMissing
         | Code::NoRoom
         | Code::Unavailable

@@ -162,9 +162,13 @@ async fn stream(
         StatusCode::OK if from == 0 => {}
         // It does not go on where we stopped.
         StatusCode::OK => into.restart().map_err(|error| local(&error))?,
-        StatusCode::PRECONDITION_FAILED | StatusCode::NOT_FOUND => {
+        StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE => {
+            // What we have of it belongs to nothing that is there: the next try begins anew.
+            into.restart().map_err(|error| local(&error))?;
             return Err(RemoteError::Conflict { current: None });
         }
+        StatusCode::NOT_FOUND => return Err(RemoteError::Conflict { current: None }),
+        // Also an address that has ended: the next try gets a new one.
         status => return Err(refusal_of(status, &[], retry_after(&response))),
     }
     while let Some(piece) = link.patiently(response.chunk()).await?.map_err(unreachable)? {
@@ -188,5 +192,9 @@ pub(super) fn headers_of(
 }
 
 fn local(error: &FsError) -> RemoteError {
-    RemoteError::Local(error.to_string())
+    if matches!(error, FsError::Full) {
+        RemoteError::Full
+    } else {
+        RemoteError::Local(error.to_string())
+    }
 }

@@ -1,12 +1,18 @@
-//! One request at a time to the drives' function, and the token that opens it.
+//! Requests to the drives' function, and the token that opens it.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Response, StatusCode, Url};
+use bytes::Bytes;
+use futures_util::stream;
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
+use reqwest::{Body, RequestBuilder, Response, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +22,14 @@ use super::answer;
 
 /// Of one answer in JSON.
 const LARGEST: usize = 64 << 20;
+/// Handed over at a time: so much has to be taken before our patience ends.
+pub(super) const PIECE: usize = 64 << 10;
+/// What may stand in buffers between us and the server.
+const BUFFERED_KIB: u32 = 8 << 10;
+/// So many times our patience may pass until full buffers are empty,
+const PATIENCE_FOR_BUFFERS: u32 = 8;
+/// and until they take more: the system waits for a third of them to be empty.
+const PATIENCE_FOR_A_THIRD: u32 = 3;
 
 /// The way to the drives of this machine. Clones share the token.
 #[derive(Debug, Clone)]
@@ -25,10 +39,36 @@ pub struct Link {
     anon_key: SecretString,
     client_key: String,
     token: Arc<Mutex<SecretString>>,
+    /// Held by the one that gets a new token.
+    renewing: Arc<tokio::sync::Mutex<()>>,
     runtime: tokio::runtime::Handle,
     stop: CancellationToken,
     /// A call that makes no progress for so long is given up.
     pub(super) patience: Duration,
+    /// Gives a new token when the old one is not accepted any more.
+    session: Option<SessionToken>,
+    /// Is given each new token.
+    keep: Option<KeepToken>,
+}
+
+/// Reads the access token of the gateway's own session.
+#[derive(Clone)]
+pub struct SessionToken(pub Arc<dyn Fn() -> SecretString + Send + Sync>);
+
+/// Keeps a new token, so that a restart finds it.
+#[derive(Clone)]
+pub struct KeepToken(pub Arc<dyn Fn(&Renewed) + Send + Sync>);
+
+impl fmt::Debug for SessionToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("SessionToken")
+    }
+}
+
+impl fmt::Debug for KeepToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("KeepToken")
+    }
 }
 
 impl Link {
@@ -48,7 +88,27 @@ impl Link {
         patience: Duration,
     ) -> Self {
         let token = Arc::new(Mutex::new(token));
-        Self { client, backend, anon_key, client_key, token, runtime, stop, patience }
+        let renewing = Arc::default();
+        let (session, keep) = (None, None);
+        Self {
+            client,
+            backend,
+            anon_key,
+            client_key,
+            token,
+            renewing,
+            runtime,
+            stop,
+            patience,
+            session,
+            keep,
+        }
+    }
+
+    /// The same link with what gives a new token when the old one has ended, and what keeps new ones.
+    #[must_use]
+    pub fn with_keys(self, session: Option<SessionToken>, keep: Option<KeepToken>) -> Self {
+        Self { session, keep, ..self }
     }
 
     /// The drives that this machine may use.
@@ -59,13 +119,15 @@ impl Link {
     /// A new token, used from here on.
     pub fn renew(&self) -> Result<Renewed, RemoteError> {
         let renewed: Renewed = self.call(Action::Renew)?;
-        self.use_token(renewed.token.clone().into());
+        self.take_up(&renewed);
         Ok(renewed)
     }
 
-    /// From here on this token is used.
-    pub fn use_token(&self, token: SecretString) {
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    fn take_up(&self, renewed: &Renewed) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = renewed.token.clone().into();
+        if let Some(KeepToken(keep)) = &self.keep {
+            keep(renewed);
+        }
     }
 
     pub(super) fn call<T: DeserializeOwned>(&self, action: Action) -> Result<T, RemoteError> {
@@ -74,12 +136,112 @@ impl Link {
 
     /// The same as a part of something that is waited for.
     pub(super) async fn ask<T: DeserializeOwned>(&self, action: Action) -> Result<T, RemoteError> {
+        let body = self.body_of(action)?;
+        let token = self.own_token();
+        match self.post(&token, body.clone()).await {
+            // The machine may have slept for longer than the token lasted.
+            Err(RemoteError::TokenRefused { message }) => {
+                self.open_anew(&token, &message).await?;
+                self.post(&self.own_token(), body).await
+            }
+            answer => answer,
+        }
+    }
+
+    fn body_of(&self, action: Action) -> Result<Bytes, RemoteError> {
         let request = Request { client_key: self.client_key.clone(), action };
+        let body = serde_json::to_vec(&request).map_err(|error| {
+            RemoteError::Local(format!("a request could not be written: {error}"))
+        })?;
+        Ok(body.into())
+    }
+
+    /// Gets a new token by the gateway's session; what was refused had no effect. Of several that are
+    /// refused at the same time the first gets it for all of them.
+    async fn open_anew(&self, refused: &SecretString, why: &str) -> Result<(), RemoteError> {
+        let Some(SessionToken(session)) = &self.session else {
+            return Err(RemoteError::TokenRefused { message: why.to_owned() });
+        };
+        let _turn = self.renewing.lock().await;
+        if self.own_token().expose_secret() != refused.expose_secret() {
+            return Ok(());
+        }
+        let body = self.body_of(Action::Renew)?;
+        let renewed = self.post::<Renewed>(&session(), body).await.map_err(|error| {
+            let message = format!("{why}; the gateway's session gives no other one: {error}");
+            RemoteError::TokenRefused { message }
+        })?;
+        tracing::info!("the drives' token was not accepted any more; the session gave a new one");
+        self.take_up(&renewed);
+        Ok(())
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        token: &SecretString,
+        body: Bytes,
+    ) -> Result<T, RemoteError> {
         let url = self.url(&format!("functions/v1/{FUNCTION}"))?;
-        let send = self.client.post(url).headers(self.headers()?).json(&request).send();
-        drop(request);
-        let response = self.patiently(send).await?.map_err(unreachable)?;
+        let pieces = pieces_of(body.clone());
+        let request = self
+            .client
+            .post(url)
+            .headers(self.headers(token)?)
+            .header(CONTENT_TYPE, "application/json")
+            .header(CONTENT_LENGTH, body.len());
+        let response = self.with_body(request, body.len() as u64, pieces).await?;
         read(self, response).await
+    }
+
+    /// Sends a body piece by piece and takes the answer. It is given up when no piece is taken for
+    /// as long as our patience lasts; what was taken before may stand in buffers on its way, so that
+    /// a long body gets more of it, and its answer most.
+    pub(super) async fn with_body(
+        &self,
+        request: RequestBuilder,
+        length: u64,
+        mut pieces: impl FnMut() -> Result<Option<Bytes>, RemoteError>,
+    ) -> Result<Response, RemoteError> {
+        let (give, taken) = mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+        let body = stream::unfold(taken, |mut taken| async move {
+            taken.recv().await.map(|piece| (piece, taken))
+        });
+        let answer = request.body(Body::wrap_stream(body)).send();
+        let feed = async {
+            let mut handed_over = 0;
+            while let Some(piece) = pieces()? {
+                let size = piece.len() as u64;
+                let patience = self.patience_after(handed_over, PATIENCE_FOR_A_THIRD);
+                if self.within(patience, give.send(Ok(piece))).await?.is_err() {
+                    // The server has answered already; its answer tells why.
+                    break;
+                }
+                handed_over += size;
+            }
+            drop(give);
+            Ok::<(), RemoteError>(())
+        };
+        tokio::pin!(feed, answer);
+        tokio::select! {
+            // Dropping the feed: the server wants no more of it.
+            answer = &mut answer => answer.map_err(unreachable),
+            end = &mut feed => {
+                end?;
+                let patience = self.patience_after(length, PATIENCE_FOR_BUFFERS);
+                self.within(patience, answer).await?.map_err(unreachable)
+            }
+        }
+    }
+
+    /// How long nothing may be seen to move after so many bytes were handed over, `more` times our
+    /// patience for full buffers: that they are in a buffer does not mean that they have arrived.
+    fn patience_after(&self, bytes: u64, more: u32) -> Duration {
+        let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).min(BUFFERED_KIB);
+        self.patience + self.patience * more * kib / BUFFERED_KIB
+    }
+
+    fn own_token(&self) -> SecretString {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Runs something that belongs to one call of the engine; the end of the engine ends it.
@@ -103,8 +265,16 @@ impl Link {
 
     /// One step of a call.
     pub(super) async fn patiently<F: Future>(&self, step: F) -> Result<F::Output, RemoteError> {
-        timeout(self.patience, step).await.map_err(|_| RemoteError::Unavailable {
-            message: format!("nothing came for {} s", self.patience.as_secs()),
+        self.within(self.patience, step).await
+    }
+
+    async fn within<F: Future>(
+        &self,
+        patience: Duration,
+        step: F,
+    ) -> Result<F::Output, RemoteError> {
+        timeout(patience, step).await.map_err(|_| RemoteError::Unavailable {
+            message: format!("nothing came for {} s", patience.as_secs()),
             retry_after: None,
         })
     }
@@ -118,8 +288,7 @@ impl Link {
         base.join(address).map_err(|_| answer::broken("an address that is none"))
     }
 
-    fn headers(&self) -> Result<HeaderMap, RemoteError> {
-        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    fn headers(&self, token: &SecretString) -> Result<HeaderMap, RemoteError> {
         let mut headers = HeaderMap::new();
         for (name, text) in [
             (AUTHORIZATION, format!("Bearer {}", token.expose_secret())),
@@ -133,6 +302,14 @@ impl Link {
             headers.insert(name, value);
         }
         Ok(headers)
+    }
+}
+
+/// Bytes, a piece at a time.
+fn pieces_of(mut bytes: Bytes) -> impl FnMut() -> Result<Option<Bytes>, RemoteError> {
+    move || {
+        let piece = bytes.split_to(bytes.len().min(PIECE));
+        Ok((!piece.is_empty()).then_some(piece))
     }
 }
 

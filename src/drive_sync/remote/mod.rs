@@ -12,7 +12,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 
-pub use link::Link;
+pub use link::{KeepToken, Link, SessionToken};
 
 use super::model::Sha256;
 use super::ports::{
@@ -107,8 +107,9 @@ impl Drive for RemoteDrive {
 
     fn digest(&self) -> Result<Digest, RemoteError> {
         let digest: wire::Digest = self.link.call(Action::Digest { drive_id: self.drive_id() })?;
-        let sha256 = Sha256::parse(&digest.sha256).ok_or_else(|| broken("a digest"))?;
-        Ok(Digest { head: digest.head_sequence, count: digest.count, sha256 })
+        let hash = |text: &str| Sha256::parse(text).ok_or_else(|| broken("a digest"));
+        let (sha256, paths) = (hash(&digest.sha256)?, hash(&digest.paths_sha256)?);
+        Ok(Digest { head: digest.head_sequence, count: digest.count, sha256, paths })
     }
 
     fn apply(&self, changes: &[Write]) -> Vec<Result<Written, RemoteError>> {

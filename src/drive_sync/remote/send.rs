@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::stream::{self, FuturesUnordered};
-use tokio::sync::mpsc;
+use futures_util::stream::FuturesUnordered;
 
 use super::super::model::Content;
 use super::super::ports::{FsError, Recall, RemoteError, Source, Upload, Written};
@@ -15,7 +14,7 @@ use super::super::wire::{
 use super::RemoteDrive;
 use super::answer::{broken, entry, metadata, one_of_many, written};
 use super::fetch::headers_of;
-use super::link::{Link, refusal_of, retry_after, unreachable};
+use super::link::{Link, PIECE, refusal_of, retry_after, unreachable};
 
 /// Contents that go at the same time.
 const STREAMS: usize = 3;
@@ -25,8 +24,6 @@ const REQUESTS: usize = 3;
 /// What one of them takes along, at most: so much may be in memory for each.
 const FILES: usize = 128;
 const BYTES: u64 = 1 << 20;
-/// Read at a time.
-const PIECE: usize = 256 << 10;
 
 type Sent = Result<Written, RemoteError>;
 
@@ -305,67 +302,39 @@ async fn put_part(
     prepared: &Prepared,
     (from, length): (u64, u64),
 ) -> Result<(), RemoteError> {
-    let (pieces, taken) = mpsc::channel::<Result<Bytes, std::io::Error>>(2);
-    let body =
-        stream::unfold(
-            taken,
-            |mut taken| async move { taken.recv().await.map(|piece| (piece, taken)) },
-        );
     let request = link
         .client
         .put(link.url(url)?)
         .headers(headers_of(&prepared.headers)?)
-        .header(reqwest::header::CONTENT_LENGTH, length)
-        .body(reqwest::Body::wrap_stream(body))
-        .send();
-    let feed = async {
-        let mut done = 0;
-        while done < length {
-            let wanted = usize::try_from((length - done).min(PIECE as u64)).unwrap_or(PIECE);
-            let mut piece = vec![0; wanted];
-            match source.read_at(from + done, &mut piece).map_err(|error| changed(&error))? {
-                0 => return Err(RemoteError::SourceChanged),
-                count => {
-                    piece.truncate(count);
-                    done += count as u64;
-                }
-            }
-            if link.patiently(pieces.send(Ok(piece.into()))).await?.is_err() {
-                // The server has answered already; its answer tells why.
-                break;
+        .header(reqwest::header::CONTENT_LENGTH, length);
+    let mut done = 0;
+    let pieces = || {
+        if done == length {
+            return Ok(None);
+        }
+        let wanted = usize::try_from((length - done).min(PIECE as u64)).unwrap_or(PIECE);
+        let mut piece = vec![0; wanted];
+        match source.read_at(from + done, &mut piece).map_err(|error| changed(&error))? {
+            0 => Err(RemoteError::SourceChanged),
+            count => {
+                piece.truncate(count);
+                done += count as u64;
+                Ok(Some(Bytes::from(piece)))
             }
         }
-        drop(pieces);
-        Ok(())
     };
-    let answer = async {
-        // No limit of its own while the feed moves; after it the server has to answer.
-        request.await.map_err(unreachable)
-    };
-    let response = feed_and_hear(link, feed, answer).await?;
+    let response = link.with_body(request, length, pieces).await?;
     if response.status().is_success() {
         return Ok(());
     }
     let (status, retry_after) = (response.status(), retry_after(&response));
     let body = link.patiently(response.bytes()).await?.map_err(unreachable)?;
-    Err(refusal_of(status, &body, retry_after))
-}
-
-/// Feeds a request and takes its answer, whichever ends first.
-async fn feed_and_hear<T>(
-    link: &Link,
-    feed: impl Future<Output = Result<(), RemoteError>>,
-    answer: impl Future<Output = Result<T, RemoteError>>,
-) -> Result<T, RemoteError> {
-    tokio::pin!(feed, answer);
-    tokio::select! {
-        // Dropping the feed: the server wants no more of it.
-        answer = &mut answer => answer,
-        end = &mut feed => {
-            end?;
-            link.patiently(answer).await?
-        }
+    let refusal = refusal_of(status, &body, retry_after);
+    if let RemoteError::TokenRefused { message } = refusal {
+        // The address has ended; the next preparation gives a new one.
+        return Err(RemoteError::Unavailable { message, retry_after: None });
     }
+    Err(refusal)
 }
 
 /// Reading failed, or the file is not what it was: it is looked at again.

@@ -13,7 +13,7 @@ use crate::drive_sync::ports::{
 };
 
 use super::client::Client;
-use super::server::{Delayed, Server, content};
+use super::server::{Delayed, Node, Server, content};
 use super::world::{self, Fault, Stop, Where, with};
 
 /// One client's way to the server.
@@ -257,16 +257,19 @@ impl Drive for SimDrive {
         self.begin("digest", false)?;
         let digest = self.server(|server, _| {
             let tree = &server.tree;
-            let mut hasher = Hasher::new();
-            let lines = tree.entries.iter().map(|(id, node)| format!("{id}:{}\n", node.version));
-            let lines: std::collections::BTreeSet<String> = lines.collect();
-            for line in lines {
-                hasher.update(line);
-            }
+            let line = |(id, node): (&String, &Node)| format!("{id}:{}\n", node.version);
+            let placed =
+                |(id, node): (&String, &Node)| format!("{id}:{}:{}\n", node.version, node.path);
+            let hash = |lines: Vec<String>| {
+                let sorted: std::collections::BTreeSet<String> = lines.into_iter().collect();
+                let text: String = sorted.into_iter().collect();
+                Sha256(Hasher::digest(text).into())
+            };
             Digest {
                 head: tree.sequence,
                 count: tree.entries.len() as u64,
-                sha256: Sha256(hasher.finalize().into()),
+                sha256: hash(tree.entries.iter().map(line).collect()),
+                paths: hash(tree.entries.iter().map(placed).collect()),
             }
         });
         self.end(digest)

@@ -22,6 +22,8 @@ pub enum Note {
     Audit,
     /// The last comparison with the server's digest.
     Digest,
+    /// Disk and server were the same for the first time.
+    FirstCopy,
 }
 
 impl Note {
@@ -29,6 +31,7 @@ impl Note {
         match self {
             Self::Audit => "audit_at",
             Self::Digest => "digest_at",
+            Self::FirstCopy => "first_copy_at",
         }
     }
 }
@@ -66,6 +69,43 @@ impl State {
         set(&transaction, "root_dev", root.dev.cast_signed())?;
         set(&transaction, "root_ino", root.ino.cast_signed())?;
         Ok(transaction.commit()?)
+    }
+
+    /// The start of the machine at which the root was seen last.
+    pub fn root_start(&self) -> Result<Option<String>, StateError> {
+        get(&self.connection, "root_start")
+    }
+
+    /// The root was seen as it is known.
+    pub fn root_seen(&mut self, start: &str) -> Result<(), StateError> {
+        if self.root_start()?.is_some_and(|seen| seen == start) {
+            return Ok(());
+        }
+        set(&self.connection, "root_start", start)
+    }
+
+    /// The root's disk has this number since the last start of the machine. What is remembered of its
+    /// files stays: all else about them is as it was.
+    pub fn root_has_device(&mut self, dev: u64, start: &str) -> Result<(), StateError> {
+        let transaction = self.connection.transaction()?;
+        transaction.execute(
+            "UPDATE base SET dev = ?1
+             WHERE dev = (SELECT value FROM meta WHERE name = 'root_dev')",
+            [dev.cast_signed()],
+        )?;
+        set(&transaction, "root_dev", dev.cast_signed())?;
+        set(&transaction, "root_start", start)?;
+        Ok(transaction.commit()?)
+    }
+
+    /// The crash of the machine whose traces were all looked at, in nanoseconds since 1970.
+    pub fn crash_settled(&self) -> Result<Option<i64>, StateError> {
+        get(&self.connection, "crash_settled")
+    }
+
+    /// Nothing is held back any more for the sake of that crash.
+    pub fn settle_crash(&mut self, crash: i64) -> Result<(), StateError> {
+        set(&self.connection, "crash_settled", crash)
     }
 
     /// Whether a person has let held deletions go.

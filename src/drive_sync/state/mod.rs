@@ -22,7 +22,7 @@ mod tests;
 pub use base::Effect;
 pub use intent::{Intended, Intent};
 pub use meta::{Cursor, Note};
-pub use remote::Trees;
+pub use remote::{Known, Trees};
 pub use resync::Resync;
 
 /// The state of one drive. One task uses it; whoever opens it holds the lock of its folder.

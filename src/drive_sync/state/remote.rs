@@ -41,6 +41,17 @@ impl Table {
     }
 }
 
+/// What is known of the server, in short: to be compared with what it says itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Entries.
+    pub count: u64,
+    /// Over what they are.
+    pub sha256: Sha256,
+    /// Over what and where they are.
+    pub paths: Sha256,
+}
+
 /// Two trees, to be read side by side; nothing can be changed meanwhile.
 pub struct Trees<'a> {
     remote: Statement<'a>,
@@ -160,20 +171,33 @@ impl State {
         told.collect()
     }
 
-    /// How many entries are known, and the hash over their lines `id:version`, sorted, each ended
-    /// by a newline.
-    pub fn digest(&self) -> Result<(u64, Sha256), StateError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT id || ':' || version AS line FROM remote ORDER BY line")?;
+    /// What is known of the server, in short. The lines that are hashed are `id:version` and
+    /// `id:version:path`, each sorted and ended by a newline; no two of them begin with the same id.
+    pub fn digest(&self) -> Result<Known, StateError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT id || ':' || version AS line, path, holdable FROM remote ORDER BY line",
+        )?;
         let mut rows = statement.query([])?;
-        let (mut count, mut hasher) = (0, Hasher::new());
+        let (mut count, mut hasher, mut paths) = (0, Hasher::new(), Hasher::new());
         while let Some(row) = rows.next()? {
             count += 1;
-            hasher.update(row.get_ref(0)?.as_str().map_err(rows::wrong)?);
+            let line = row.get_ref(0)?.as_str().map_err(rows::wrong)?;
+            let path = row.get_ref(1)?.as_blob().map_err(rows::wrong)?;
+            hasher.update(line);
             hasher.update("\n");
+            paths.update(line);
+            paths.update(":");
+            if row.get(2)? {
+                let told: Vec<u8> =
+                    path.iter().map(|byte| if *byte == 0 { b'/' } else { *byte }).collect();
+                paths.update(told);
+            } else {
+                paths.update(path);
+            }
+            paths.update("\n");
         }
-        Ok((count, Sha256(hasher.finalize().into())))
+        let [sha256, paths] = [hasher, paths].map(|hasher| Sha256(hasher.finalize().into()));
+        Ok(Known { count, sha256, paths })
     }
 
     /// The entry as the server told it last; for people and tests.

@@ -134,7 +134,7 @@ fn a_name_that_no_disk_holds_is_kept_and_reported_and_not_in_the_tree() {
         .collect();
     names.sort();
     insta::assert_debug_snapshot!(names);
-    assert_eq!(state.digest().unwrap().0, 4, "they count for the server");
+    assert_eq!(state.digest().unwrap().count, 4, "they count for the server");
 }
 
 #[test]
@@ -150,11 +150,26 @@ fn a_name_with_a_nul_is_not_taken_for_the_path_that_it_looks_like() {
 }
 
 #[test]
+fn a_disk_with_another_number_keeps_what_is_remembered_of_its_files() {
+    let mut state = State::in_memory().unwrap();
+    let root = Root { drive_id: "d".to_owned(), marker: "m".to_owned(), dev: u64::MAX, ino: 2 };
+    state.bind_root(&root).unwrap();
+    state.commit(&[agree("a", base_file("1"))]).unwrap();
+    state.root_has_device(7, "second").unwrap();
+    let remembered = state.remembered().unwrap();
+    assert_eq!(remembered[&path("a")].stat(), Some(&Stat { dev: 7, ..stat(1) }));
+    assert_eq!(state.root().unwrap(), Some(Root { dev: 7, ..root }));
+    assert_eq!(state.root_start().unwrap().as_deref(), Some("second"));
+}
+
+#[test]
 fn the_digest_is_that_of_the_sorted_lines() {
     use sha2::{Digest as _, Sha256 as Hasher};
-    let state = told(&[file(1, "z", "a"), file(2, "y", "a-b")]);
-    let lines = "a-b:v1\na:v1\n";
-    assert_eq!(state.digest().unwrap(), (2, Sha256(Hasher::digest(lines).into())));
+    let state = told(&[folder(1, "z"), file(2, "z/y", "a-b"), file(3, "../x", "c")]);
+    let lines = "a-b:v1\nc:v1\nz:v1\n";
+    let paths = "a-b:v1:z/y\nc:v1:../x\nz:v1:z\n";
+    let [sha256, paths] = [lines, paths].map(|lines| Sha256(Hasher::digest(lines).into()));
+    assert_eq!(state.digest().unwrap(), Known { count: 3, sha256, paths });
 }
 
 #[test]
@@ -417,7 +432,7 @@ fn a_hundred_thousand_rows() {
     assert_eq!(state.unclear().unwrap().len(), 1000);
     timed("unclear", started);
     let started = tokio::time::Instant::now();
-    assert_eq!(state.digest().unwrap().0, 100_000);
+    assert_eq!(state.digest().unwrap().count, 100_000);
     timed("digest", started);
     let bytes = fs::metadata(&file).unwrap().len();
     let written = written.as_millis();

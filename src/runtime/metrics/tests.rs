@@ -1,6 +1,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::drive_sync::engine::Deed;
+use crate::drive_sync::keeper::report::{Counts, DriveReport, DriveState, Report};
+use crate::drive_sync::keeper::tally::Tally;
 use crate::model::JobStatus;
 use crate::runtime::status::{AuditState, ProviderState, SupervisorState};
 
@@ -26,6 +29,37 @@ fn full() -> LiveStatus {
     status
 }
 
+/// Drives with something of everything.
+fn drives() -> Monitor {
+    let monitor = Monitor::default();
+    let tally = |tally: &mut Tally| {
+        tally.done[Deed::Fetch.index()] = 5;
+        tally.refused[Deed::Send.index()] = 2;
+        tally.stale[Deed::Delete.index()] = 1;
+        (tally.fetched_bytes, tally.sent_bytes) = (5000, 70);
+        (tally.rescued, tally.conflicts, tally.watch_overflows) = (1, 2, 3);
+        tally.ticks[1] = 4;
+        tally.retries = [3, 4, 0];
+        tally.full_looks = 9;
+    };
+    let drive = DriveReport {
+        drive_id: "0a1b-2c".into(),
+        name: "Secret plans".into(),
+        path: "/drives/secret-plans".into(),
+        state: DriveState::Waiting,
+        cursor: 7,
+        head: 10,
+        pending: Counts { uploads: 2, upload_bytes: 90, ..Counts::default() },
+        held_deletions: 12,
+        watched: true,
+        audited_at: Some("2026-01-01T00:00:00Z".into()),
+        conflicts: vec!["Secret plans/copy".into()],
+        ..DriveReport::default()
+    };
+    monitor.set_for_tests(Report { drives: vec![drive], ..Report::default() }, tally);
+    monitor
+}
+
 fn text() -> String {
     let jobs = JobMetrics::default();
     jobs.claimed("shell_exec");
@@ -36,7 +70,7 @@ fn text() -> String {
         most_descriptors: Some(1024),
         cpu: Some(std::time::Duration::from_millis(1250)),
     };
-    render(&full(), 61, &jobs, &process)
+    render(&full(), 61, &jobs, &drives(), &process)
 }
 
 /// The rows of a table of what is registered, as the document has them.
@@ -117,9 +151,61 @@ fn values_are_those_of_the_status() {
 }
 
 #[test]
+fn drives_are_told_by_their_ids_and_nothing_else_of_theirs() {
+    let text = text();
+    for line in [
+        "drive_sync_operations_total{kind=\"fetch\",result=\"ok\"} 5",
+        "drive_sync_operations_total{kind=\"send\",result=\"refused\"} 2",
+        "drive_sync_operations_total{kind=\"delete\",result=\"stale\"} 1",
+        "drive_sync_operations_total{kind=\"make_folder\",result=\"ok\"} 0",
+        "drive_sync_transferred_bytes_total{direction=\"fetch\"} 5000",
+        "drive_sync_transferred_bytes_total{direction=\"send\"} 70",
+        "drive_sync_ticks_total{result=\"unavailable\"} 4",
+        "drive_sync_rescued_writes_total 1",
+        "drive_sync_conflict_copies_total 2",
+        "drive_sync_watch_overflows_total 3",
+        "drive_sync_retries_total{what=\"drive\"} 4",
+        "drive_sync_full_looks_total 9",
+        "drive_sync_trouble 0",
+        "drive_sync_state{drive=\"0a1b-2c\",state=\"waiting\"} 1",
+        "drive_sync_state{drive=\"0a1b-2c\",state=\"up_to_date\"} 0",
+        "drive_sync_pending_files{drive=\"0a1b-2c\",direction=\"send\"} 2",
+        "drive_sync_pending_bytes{drive=\"0a1b-2c\",direction=\"send\"} 90",
+        "drive_sync_pending_bytes{drive=\"0a1b-2c\",direction=\"fetch\"} 0",
+        "drive_sync_lag_changes{drive=\"0a1b-2c\"} 3",
+        "drive_sync_held_deletions{drive=\"0a1b-2c\"} 12",
+        "drive_sync_watched{drive=\"0a1b-2c\"} 1",
+    ] {
+        let line = format!("panorama_gateway_{line}");
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    assert!(text.contains("panorama_gateway_drive_sync_full_look_age_seconds{drive="), "{text}");
+    assert!(!text.to_ascii_lowercase().contains("secret"), "{text}");
+}
+
+#[test]
+fn however_many_drives_there_are_the_series_stay_few() {
+    let monitor = Monitor::default();
+    let drive = |number: usize| DriveReport {
+        drive_id: if number == 0 { "no id\n\"".into() } else { format!("d{number}") },
+        held_deletions: 1,
+        ..DriveReport::default()
+    };
+    let report = Report { drives: (0..1000).map(drive).collect(), ..Report::default() };
+    monitor.set_for_tests(report, |_| {});
+    let jobs = JobMetrics::default();
+    let text = render(&full(), 61, &jobs, &monitor, &ProcessFacts::default());
+    let series = "panorama_gateway_drive_sync_held_deletions{";
+    assert_eq!(text.lines().filter(|line| line.starts_with(series)).count(), 17);
+    let rest = format!("{series}drive=\"other\"}} 984");
+    assert!(text.lines().any(|line| line == rest), "{text}");
+    assert!(!text.contains("no id"), "{text}");
+}
+
+#[test]
 fn a_scrape_of_a_fresh_gateway_leaves_out_what_is_not_known() {
     let (shared, _dir) = Shared::for_tests();
     let text = scrape(&shared);
-    assert!(!text.contains("heartbeat_age"), "{text}");
+    assert!(!text.contains("heartbeat_age") && !text.contains("drive_sync"), "{text}");
     assert!(text.ends_with("# EOF\n") && text.contains("jobs_ended_total"), "{text}");
 }

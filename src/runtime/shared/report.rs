@@ -6,7 +6,9 @@ use tokio::sync::oneshot;
 
 use super::super::capabilities;
 use super::super::health::{self, Health};
-use super::super::status::{AuditState, Contact, JournalState, LiveStatus, LogState, Phase};
+use super::super::status::{
+    AuditState, Contact, DriveSyncState, JournalState, LiveStatus, LogState, Phase,
+};
 use super::{Login, Shared};
 use crate::backend::Api;
 use crate::clock::Clock;
@@ -107,6 +109,7 @@ impl Shared {
             config_trouble: notes.config_trouble.clone(),
             upgrade: self.upgrade.report(),
             guest: self.guest.as_ref().map(Guest::state),
+            drive_sync: self.drives.report().map(DriveSyncState::from),
         }
     }
 

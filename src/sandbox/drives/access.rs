@@ -6,9 +6,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::error::{Failure, Refused};
 use super::feed;
 use super::tree::{DriveRow, unsigned};
-use crate::drive_sync::wire::{Access, Code, Drive};
+use crate::drive_sync::wire::{Access, Action, Code, Drive};
 use crate::model::TeamId;
-use crate::sandbox::access::{AccessError, Bearer, DriveToken};
+use crate::sandbox::access::{AccessError, Bearer, DriveToken, Identity};
 use crate::sandbox::app::{App, now_micros, wire_time};
 use crate::sandbox::credentials;
 use crate::sandbox::rules::{Rule, Rules};
@@ -57,20 +57,38 @@ pub(super) fn renew(app: &App, who: &Who) -> Result<Minted, Refused> {
     }
 }
 
-/// The gateway behind a request; it must still be paired.
-pub(super) async fn of_token(app: &App, parts: &Parts) -> Result<Who, Failure> {
+/// The gateway behind a request, by what it has shown; it must still be paired.
+#[derive(Debug)]
+pub(super) struct Shown {
+    who: Who,
+    /// The access token of its session, which is good for a new drive token and nothing else.
+    is_session: bool,
+}
+
+impl Shown {
+    /// Who that is for this request.
+    pub(super) fn for_action(self, action: &Action, rules: Rules) -> Result<Who, Refused> {
+        let is_enough =
+            !self.is_session || matches!(action, Action::Renew) || !rules.hold(Rule::DriveKind);
+        if is_enough { Ok(self.who) } else { Err(no_drive_token()) }
+    }
+}
+
+fn no_drive_token() -> Refused {
+    Refused::new(Code::Unauthorized, "the bearer is no drive token")
+}
+
+/// Looks at what a request shows.
+pub(super) async fn of_token(app: &App, parts: &Parts) -> Result<Shown, Failure> {
     let refuse = |message: &str| Refused::new(Code::Unauthorized, message);
     let token = credentials::bearer(&parts.headers)
         .ok_or_else(|| refuse("this needs a drive token as bearer"))?;
-    let (bearer, term) =
-        app.access.claims(token).map_err(|_| refuse("the bearer is no drive token"))?;
-    let token = match bearer {
-        Bearer::Drive(token) => token,
-        Bearer::Session(_) if app.rules.hold(Rule::DriveKind) => {
-            return Err(refuse("the bearer is no drive token").into());
-        }
+    let (bearer, term) = app.access.claims(token).map_err(|_| no_drive_token())?;
+    let (mut token, is_session) = match bearer {
+        Bearer::Drive(token) => (token, false),
         Bearer::Session(identity) => {
-            DriveToken { gateway_id: identity.gateway_id, team_id: identity.team_id, vm_id: None }
+            let Identity { gateway_id, team_id, .. } = identity;
+            (DriveToken { gateway_id, team_id, vm_id: None }, true)
         }
     };
     app.access.check(term, now_micros().div_euclid(1_000_000), 0).map_err(|error| match error {
@@ -80,21 +98,26 @@ pub(super) async fn of_token(app: &App, parts: &Parts) -> Result<Who, Failure> {
         AccessError::Invalid | AccessError::NotYet => refuse("the drive token is not in force"),
     })?;
     let (gateway, of_team) = (token.gateway_id.clone(), token.team_id.clone());
-    let is_paired = app.store.read(move |connection| {
+    let paired = app.store.read(move |connection| {
         let paired = connection
             .prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM team_gateways AS gateway
-                     JOIN sessions ON sessions.gateway_id = gateway.id
-                     WHERE gateway.id = ?1 AND gateway.team_id = ?2
-                         AND sessions.ended_at IS NULL)",
+                "SELECT gateway.vm_id FROM team_gateways AS gateway
+                 JOIN sessions ON sessions.gateway_id = gateway.id
+                 WHERE gateway.id = ?1 AND gateway.team_id = ?2 AND sessions.ended_at IS NULL
+                 LIMIT 1",
             )?
-            .query_row([gateway.as_str(), of_team.as_str()], |row| row.get::<_, bool>(0))?;
+            .query_row([gateway.as_str(), of_team.as_str()], |row| row.get::<_, Option<String>>(0))
+            .optional()?;
         Ok::<_, Failure>(paired)
     });
-    if !is_paired.await? && app.rules.hold(Rule::DrivePaired) {
-        return Err(refuse("the gateway of the drive token is no longer paired").into());
+    match paired.await? {
+        Some(vm_id) if is_session => token.vm_id = vm_id,
+        None if app.rules.hold(Rule::DrivePaired) => {
+            return Err(refuse("the gateway of the drive token is no longer paired").into());
+        }
+        Some(_) | None => {}
     }
-    Ok(Who::Gateway(token, term.until))
+    Ok(Shown { who: Who::Gateway(token, term.until), is_session })
 }
 
 impl Who {

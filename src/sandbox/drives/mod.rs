@@ -87,7 +87,8 @@ pub(super) fn transfers() -> Vec<Route> {
     ]
 }
 
-/// Answers [`crate::drive_sync::wire::Request`]. The drive token is all that is looked at.
+/// Answers [`crate::drive_sync::wire::Request`]. The drive token is all that is looked at; a new one is
+/// given for the access token of the gateway's session, too.
 pub(super) async fn handle(app: &App, request: Request) -> Response {
     match handled(app, request).await {
         Ok(response) => response,
@@ -97,7 +98,7 @@ pub(super) async fn handle(app: &App, request: Request) -> Response {
 
 async fn handled(app: &App, request: Request) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
-    let who = access::of_token(app, &parts).await?;
+    let shown = access::of_token(app, &parts).await?;
     if parts.method != Method::POST {
         let mut response = Refused::invalid("this takes POST only").response();
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
@@ -105,6 +106,7 @@ async fn handled(app: &App, request: Request) -> Result<Response, Failure> {
     }
     let bytes = body::read(body, MAX_BODY).await.map_err(bad_body)?;
     let request = parse::<crate::drive_sync::wire::Request>(bytes).await?;
+    let who = shown.for_action(&request.action, app.rules)?;
     writes::check_key("client_key", &request.client_key)?;
     answer(app, &who, &base(&parts), Some(request.client_key), request.action).await
 }

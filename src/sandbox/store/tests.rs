@@ -115,7 +115,8 @@ async fn a_newer_format_is_refused_untouched() {
 #[tokio::test]
 async fn the_format_is_the_number_of_migrations() {
     let fixture = Fixture::new().await;
-    let format = fixture.store.read(|c| Ok::<i64, StoreError>(open::format(c)?)).await.unwrap();
+    let format =
+        fixture.store.read(|c| Ok::<i64, StoreError>(crate::sqlite::format(c)?)).await.unwrap();
     assert_eq!(format, open::known_format());
 }
 

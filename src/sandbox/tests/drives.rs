@@ -28,7 +28,8 @@ const UPLOADS: [(&str, i64, &str); 3] =
     [("upload-known", 1, "content of 2"), ("upload-other", 2, "of 2"), ("upload-new", 1, "sent")];
 
 /// What stands behind the comma.
-const OF_SYNC: [&str; 9] = [
+const OF_SYNC: [&str; 10] = [
+    "a new drive token",
     "a drive token",
     "a drive token, a drive for the team",
     "a drive token, a drive for the owner alone",
@@ -176,7 +177,7 @@ fn sync(variation: &str) -> Probe {
             (commit("upload-known"), writes(&tables))
         }
         "an upload of another drive" => (commit("upload-other"), made()),
-        "renewed" => (json!({"action": "renew"}), Expect::Answer),
+        "renewed" | "a new drive token" => (json!({"action": "renew"}), Expect::Answer),
         _ => (json!({"action": "hello", "protocol": 1}), Expect::Shows(OWNED)),
     };
     let mut body = action;

@@ -259,6 +259,40 @@ fn a_forgotten_feed_is_made_up_for_by_a_list_and_an_unfinished_one_deletes_nothi
     assert_eq!(pages, world.server().len().div_ceil(2));
 }
 
+/// What is known of the server is old by then, or not whole: a plan made of it would send what is
+/// there already, and take for new what is only not listed yet.
+#[test]
+fn nothing_is_done_while_a_list_is_on_its_way() {
+    let settings = Settings { max_batches: 1, ..Settings::new("drive", "vm") };
+    let (known, engine) = in_step();
+    changes_on_both_sides(&known);
+    known.world().forget_feed();
+    let first = Outside::new();
+    for at in ["a", "b", "c", "d", "e", "f"] {
+        first.world().put(at, Some("theirs"));
+        first.world().write(at, "mine");
+    }
+    for (outside, state) in [(known, engine.into_state()), (first, State::in_memory().unwrap())] {
+        let mut engine = engine_with(&outside, state, settings.clone());
+        let before = {
+            let world = outside.world();
+            (world.disk(), world.server())
+        };
+        let mut listing = 0;
+        while engine.tick(&Look::everywhere()).unwrap().resyncing {
+            listing += 1;
+            let world = outside.world();
+            let changing = ["send", "apply", "fetch", "stage", "install", "rename", "delete"];
+            let done: Vec<_> = changing.iter().filter(|call| world.calls.contains(call)).collect();
+            assert!(done.is_empty(), "{done:?} in tick {listing}");
+            assert_eq!((world.disk(), world.server()), before);
+        }
+        assert!(listing > 2, "{listing}");
+        settle(&mut engine);
+        assert_equal(&outside, &engine);
+    }
+}
+
 #[test]
 fn a_restored_server_gets_back_what_it_has_lost_and_nothing_is_deleted() {
     for epoch in ["one", "two"] {
@@ -311,6 +345,45 @@ fn nothing_is_done_while_the_root_is_not_the_one_that_it_was() {
     settle(&mut engine);
     assert_eq!(outside.world().server(), before);
     assert_equal(&outside, &engine);
+}
+
+#[test]
+fn a_disk_that_has_another_number_after_a_restart_is_the_same_disk() {
+    let (outside, engine) = in_step();
+    let root = outside.world().marker.clone().unwrap();
+    let start = |state, start: &str| {
+        let settings = Settings { start: start.to_owned(), ..Settings::new("drive", "vm") };
+        engine_with(&outside, state, settings)
+    };
+    let mut engine = start(engine.into_state(), "first");
+    engine.tick(&Look::everywhere()).unwrap();
+    // In the same start it is another mount.
+    outside.world().marker = Some(Root { dev: 9, ..root.clone() });
+    let lost = |engine: &mut TestEngine| {
+        let error = engine.tick(&Look::everywhere()).unwrap_err();
+        assert!(matches!(error, TickError::RootLost(_)), "{error}");
+    };
+    lost(&mut engine);
+    let mut engine = start(engine.into_state(), "first");
+    lost(&mut engine);
+    // After another start it is still one if anything else is another.
+    for other in [
+        None,
+        Some(Root { dev: 9, ino: 9, ..root.clone() }),
+        Some(Root { dev: 9, marker: "other".to_owned(), ..root.clone() }),
+        Some(Root { dev: 9, drive_id: "other".to_owned(), ..root.clone() }),
+    ] {
+        outside.world().marker = other;
+        engine = start(engine.into_state(), "second");
+        lost(&mut engine);
+    }
+    outside.world().marker = Some(Root { dev: 9, ..root.clone() });
+    let mut engine = start(engine.into_state(), "second");
+    let tick = engine.tick(&Look::everywhere()).unwrap();
+    assert!(tick.at_rest && tick.done.effects() == 0, "{tick:?}");
+    // And from then on no other one.
+    outside.world().marker = Some(root);
+    lost(&mut engine);
 }
 
 #[test]
@@ -450,6 +523,39 @@ fn little_space_stops_downloads_and_less_stops_everything() {
     assert_equal(&outside, &engine);
 }
 
+/// However often, what did not fit comes as soon as there is room, and not hours later.
+#[test]
+fn a_disk_that_is_full_all_of_a_sudden_is_waited_for_like_any_other() {
+    let (outside, mut engine) = in_step();
+    outside.world().put("new", Some("comes when there is room"));
+    for _ in 0..10 {
+        outside.world().filled = Some(100 << 20);
+        let tick = engine.tick(&Look::everywhere()).unwrap();
+        assert_eq!((tick.done.fetched, tick.short_of_space), (0, Some(100 << 20)));
+        assert!(!tick.at_rest);
+        outside.world().free = u64::MAX;
+    }
+    outside.world().filled = None;
+    assert_eq!(engine.tick(&Look::everywhere()).unwrap().done.fetched, 1);
+    settle(&mut engine);
+    assert_equal(&outside, &engine);
+}
+
+/// A quota refuses where space is free: no use in asking all the time, nor ever less often.
+#[test]
+fn a_disk_that_is_full_though_space_is_free_is_left_alone_for_a_while() {
+    let (outside, mut engine) = in_step();
+    outside.world().put("new", Some("text"));
+    for _ in 0..5 {
+        outside.world().filled = Some(u64::MAX);
+        let tick = engine.tick(&Look::everywhere()).unwrap();
+        assert_eq!((tick.short_of_space, tick.waiting), (None, 1));
+        assert_eq!(engine.tick(&Look::everywhere()).unwrap().done.fetched, 0);
+        outside.world().now += Duration::from_secs(26);
+    }
+    assert_eq!(engine.tick(&Look::everywhere()).unwrap().done.fetched, 1);
+}
+
 #[test]
 fn a_difference_that_the_feed_never_told_is_found_by_the_digest() {
     let (outside, mut engine) = in_step();
@@ -462,6 +568,23 @@ fn a_difference_that_the_feed_never_told_is_found_by_the_digest() {
     assert_equal(&outside, &engine);
     assert_eq!(engine.tick(&digest).unwrap().digest, Some(true));
     assert_eq!(outside.world().trash, ["there/a"]);
+}
+
+#[test]
+fn a_move_that_the_feed_never_told_is_found_by_the_digest() {
+    let (outside, mut engine) = in_step();
+    outside.world().moved_in_silence("there/a", "elsewhere");
+    let digest = Look { digest: true, ..Look::at(BTreeSet::new()) };
+    assert!(engine.tick(&Look::everywhere()).unwrap().at_rest);
+    let tick = engine.tick(&digest).unwrap();
+    assert_eq!((tick.digest, tick.more), (Some(false), true));
+    let sent = outside.world().sent.len();
+    settle(&mut engine);
+    assert_equal(&outside, &engine);
+    assert!(outside.world().disk().contains_key("elsewhere"));
+    assert_eq!(engine.tick(&digest).unwrap().digest, Some(true));
+    assert_eq!(outside.world().sent.len(), sent, "nothing was sent for it");
+    assert!(outside.world().trash.is_empty(), "and nothing deleted");
 }
 
 #[test]

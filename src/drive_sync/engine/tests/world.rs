@@ -54,6 +54,8 @@ pub(super) struct World {
     pub(super) marker: Option<Root>,
     pub(super) trash: Vec<String>,
     pub(super) free: u64,
+    /// When the next download is written, somebody else has left only so much.
+    pub(super) filled: Option<u64>,
     /// Nothing that others wrote or renamed is on the disk for good.
     pub(super) volatile: bool,
     entries: BTreeMap<String, Entry>,
@@ -191,6 +193,13 @@ impl World {
         self.entries.remove(&id);
     }
 
+    pub(super) fn moved_in_silence(&mut self, from: &str, to: &str) {
+        let id = self.at(from).unwrap();
+        if let Some(entry) = self.entries.get_mut(&id) {
+            to.clone_into(&mut entry.path);
+        }
+    }
+
     pub(super) fn forget_feed(&mut self) {
         self.forgotten = self.head;
         self.feed.clear();
@@ -303,6 +312,7 @@ impl Outside {
             marker: None,
             trash: Vec::new(),
             free: u64::MAX,
+            filled: None,
             volatile: false,
             entries: BTreeMap::new(),
             feed: Vec::new(),
@@ -400,7 +410,12 @@ impl Fs for Outside {
     }
 
     fn stage(&self, key: &str, content: &Content) -> Result<Box<dyn StageWriter + '_>, FsError> {
-        drop(self.disk("stage")?);
+        let mut world = self.disk("stage")?;
+        if let Some(free) = world.filled.take() {
+            world.free = free;
+            return Err(FsError::Full);
+        }
+        drop(world);
         let outside = self.clone();
         Ok(Box::new(Writer { outside, key: key.to_owned(), content: *content, bytes: Vec::new() }))
     }
@@ -536,7 +551,14 @@ impl Drive for Outside {
             world.entries.iter().map(|(id, entry)| format!("{id}:{}\n", entry.version)).collect();
         lines.sort();
         let sha256 = Sha256(Hasher::digest(lines.concat()).into());
-        Ok(Digest { head: world.head, count: lines.len() as u64, sha256 })
+        let mut paths: Vec<String> = world
+            .entries
+            .iter()
+            .map(|(id, entry)| format!("{id}:{}:{}\n", entry.version, entry.path))
+            .collect();
+        paths.sort();
+        let paths = Sha256(Hasher::digest(paths.concat()).into());
+        Ok(Digest { head: world.head, count: lines.len() as u64, sha256, paths })
     }
 
     fn apply(&self, changes: &[Write]) -> Vec<Result<Written, RemoteError>> {
