@@ -9,6 +9,7 @@ mod beneath;
 mod hash;
 mod ignore;
 mod install;
+mod reading;
 mod remove;
 mod scan;
 mod source;

@@ -1,12 +1,10 @@
 //! What is on the disk now, reading again only what may have changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::iter::Peekable;
 use std::ops::Bound;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
@@ -15,21 +13,16 @@ use sha2::{Digest, Sha256 as Hasher};
 use super::super::model::{Local, LocalTree, Opaque, Sha256, Stat, add_packed};
 use super::super::path::{LONGEST_NAME, PathError, RESERVED_PREFIX, RelPath};
 use super::super::ports::{FsError, Scope};
-use super::hash::{Outcome, Reader};
+use super::hash::Outcome;
+use super::reading::Large;
 use super::{Disk, ignore, stat_of};
 
-/// Threads that read files at the same time.
-const READERS: usize = 4;
 /// Files after whose reading the results are taken.
 const READ_AT_ONCE: usize = 4096;
 /// Entries that are put into the tree at a time.
 const ADD_AT_ONCE: usize = 16_384;
 /// Folders inside one another: each that is open takes a descriptor and a piece of the stack.
 const DEEPEST: usize = 512;
-/// A file of at least so many bytes is read after the others.
-const LARGE: u64 = 64 << 20;
-/// Bytes of large files that are read in one scan, but at least one of them.
-const LARGE_AT_ONCE: u64 = 1 << 30;
 
 /// The tree as it is now. `tree` is changed where the disk has changed, so that nothing is held
 /// twice.
@@ -97,12 +90,11 @@ fn read_again(disk: &Disk, tree: &mut LocalTree, large: &mut Large) -> Result<()
         let some: Vec<RelPath> = rest.filter_map(marked).take(READ_AT_ONCE).collect();
         let Some(last) = some.last().cloned() else { break };
         let all: Vec<usize> = (0..some.len()).collect();
-        for (index, outcome) in read_all(disk, |index| &some[index], &all, tree, LARGE - 1) {
+        for (index, outcome) in large.read_others(disk, |index| &some[index], &all, tree) {
             let path = &some[index];
-            large.has_small |= !matches!(outcome, Outcome::Large(_));
             match outcome {
                 Outcome::Gone => drop(tree.remove(path)),
-                Outcome::Large(size) => drop(large.files.insert(path.clone(), size)),
+                Outcome::Large(size) => large.put_off(path.clone(), size),
                 // It may be a folder by now, or in another one.
                 Outcome::Is(Local::Opaque(Opaque::Unreadable | Opaque::Symlink)) => {
                     odd.push(path.clone());
@@ -414,9 +406,8 @@ impl Found {
         let Self { mut entries, to_read, .. } = self;
         let mut not_read = Vec::new();
         for some in to_read.chunks(READ_AT_ONCE) {
-            for (index, outcome) in read_all(disk, |index| &entries[index].0, some, tree, LARGE - 1)
-            {
-                large.has_small |= !matches!(outcome, Outcome::Large(_));
+            let read = large.read_others(disk, |index| &entries[index].0, some, tree);
+            for (index, outcome) in read {
                 match outcome {
                     Outcome::Is(local) => entries[index].1 = local,
                     Outcome::Large(size) => not_read.push((index, Some(size))),
@@ -429,47 +420,11 @@ impl Found {
         for (index, size) in not_read.into_iter().rev() {
             let (path, _) = entries.swap_remove(index);
             match size {
-                Some(size) => drop(large.files.insert(path, size)),
+                Some(size) => large.put_off(path, size),
                 None => drop(tree.remove(&path)),
             }
         }
         add(tree, entries);
-    }
-}
-
-/// Large files that have to be read: after all others, so that these need not wait.
-#[derive(Default)]
-struct Large {
-    /// Others were read in this scan.
-    has_small: bool,
-    /// With their sizes.
-    files: BTreeMap<RelPath, u64>,
-}
-
-impl Large {
-    /// Reads some, and puts off the rest. One that was put off before has its turn: there may always
-    /// be others.
-    fn put_into(self, disk: &Disk, tree: &mut LocalTree) {
-        let unread = Local::Opaque(Opaque::Unread);
-        let (mut now, mut bytes) = (Vec::new(), 0);
-        for (path, size) in self.files {
-            let is_its_turn = !self.has_small || tree.get(&path) == Some(&unread);
-            if is_its_turn && (bytes == 0 || bytes + size <= LARGE_AT_ONCE) {
-                bytes += size;
-                now.push(path);
-            } else {
-                tree.insert(path, unread);
-            }
-        }
-        let all: Vec<usize> = (0..now.len()).collect();
-        for (index, outcome) in read_all(disk, |index| &now[index], &all, tree, u64::MAX) {
-            match outcome {
-                Outcome::Is(local) => drop(tree.insert(now[index].clone(), local)),
-                Outcome::Gone => drop(tree.remove(&now[index])),
-                // Nothing is too large for this.
-                Outcome::Large(_) => drop(tree.insert(now[index].clone(), unread)),
-            }
-        }
     }
 }
 
@@ -507,41 +462,4 @@ fn made_up(name: &CStr) -> String {
     }
     let hash = Sha256(Hasher::digest(name.to_bytes()).into()).hex();
     format!("{} (not UTF-8 {})", &told[..keep], &hash[..8])
-}
-
-/// Reads files of at most `most` bytes side by side. `tree` has what was there before.
-fn read_all<'p>(
-    disk: &Disk,
-    path_of: impl Fn(usize) -> &'p RelPath + Sync,
-    to_read: &[usize],
-    tree: &LocalTree,
-    most: u64,
-) -> Vec<(usize, Outcome)> {
-    let one = |index: &usize, reader: &mut Reader| {
-        let path = path_of(*index);
-        (*index, reader.read(disk, path, tree.get(path)))
-    };
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let readers = cores.min(READERS).min(to_read.len());
-    if readers < 2 {
-        let mut reader = Reader::new(most);
-        return to_read.iter().map(|index| one(index, &mut reader)).collect();
-    }
-    let next = AtomicUsize::new(0);
-    let (send, receive) = mpsc::sync_channel(256);
-    std::thread::scope(|scope| {
-        for _ in 0..readers {
-            let (send, next, one) = (send.clone(), &next, &one);
-            scope.spawn(move || {
-                let mut reader = Reader::new(most);
-                while let Some(index) = to_read.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if send.send(one(index, &mut reader)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(send);
-        receive.iter().collect()
-    })
 }

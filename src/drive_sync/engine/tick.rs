@@ -98,9 +98,11 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         // What cannot be done now must not stand in the way of what was left out for ever.
         self.narrow = left_out.is_nothing() || !(nothing || self.stuck.len() * 2 > steps);
         self.now.more |= !left_out.is_nothing();
-        // A word of release is for what is to be deleted now, and not for later.
+        // A word of release is for what is to be deleted now, and not for later; what is unread keeps
+        // deletions waiting.
         if released
             && self.head.is_some()
+            && !self.has_unread
             && self.now.done.deletions() >= self.now.planned.deletions
         {
             self.state.release_deletions(false)?;
@@ -111,7 +113,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     /// Until something changes, or is due, there is no need to compare the trees again, not even
     /// while the feed tells only what is known: what this machine has done itself.
     fn rest(&mut self, empty: bool, released: bool) {
-        let may_rest = empty && self.now.held.is_none() && self.now.unclear.is_empty();
+        let may_rest = empty && self.now.held.is_none() && self.is_known();
         self.now.at_rest = may_rest && self.head.is_some();
         // A word of release is taken back by the plan at the end of the feed.
         if !self.now.unclear.is_empty() || (self.head.is_none() && released) {
@@ -128,7 +130,12 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
 
     /// Nothing is left of the feed, and nothing is kept back.
     fn is_clear(&self) -> bool {
-        self.head.is_some() && self.now.held.is_none() && self.now.unclear.is_empty()
+        self.head.is_some() && self.now.held.is_none() && self.is_known()
+    }
+
+    /// There is nothing of which it is not known yet what it is.
+    fn is_known(&self) -> bool {
+        self.now.unclear.is_empty() && !self.has_unread
     }
 
     fn still_idle(&mut self) -> bool {

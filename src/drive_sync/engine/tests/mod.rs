@@ -466,6 +466,45 @@ fn a_first_copy_goes_in_parts_and_what_is_refused_does_not_stop_it() {
     assert_equal(&outside, &engine);
 }
 
+/// What is missing may be what is unread: by another name, or grown.
+#[test]
+fn nothing_is_deleted_at_the_server_while_a_file_is_unread_and_a_word_for_it_waits() {
+    let outside = Outside::new();
+    outside.world().write("old", "moved");
+    outside.world().write("gone", "gone");
+    let mut settings = Settings::new("drive", "vm");
+    settings.window = 2;
+    let mut engine = engine_with(&outside, State::in_memory().unwrap(), settings);
+    settle(&mut engine);
+    {
+        let mut world = outside.world();
+        world.rename("old", "new");
+        world.remove("gone");
+        world.unread = ["new".to_owned()].into();
+        for number in 0..5 {
+            world.write(&format!("here {number}"), "here");
+            world.put(&format!("there {number}"), Some("there"));
+        }
+    }
+    engine.release_deletions().unwrap();
+    let mut look = Look::everywhere();
+    for _ in 0..10 {
+        let tick = engine.tick(&look).unwrap();
+        let other = tick.done.effects() - tick.done.fetched - tick.done.sent;
+        assert_eq!((tick.at_rest, tick.more, other), (false, true, 0));
+        look = Look::at(BTreeSet::new());
+    }
+    let server = outside.world().server();
+    assert_eq!(server.len(), 12, "{server:?}");
+    assert!(engine.state().deletions_released().unwrap());
+    outside.world().unread.clear();
+    let ticks = settle(&mut engine);
+    let sum = |of: fn(&Done) -> usize| ticks.iter().map(|tick| of(&tick.done)).sum::<usize>();
+    assert_eq!((sum(|done| done.moved_there), sum(Done::deletions)), (1, 1));
+    assert_equal(&outside, &engine);
+    assert!(!engine.state().deletions_released().unwrap());
+}
+
 #[test]
 fn a_drive_that_turns_out_to_be_read_only_is_still_fetched() {
     let (outside, mut engine) = in_step();

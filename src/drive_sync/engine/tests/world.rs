@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256 as Hasher};
 
-use crate::drive_sync::model::{Content, Kind, Local, LocalTree, Remote, Sha256, Stat};
+use crate::drive_sync::model::{Content, Kind, Local, LocalTree, Opaque, Remote, Sha256, Stat};
 use crate::drive_sync::path::RelPath;
 use crate::drive_sync::plan::Replaced;
 use crate::drive_sync::ports::{
@@ -58,6 +58,8 @@ pub(super) struct World {
     pub(super) filled: Option<u64>,
     /// Nothing that others wrote or renamed is on the disk for good.
     pub(super) volatile: bool,
+    /// Large files that a look does not come to.
+    pub(super) unread: BTreeSet<String>,
     entries: BTreeMap<String, Entry>,
     feed: Vec<(u64, String)>,
     pub(super) epoch: String,
@@ -314,6 +316,7 @@ impl Outside {
             free: u64::MAX,
             filled: None,
             volatile: false,
+            unread: BTreeSet::new(),
             entries: BTreeMap::new(),
             feed: Vec::new(),
             epoch: "one".to_owned(),
@@ -377,11 +380,13 @@ impl Fs for Outside {
 
     fn scan(&self, _: LocalTree, _: &Scope) -> Result<LocalTree, FsError> {
         let world = self.disk("scan")?;
-        let local = |node: &Node| match &node.bytes {
+        let is_unread = |path: &RelPath| world.unread.contains(&path.to_string());
+        let local = |path: &RelPath, node: &Node| match &node.bytes {
+            Some(_) if is_unread(path) => Local::Opaque(Opaque::Unread),
             Some(bytes) => Local::File { content: content(bytes), stat: node.stat(), racy: false },
             None => Local::Directory { stat: node.stat() },
         };
-        Ok(world.disk.iter().map(|(path, node)| (path.clone(), local(node))).collect())
+        Ok(world.disk.iter().map(|(path, node)| (path.clone(), local(path, node))).collect())
     }
 
     fn make_directory(&self, path: &RelPath) -> Result<Stat, FsError> {
