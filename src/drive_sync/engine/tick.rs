@@ -96,7 +96,12 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             self.rest(steps == 0, released);
         }
         // What cannot be done now must not stand in the way of what was left out for ever.
-        self.narrow = left_out.is_nothing() || !(nothing || self.stuck.len() * 2 > steps);
+        // Once it is known that nothing can be done the next look need not find that out again.
+        self.narrow = if left_out.is_nothing() {
+            self.narrow || !nothing
+        } else {
+            !(nothing || self.stuck.len() * 2 > steps)
+        };
         self.now.more |= !left_out.is_nothing();
         // A word of release is for what is to be deleted now, and not for later; what is unread keeps
         // deletions waiting.
