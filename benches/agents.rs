@@ -16,6 +16,7 @@
 #[path = "../tests/common/mod.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod common;
+#[expect(dead_code, reason = "the other benches use the rest")]
 mod measured;
 
 use std::collections::BTreeMap;

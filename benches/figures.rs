@@ -30,7 +30,7 @@ use panorama_gateway::model::{GatewayId, JobId, JobStatus};
 use panorama_gateway::process::RunIds;
 
 use common::{BINARY, ControlPlane, Machine, Paired};
-use measured::{median, megabytes, memory, millis, row};
+use measured::{cpu_ticks, median, megabytes, memory, millis, row};
 
 const PEAK_OF: &str = "--peak-of";
 
@@ -209,12 +209,6 @@ async fn idle() {
     // 100 ticks a second on every Linux that this runs on.
     let share = ticks as f64 / WATCHED.as_secs_f64();
     row("idle CPU over 60 s", &format!("{share:.3} %"), "< 0.1 %");
-}
-
-fn cpu_ticks(pid: i32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
 fn at(row: &Value, field: &str) -> Timestamp {

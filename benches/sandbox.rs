@@ -11,9 +11,10 @@
     reason = "prints figures, measures real time, and has nobody to return errors to"
 )]
 
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+#[path = "measured/server.rs"]
+mod server;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -23,14 +24,13 @@ use panorama_gateway::sandbox::AdminClient;
 use panorama_gateway::sandbox::client::NewJob;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
+use server::Server;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_panorama-gateway");
 
 #[tokio::main]
 async fn main() {
@@ -68,54 +68,6 @@ fn best_and_median(mut measured: Vec<f64>) -> (f64, f64) {
     (measured[0], measured[measured.len() / 2])
 }
 
-/// `sandbox serve`; killed when dropped.
-struct Server {
-    child: Child,
-    /// `127.0.0.1:port`
-    address: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    fn start(data_dir: &Path) -> Self {
-        let mut child = Command::new(BINARY)
-            .args(["sandbox", "serve", "--listen", "127.0.0.1:0", "--json", "--data-dir"])
-            .arg(data_dir)
-            .env_clear()
-            .env("HOME", data_dir.parent().unwrap())
-            .env("PATH", "/usr/bin:/bin")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let up: Value = serde_json::from_str(&line).unwrap();
-        let address = up["url"].as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
-        Self { child, address }
-    }
-
-    /// Ends it politely, so that the next start finds a tidy database.
-    fn stop(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        assert!(self.child.wait().unwrap().success());
-    }
-
-    async fn connect(&self) -> Connected {
-        let stream = TcpStream::connect(&self.address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Connected { stream, read: Vec::new() }
-    }
-}
-
 /// One kept connection: a client that costs little itself.
 struct Connected {
     stream: TcpStream,
@@ -123,6 +75,12 @@ struct Connected {
 }
 
 impl Connected {
+    async fn to(server: &Server) -> Self {
+        let stream = TcpStream::connect(&server.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, read: Vec::new() }
+    }
+
     /// Sends a whole request; the status and the body of the answer.
     async fn ask(&mut self, request: &str) -> (u16, Vec<u8>) {
         self.stream.write_all(request.as_bytes()).await.unwrap();
@@ -169,7 +127,7 @@ impl Sandbox {
              {body}",
             body.len()
         );
-        let (status, body) = server.connect().await.ask(&request).await;
+        let (status, body) = Connected::to(&server).await.ask(&request).await;
         assert_eq!(status, 200);
         let body: Value = serde_json::from_slice(&body).unwrap();
         let text = |name: &str| body[name].as_str().unwrap().to_owned();
@@ -269,7 +227,7 @@ async fn claims() {
         let next = Arc::new(AtomicUsize::new(0));
         let mut connections = Vec::new();
         for _ in 0..CONNECTIONS {
-            connections.push(server.connect().await);
+            connections.push(Connected::to(&server).await);
         }
         let began = Instant::now();
         let mut clients = tokio::task::JoinSet::new();
@@ -444,7 +402,7 @@ async fn memory() {
     for _ in 0..RUNS {
         let server = sandbox.serve();
         let pid = server.child.id();
-        server.connect().await.ask("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        Connected::to(&server).await.ask("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
         at_rest.push(rss(pid));
         // Polls as a gateway makes them, and rows of finished jobs.
         let poll = sandbox.request(
@@ -454,7 +412,7 @@ async fn memory() {
         );
         let page = sandbox.request("GET", "/rest/v1/gateway_jobs?select=*&limit=200", "");
         for request in std::iter::repeat_n(&poll, 50).chain(std::iter::repeat_n(&page, 50)) {
-            assert_eq!(server.connect().await.ask(request).await.0, 200);
+            assert_eq!(Connected::to(&server).await.ask(request).await.0, 200);
         }
         in_use.push(rss(pid));
     }
@@ -482,7 +440,7 @@ async fn start() {
             let began = Instant::now();
             let server = sandbox.serve();
             let health = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
-            assert_eq!(server.connect().await.ask(health).await.0, 200);
+            assert_eq!(Connected::to(&server).await.ask(health).await.0, 200);
             runs.push(began.elapsed().as_secs_f64() * 1e3);
             if killed {
                 // Leaves work in the log for the next start.
@@ -529,7 +487,7 @@ async fn drive() {
                                 "operations": some}))
             })
             .collect();
-        let mut connected = server.connect().await;
+        let mut connected = Connected::to(&server).await;
         let began = Instant::now();
         for batch in &batches {
             let (status, body) = connected.ask(batch).await;

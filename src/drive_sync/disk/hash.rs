@@ -17,57 +17,95 @@ const TRIES: u32 = 3;
 /// A file that was changed less long ago than this may change again without showing it.
 const RACY: i64 = 2_000_000_000;
 
-/// What a file of the drive holds. `before` is what the disk had at its place at the last look, if
-/// anything.
-pub(super) fn read(disk: &Disk, path: &RelPath, before: Option<&Local>) -> Option<Local> {
-    for _ in 0..TRIES {
-        let file = match disk.root.open(path, OFlags::RDONLY | OFlags::NONBLOCK) {
-            Ok(file) => file,
-            Err(Errno::NOENT | Errno::NOTDIR) => return None,
-            Err(Errno::LOOP) => return Some(Local::Opaque(Opaque::Symlink)),
-            Err(_) => return Some(Local::Opaque(Opaque::Unreadable)),
-        };
-        match read_open(disk, &file) {
-            Ok(Some(read)) => return Some(judge(disk, &read, before)),
-            Ok(None) => {}
-            Err(_) => return Some(Local::Opaque(Opaque::Unreadable)),
-        }
+/// Reads one file after the other, with one buffer.
+pub(super) struct Reader {
+    buffer: Vec<u8>,
+    /// Larger files are not read.
+    most: u64,
+}
+
+/// What came of reading a file.
+pub(super) enum Outcome {
+    /// It is not there.
+    Gone,
+    /// It was not read, for it has so many bytes.
+    Large(u64),
+    /// This is there.
+    Is(Local),
+}
+
+impl Reader {
+    /// One that reads no file of more than `most` bytes.
+    pub(super) fn new(most: u64) -> Self {
+        Self { buffer: vec![0; PIECE], most }
     }
-    Some(Local::Opaque(Opaque::Unsettled))
+
+    /// What a file of the drive holds. `before` is what the disk had at its place at the last look,
+    /// if anything.
+    pub(super) fn read(&mut self, disk: &Disk, path: &RelPath, before: Option<&Local>) -> Outcome {
+        let opaque = |why| Outcome::Is(Local::Opaque(why));
+        for _ in 0..TRIES {
+            let file = match disk.root.open(path, OFlags::RDONLY | OFlags::NONBLOCK) {
+                Ok(file) => file,
+                Err(Errno::NOENT | Errno::NOTDIR) => return Outcome::Gone,
+                Err(Errno::LOOP) => return opaque(Opaque::Symlink),
+                Err(_) => return opaque(Opaque::Unreadable),
+            };
+            match self.read_open(disk, &file) {
+                Ok(Opened::Read(read)) => return Outcome::Is(judge(disk, &read, before)),
+                Ok(Opened::Large(size)) if disk.takes(size) => return Outcome::Large(size),
+                Ok(Opened::Large(_)) => return opaque(Opaque::TooLarge),
+                Ok(Opened::Unsettled) => {}
+                Err(_) => return opaque(Opaque::Unreadable),
+            }
+        }
+        opaque(Opaque::Unsettled)
+    }
+
+    fn read_open(&mut self, disk: &Disk, file: &OwnedFd) -> Result<Opened, Errno> {
+        let stat = stat_of(&rustix::fs::fstat(file)?);
+        if stat.mode & 0o170_000 != 0o100_000 {
+            return Err(Errno::INVAL);
+        }
+        if stat.size > self.most || !disk.takes(stat.size) {
+            return Ok(Opened::Large(stat.size));
+        }
+        let mut hasher = Hasher::new();
+        let (mut offset, mut only_zeros) = (0_u64, true);
+        loop {
+            if disk.is_stopped() {
+                return Err(Errno::CANCELED);
+            }
+            let count = match rustix::io::pread(file, &mut *self.buffer, offset) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno),
+            };
+            only_zeros = only_zeros && self.buffer[..count].iter().all(|byte| *byte == 0);
+            hasher.update(&self.buffer[..count]);
+            offset += count as u64;
+        }
+        let settled = offset == stat.size && stat_of(&rustix::fs::fstat(file)?) == stat;
+        let sha256 = Sha256(hasher.finalize().into());
+        let read = Read { stat, sha256, only_zeros };
+        Ok(if settled { Opened::Read(read) } else { Opened::Unsettled })
+    }
+}
+
+/// One try.
+enum Opened {
+    Read(Read),
+    /// It has so many bytes, which is too much.
+    Large(u64),
+    /// It changed meanwhile.
+    Unsettled,
 }
 
 struct Read {
     stat: Stat,
     sha256: Sha256,
     only_zeros: bool,
-}
-
-/// `None`: it changed meanwhile.
-fn read_open(disk: &Disk, file: &OwnedFd) -> Result<Option<Read>, Errno> {
-    let stat = stat_of(&rustix::fs::fstat(file)?);
-    if stat.mode & 0o170_000 != 0o100_000 {
-        return Err(Errno::INVAL);
-    }
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; PIECE];
-    let (mut offset, mut only_zeros) = (0_u64, true);
-    loop {
-        if disk.is_stopped() {
-            return Err(Errno::CANCELED);
-        }
-        let count = match rustix::io::pread(file, &mut buffer, offset) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(Errno::INTR) => continue,
-            Err(errno) => return Err(errno),
-        };
-        only_zeros = only_zeros && buffer[..count].iter().all(|byte| *byte == 0);
-        hasher.update(&buffer[..count]);
-        offset += count as u64;
-    }
-    let settled = offset == stat.size && stat_of(&rustix::fs::fstat(file)?) == stat;
-    let sha256 = Sha256(hasher.finalize().into());
-    Ok(settled.then_some(Read { stat, sha256, only_zeros }))
 }
 
 fn judge(disk: &Disk, read: &Read, before: Option<&Local>) -> Local {

@@ -1,9 +1,10 @@
 //! Putting new entries in their places, without a moment in which content is nowhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
-use rustix::fs::{Mode, OFlags, RenameFlags, Timespec, Timestamps};
+use rustix::fs::{Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::super::model::{Content, Local, Stat};
@@ -12,7 +13,7 @@ use super::super::plan::Replaced;
 use super::super::planner::conflict_name;
 use super::super::ports::{FsError, Install, Installed};
 use super::remove::move_to;
-use super::{Disk, STAGE, error, gone_or, hash, stage, wall};
+use super::{Disk, error, gone_or, hash, stage, wall};
 
 /// From so many files on, one call that makes the whole file system durable is cheaper than one for
 /// each of them.
@@ -25,31 +26,33 @@ pub(super) fn make_directory(disk: &Disk, path: &RelPath) -> Result<Stat, FsErro
     let folder = disk.parent_of(path)?;
     rustix::fs::mkdirat(&folder, path.name(), Mode::from_raw_mode(0o777)).map_err(gone_or)?;
     let made = disk.root.open(path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(gone_or)?;
-    own_as(&made, &folder);
+    own_as(&made, owner_of(&folder));
     rustix::fs::fsync(&folder).map_err(error)?;
     Ok(super::stat_of(&rustix::fs::fstat(&made).map_err(error)?))
 }
 
 /// Puts staged files in their places. All of them are made durable together.
 pub(super) fn install(disk: &Disk, items: &[Install]) -> Vec<Result<Installed, FsError>> {
-    let mut ready: Vec<_> = items.iter().map(|item| prepare(disk, item)).collect();
+    let mut homes = Homes::new();
+    let mut ready: Vec<_> = items.iter().map(|item| prepare(disk, item, &mut homes)).collect();
     if let Err(failed) = make_durable(disk, &ready) {
         for prepared in ready.iter_mut().filter(|prepared| prepared.is_ok()) {
             *prepared = Err(error(failed));
         }
     }
-    let mut touched = BTreeMap::new();
+    let mut touched = BTreeSet::new();
     let mut results: Vec<_> = items
         .iter()
         .zip(ready)
         .map(|(item, prepared)| {
             let prepared = prepared?;
             let installed = place(disk, item, &prepared)?;
-            touched.insert(item.path.parent(), prepared.folder);
+            touched.insert(item.path.parent());
             Ok(installed)
         })
         .collect();
-    let failed = touched.values().find_map(|folder| rustix::fs::fsync(folder).err());
+    let touched = touched.iter().filter_map(|folder| homes.get(folder));
+    let failed = touched.into_iter().find_map(|home| rustix::fs::fsync(&home.folder).err());
     if let Some(failed) = failed.or_else(|| disk.trash.make_durable().err()) {
         for result in results.iter_mut().filter(|result| result.is_ok()) {
             *result = Err(error(failed));
@@ -58,19 +61,40 @@ pub(super) fn install(disk: &Disk, items: &[Install]) -> Vec<Result<Installed, F
     results
 }
 
+/// A folder to which files go, and who owns it.
+struct Home {
+    folder: OwnedFd,
+    owner: Option<(Uid, Gid)>,
+}
+
+/// Those of one call: each is opened once.
+type Homes = BTreeMap<Option<RelPath>, Rc<Home>>;
+
+fn home(disk: &Disk, path: &RelPath, homes: &mut Homes) -> Result<Rc<Home>, FsError> {
+    let parent = path.parent();
+    if let Some(home) = homes.get(&parent) {
+        return Ok(Rc::clone(home));
+    }
+    let folder = disk.parent_of(path)?;
+    let owner = owner_of(&folder);
+    let home = Rc::new(Home { folder, owner });
+    homes.insert(parent, Rc::clone(&home));
+    Ok(home)
+}
+
 /// A staged file with the owner, mode and time that it is to have, and the folder that it goes to.
 struct Prepared {
     file: OwnedFd,
-    folder: OwnedFd,
+    home: Rc<Home>,
 }
 
-fn prepare(disk: &Disk, item: &Install) -> Result<Prepared, FsError> {
-    let folder = disk.parent_of(&item.path)?;
-    let stages = disk.private_or_lost(STAGE)?;
+fn prepare(disk: &Disk, item: &Install, homes: &mut Homes) -> Result<Prepared, FsError> {
+    let home = home(disk, &item.path, homes)?;
+    let stages = disk.stages()?;
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let name = stage::name_of(&item.staged.key);
-    let file = rustix::fs::openat(&stages, &name, flags, Mode::empty()).map_err(gone_or)?;
-    own_as(&file, &folder);
+    let file = rustix::fs::openat(&*stages, &name, flags, Mode::empty()).map_err(gone_or)?;
+    own_as(&file, home.owner);
     let executable = item.staged.content.executable;
     let usual = if executable { 0o755 } else { 0o644 };
     let mode = item.replaces.map_or(usual, |replaced| mode_after(replaced.stat.mode, executable));
@@ -78,7 +102,7 @@ fn prepare(disk: &Disk, item: &Install) -> Result<Prepared, FsError> {
     if let Some(mtime) = item.mtime {
         set_time(&file, mtime);
     }
-    Ok(Prepared { file, folder })
+    Ok(Prepared { file, home })
 }
 
 /// The mode that a file had, with the right to execute it for those who may read it, or for nobody.
@@ -93,12 +117,15 @@ fn mode_after(mode: u32, executable: bool) -> u32 {
 
 /// New entries belong to whom their folder belongs: a gateway that runs as root writes into the
 /// drives of the user for whom it works. Only root can do this, and only root needs it.
-fn own_as(entry: &OwnedFd, folder: &OwnedFd) {
-    if let Ok(stat) = rustix::fs::fstat(folder) {
-        let owner = rustix::fs::Uid::from_raw(stat.st_uid);
-        let group = rustix::fs::Gid::from_raw(stat.st_gid);
+fn own_as(entry: &OwnedFd, owner: Option<(Uid, Gid)>) {
+    if let Some((owner, group)) = owner {
         rustix::fs::fchown(entry, Some(owner), Some(group)).ok();
     }
+}
+
+fn owner_of(folder: &OwnedFd) -> Option<(Uid, Gid)> {
+    let stat = rustix::fs::fstat(folder).ok()?;
+    Some((Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid)))
 }
 
 /// For people; nothing is decided by it, so that a time which the disk cannot hold does not matter.
@@ -122,12 +149,13 @@ fn make_durable(disk: &Disk, ready: &[Result<Prepared, FsError>]) -> Result<(), 
 }
 
 fn place(disk: &Disk, item: &Install, prepared: &Prepared) -> Result<Installed, FsError> {
-    let stages = disk.private_or_lost(STAGE)?;
+    let stages = disk.stages()?;
+    let folder = &prepared.home.folder;
     let own = stage::name_of(&item.staged.key);
     let name = item.path.name();
     let rescued = match &item.replaces {
         None => {
-            move_to(&stages, &own, &prepared.folder, name)?;
+            move_to(&stages, &own, folder, name)?;
             None
         }
         Some(replaced) => {
@@ -135,7 +163,7 @@ fn place(disk: &Disk, item: &Install, prepared: &Prepared) -> Result<Installed, 
             let (trash, unseen) = (&place.folder, place.unseen.as_str());
             // From the trash, so that what is displaced is there from the first moment on.
             move_to(&stages, &own, trash, unseen)?;
-            if let Err(failed) = exchange(trash, unseen, &prepared.folder, name, replaced) {
+            if let Err(failed) = exchange(trash, unseen, folder, name, replaced) {
                 move_to(trash, unseen, &stages, &own)?;
                 return Err(failed);
             }

@@ -9,6 +9,7 @@ mod beneath;
 mod hash;
 mod ignore;
 mod install;
+mod reading;
 mod remove;
 mod scan;
 mod source;
@@ -24,6 +25,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -60,6 +62,9 @@ pub struct Disk {
     /// The machine was not shut down in good order before this time.
     crashed_before: Option<i64>,
     trash: trash::Batch,
+    /// Downloads under way, while the root is known to be the same; opened again after each look at
+    /// the root.
+    stages: Mutex<Option<Arc<OwnedFd>>>,
     /// Bytes: the server takes no larger file.
     largest: AtomicU64,
     /// Reading everything may take long.
@@ -106,6 +111,7 @@ impl Disk {
             label: label.to_owned(),
             crashed_before: crash,
             trash: trash::Batch::default(),
+            stages: Mutex::default(),
             largest: AtomicU64::new(u64::MAX),
             stop: None,
         })
@@ -120,6 +126,11 @@ impl Disk {
     /// Larger files take no part, and are not read: the server would not take them.
     pub fn limit_files(&self, bytes: u64) {
         self.largest.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the server takes a file of this size.
+    fn takes(&self, size: u64) -> bool {
+        size <= self.largest.load(Ordering::Relaxed)
     }
 
     fn is_stopped(&self) -> bool {
@@ -167,6 +178,17 @@ impl Disk {
         self.private(Some(name))?.ok_or_else(lost)
     }
 
+    /// The folder of downloads under way.
+    fn stages(&self) -> Result<Arc<OwnedFd>, FsError> {
+        let mut held = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = held.as_ref() {
+            return Ok(Arc::clone(folder));
+        }
+        let folder = Arc::new(self.private_or_lost(STAGE)?);
+        *held = Some(Arc::clone(&folder));
+        Ok(folder)
+    }
+
     /// The folder that holds an entry; a folder that is missing or is something else has changed.
     fn parent_of(&self, path: &RelPath) -> Result<OwnedFd, FsError> {
         match path.parent() {
@@ -184,6 +206,7 @@ impl Disk {
 
 impl Fs for Disk {
     fn root(&self) -> Result<Option<Root>, FsError> {
+        *self.stages.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let lost = |what: &str| FsError::RootLost(format!("{} {what}", self.path.display()));
         let now = rustix::fs::stat(&self.path).map_err(|_| lost("is not there"))?;
         if (now.st_dev, now.st_ino) != (self.dev, self.ino) {

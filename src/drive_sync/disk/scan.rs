@@ -1,96 +1,125 @@
 //! What is on the disk now, reading again only what may have changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::iter::Peekable;
+use std::ops::Bound;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256 as Hasher};
 
-use super::super::model::{Local, LocalTree, Opaque, Sha256, Stat};
+use super::super::model::{Local, LocalTree, Opaque, Sha256, Stat, add_packed};
 use super::super::path::{LONGEST_NAME, PathError, RESERVED_PREFIX, RelPath};
 use super::super::ports::{FsError, Scope};
-use super::{Disk, hash, ignore, stat_of};
+use super::hash::Outcome;
+use super::reading::Large;
+use super::{Disk, ignore, stat_of};
 
-/// Threads that read files at the same time.
-const READERS: usize = 4;
+/// Files after whose reading the results are taken.
+const READ_AT_ONCE: usize = 4096;
+/// Entries that are put into the tree at a time.
+const ADD_AT_ONCE: usize = 16_384;
 /// Folders inside one another: each that is open takes a descriptor and a piece of the stack.
 const DEEPEST: usize = 512;
-/// A file of at least so many bytes is read after the others.
-const LARGE: u64 = 64 << 20;
-/// Bytes of large files that are read in one scan, but at least one of them.
-const LARGE_AT_ONCE: u64 = 1 << 30;
 
-/// The tree as it is now.
-pub(super) fn scan(disk: &Disk, previous: LocalTree, scope: &Scope) -> Result<LocalTree, FsError> {
-    let mut budget = Budget::default();
-    let tree = match scope {
+/// The tree as it is now. `tree` is changed where the disk has changed, so that nothing is held
+/// twice.
+pub(super) fn scan(disk: &Disk, mut tree: LocalTree, scope: &Scope) -> Result<LocalTree, FsError> {
+    let mut found = match scope {
         Scope::All => {
-            let mut walk = Walk::new(disk, previous.into_iter());
+            let mut walk = Walk::new(disk, tree.iter_mut());
             walk.folder(&disk.root.duplicate().map_err(super::error)?, 0)?;
-            walk.finish(&mut budget)
+            walk.end()
         }
-        Scope::Only(places) => only(disk, previous, places, &mut budget)?,
+        Scope::Only(places) => only(disk, &mut tree, places)?,
     };
+    // What is not there, or not known, is not read; and what is new is not read twice.
+    found.take_away(&mut tree);
+    let mut large = Large::default();
+    read_again(disk, &mut tree, &mut large)?;
+    found.put_into(disk, &mut tree, &mut large);
+    large.put_into(disk, &mut tree);
     // What was not read because of that does not look as it is.
     if disk.is_stopped() { Err(FsError::Stopped) } else { Ok(tree) }
 }
 
-/// What a scan may still read of large files: first all others, so that they need not wait.
-#[derive(Debug, Default)]
-struct Budget {
-    has_small: bool,
-    large: u64,
-}
-
-impl Budget {
-    /// Whether a file of this size is read now. It has its turn when it was put off before: there
-    /// may always be others.
-    fn takes(&mut self, size: u64, before: Option<&Local>) -> bool {
-        if size < LARGE {
-            return true;
-        }
-        let is_its_turn = !self.has_small || before == Some(&Local::Opaque(Opaque::Unread));
-        let takes = is_its_turn && (self.large == 0 || self.large + size <= LARGE_AT_ONCE);
-        if takes {
-            self.large += size;
-        }
-        takes
-    }
-}
-
-/// Looks at some places, and at files whose last reading may have been overtaken.
-fn only(
-    disk: &Disk,
-    mut tree: LocalTree,
-    places: &BTreeSet<RelPath>,
-    budget: &mut Budget,
-) -> Result<LocalTree, FsError> {
+/// Looks at some places, and where nothing could be said at the last look.
+fn only(disk: &Disk, tree: &mut LocalTree, places: &BTreeSet<RelPath>) -> Result<Found, FsError> {
     let mut look: BTreeSet<RelPath> =
-        places.iter().map(|place| reachable(disk, known_place(&tree, place))).collect();
-    look.extend(unsettled(&tree).cloned());
+        places.iter().map(|place| reachable(disk, known_place(tree, place))).collect();
+    look.extend(unsettled(tree).map(|place| reachable(disk, place.clone())));
+    at_all(disk, tree, look)
+}
+
+/// Looks at places that can be looked at.
+fn at_all(disk: &Disk, tree: &mut LocalTree, look: BTreeSet<RelPath>) -> Result<Found, FsError> {
     let mut covered: Option<RelPath> = None;
+    let mut found = Found::default();
     for place in look {
         if covered.as_ref().is_some_and(|folder| place.is_inside(folder)) {
             continue;
         }
-        let before = take_subtree(&mut tree, &place);
-        let mut walk = Walk::new(disk, before.into_iter());
-        walk.place(&place)?;
-        tree.append(&mut walk.finish(budget));
+        found.join(at(disk, tree, &place)?);
         covered = Some(place);
     }
-    Ok(tree)
+    Ok(found)
+}
+
+/// Looks at one place and what is below it.
+fn at(disk: &Disk, tree: &mut LocalTree, place: &RelPath) -> Result<Found, FsError> {
+    let there = |path: &RelPath| path == place || path.is_inside(place);
+    let before = tree.range_mut::<RelPath, _>(place..).take_while(|(path, _)| there(path));
+    let mut walk = Walk::new(disk, before);
+    walk.place(place)?;
+    Ok(walk.end())
+}
+
+/// Reads the files that are marked: those that have changed, and those whose last reading may have
+/// been overtaken. There may be many; only some of them are looked at a time.
+fn read_again(disk: &Disk, tree: &mut LocalTree, large: &mut Large) -> Result<(), FsError> {
+    let mut odd = Vec::new();
+    let mut after: Bound<RelPath> = Bound::Unbounded;
+    loop {
+        let marked = |(path, local): (&RelPath, &Local)| match local {
+            Local::File { racy: true, .. } => Some(path.clone()),
+            Local::File { .. } | Local::Directory { .. } | Local::Opaque(_) => None,
+        };
+        let rest = tree.range::<RelPath, _>((after.as_ref(), Bound::Unbounded));
+        let some: Vec<RelPath> = rest.filter_map(marked).take(READ_AT_ONCE).collect();
+        let Some(last) = some.last().cloned() else { break };
+        let all: Vec<usize> = (0..some.len()).collect();
+        for (index, outcome) in large.read_others(disk, |index| &some[index], &all, tree) {
+            let path = &some[index];
+            match outcome {
+                Outcome::Gone => drop(tree.remove(path)),
+                Outcome::Large(size) => large.put_off(path.clone(), size),
+                // It may be a folder by now, or in another one.
+                Outcome::Is(Local::Opaque(Opaque::Unreadable | Opaque::Symlink)) => {
+                    odd.push(path.clone());
+                }
+                Outcome::Is(local) => drop(tree.insert(path.clone(), local)),
+            }
+        }
+        after = Bound::Excluded(last);
+    }
+    if disk.is_stopped() {
+        return Err(FsError::Stopped);
+    }
+    for place in &odd {
+        tree.remove(place);
+    }
+    let look = odd.into_iter().map(|place| reachable(disk, place)).collect();
+    let mut found = at_all(disk, tree, look)?;
+    found.take_away(tree);
+    found.put_into(disk, tree, large);
+    Ok(())
 }
 
 fn unsettled(tree: &LocalTree) -> impl Iterator<Item = &RelPath> {
     tree.iter().filter_map(|(path, local)| match local {
-        Local::File { racy: true, .. }
-        | Local::Opaque(
+        Local::Opaque(
             Opaque::Unsettled | Opaque::Unreadable | Opaque::Suspicious | Opaque::Unread,
         ) => Some(path),
         Local::File { .. } | Local::Directory { .. } | Local::Opaque(_) => None,
@@ -129,35 +158,41 @@ fn reachable(disk: &Disk, place: RelPath) -> RelPath {
     look
 }
 
-fn take_subtree(tree: &mut LocalTree, place: &RelPath) -> LocalTree {
-    let mut from_there = tree.split_off(place);
-    let after = from_there.keys().find(|path| *path != place && !path.is_inside(place)).cloned();
-    if let Some(after) = after {
-        tree.append(&mut from_there.split_off(&after));
-    }
-    from_there
-}
-
 /// One pass over the disk beside what was seen before, both in the order of paths.
-struct Walk<'a, I: Iterator<Item = (RelPath, Local)>> {
-    disk: &'a Disk,
+struct Walk<'d, 't, I: Iterator<Item = (&'t RelPath, &'t mut Local)>> {
+    disk: &'d Disk,
     before: Peekable<I>,
     /// The path at which the walk is, as a key.
     at: String,
-    found: Vec<(RelPath, Local)>,
-    /// Places in `found` that have to be read, with what was there before, and their sizes.
-    to_read: Vec<(usize, Option<Local>, u64)>,
+    found: Found,
 }
 
-impl<'a, I: Iterator<Item = (RelPath, Local)>> Walk<'a, I> {
-    fn new(disk: &'a Disk, before: I) -> Self {
-        Self {
-            disk,
-            before: before.peekable(),
-            at: String::new(),
-            found: Vec::new(),
-            to_read: Vec::new(),
-        }
+/// An entry that was seen before.
+type Known<'t> = (&'t RelPath, &'t mut Local);
+
+/// What a walk has to say of the tree, besides what it has changed in it already.
+#[derive(Default)]
+struct Found {
+    /// Entries that were not there, and files where something else was.
+    entries: Vec<(RelPath, Local)>,
+    /// Which of them have to be read.
+    to_read: Vec<usize>,
+    /// What is not there any more.
+    gone: Vec<RelPath>,
+    /// Folders of which it is not known what they hold.
+    closed: Vec<RelPath>,
+}
+
+impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
+    fn new(disk: &'d Disk, before: I) -> Self {
+        let before = before.peekable();
+        Self { disk, before, at: String::new(), found: Found::default() }
+    }
+
+    /// What was seen before and did not come up again is gone.
+    fn end(mut self) -> Found {
+        self.found.gone.extend(self.before.map(|(path, _)| path.clone()));
+        self.found
     }
 
     /// A single entry, and what is below it.
@@ -191,133 +226,214 @@ impl<'a, I: Iterator<Item = (RelPath, Local)>> Walk<'a, I> {
         Ok(())
     }
 
-    /// Something whose name no path can hold.
+    /// Something whose name no path can hold. It is told of where the made up one is not too long.
     fn made_up(&mut self, name: &str) {
-        let separator = if self.at.is_empty() { "" } else { "\0" };
-        if let Ok(path) = RelPath::from_key(&format!("{}{separator}{name}", self.at)) {
-            self.found.push((path, Local::Opaque(Opaque::Name)));
-        }
+        let length = self.enter(name);
+        let before = self.seen_before();
+        self.note(before, Local::Opaque(Opaque::Name)).ok();
+        self.at.truncate(length);
     }
 
     fn entry(&mut self, folder: &OwnedFd, name: &str, depth: usize) -> Result<(), FsError> {
+        let length = self.enter(name);
+        let done = self.entry_at(folder, name, depth);
+        self.at.truncate(length);
+        done
+    }
+
+    /// Goes on to a name in the folder. Gives the length of the folder's key.
+    fn enter(&mut self, name: &str) -> usize {
         let length = self.at.len();
         if length > 0 {
             self.at.push('\0');
         }
         self.at.push_str(name);
-        let done = self.entry_at(folder, name, depth);
-        self.at.truncate(length);
-        done
+        length
     }
 
     fn entry_at(&mut self, folder: &OwnedFd, name: &str, depth: usize) -> Result<(), FsError> {
         let before = self.seen_before();
         let stat = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT) => {
+                self.found.gone.extend(before.map(|(path, _)| path.clone()));
+                return Ok(());
+            }
             Err(errno) => return Err(super::error(errno)),
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
         let stat = stat_of(&stat);
-        // A folder that holds more than can be told of is not known.
-        let Some(path) = self.path(before.as_ref()) else {
-            return Err(FsError::Name(PathError::TooLong));
-        };
-        let before = before.map(|(_, local)| local);
-        if stat.dev != self.disk.dev {
-            self.found.push((path, Local::Opaque(Opaque::Mount)));
+        let opaque = if stat.dev != self.disk.dev {
+            Opaque::Mount
         } else if ignore::is_ignored(name) {
-            self.found.push((path, Local::Opaque(Opaque::Ignored)));
+            Opaque::Ignored
         } else {
             match kind {
-                FileType::Directory => self.directory(folder, name, path, stat, depth),
-                FileType::RegularFile => self.file(path, stat, before),
-                FileType::Symlink => self.found.push((path, Local::Opaque(Opaque::Symlink))),
+                FileType::Directory => {
+                    return self.directory(folder, name, before, stat, depth);
+                }
+                FileType::RegularFile => {
+                    return self.file(before, stat);
+                }
+                FileType::Symlink => Opaque::Symlink,
                 FileType::Fifo
                 | FileType::Socket
                 | FileType::CharacterDevice
                 | FileType::BlockDevice
-                | FileType::Unknown => self.found.push((path, Local::Opaque(Opaque::Special))),
+                | FileType::Unknown => Opaque::Special,
+            }
+        };
+        self.note(before, Local::Opaque(opaque)).map(drop)
+    }
+
+    fn file(&mut self, before: Option<Known<'t>>, stat: Stat) -> Result<(), FsError> {
+        match before {
+            Some((_, Local::File { stat: known, racy: false, .. })) if *known == stat => {}
+            before if !self.disk.takes(stat.size) => {
+                self.note(before, Local::Opaque(Opaque::TooLarge))?;
+            }
+            // A mark, for it is read later.
+            Some((_, Local::File { racy, .. })) => *racy = true,
+            before => {
+                let path = match before {
+                    Some((path, _)) => path.clone(),
+                    None => self.path()?,
+                };
+                self.found.to_read.push(self.found.entries.len());
+                self.found.entries.push((path, Local::Opaque(Opaque::Unsettled)));
             }
         }
         Ok(())
     }
 
-    fn file(&mut self, path: RelPath, stat: Stat, before: Option<Local>) {
-        match before {
-            Some(seen @ Local::File { stat: known, racy: false, .. }) if known == stat => {
-                self.found.push((path, seen));
-            }
-            _ if stat.size > self.disk.largest.load(Ordering::Relaxed) => {
-                self.found.push((path, Local::Opaque(Opaque::TooLarge)));
-            }
-            before => {
-                self.to_read.push((self.found.len(), before, stat.size));
-                self.found.push((path, Local::Opaque(Opaque::Unsettled)));
-            }
-        }
-    }
-
-    fn directory(&mut self, folder: &OwnedFd, name: &str, path: RelPath, stat: Stat, depth: usize) {
+    fn directory(
+        &mut self,
+        folder: &OwnedFd,
+        name: &str,
+        before: Option<Known<'t>>,
+        stat: Stat,
+        depth: usize,
+    ) -> Result<(), FsError> {
+        let index = self.found.entries.len();
+        let known = self.note(before, Local::Directory { stat })?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let index = self.found.len();
-        self.found.push((path, Local::Directory { stat }));
         let opened = rustix::fs::openat(folder, name, flags, rustix::fs::Mode::empty())
             .and_then(|inner| Ok((stat_of(&rustix::fs::fstat(&inner)?), inner)));
         let why = match opened {
             // Another one than was looked at: it is seen at the next look.
             Ok((found, _)) if !found.same_inode(&stat) => Opaque::Unsettled,
             Ok((_, inner)) => match self.folder(&inner, depth) {
-                Ok(()) => return,
+                Ok(()) => return Ok(()),
                 Err(_) => Opaque::Unreadable,
             },
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Opaque::Unsettled,
             Err(_) => Opaque::Unreadable,
         };
         // A half of it would look as if the other half had been deleted.
-        self.found.truncate(index + 1);
-        self.to_read.retain(|(at, ..)| *at < index);
-        self.found[index].1 = Local::Opaque(why);
+        self.found.entries.truncate(index);
+        self.found.to_read.retain(|at| *at < index);
+        match known {
+            Noted::Before((path, local)) => {
+                *local = Local::Opaque(why);
+                self.found.closed.push(path.clone());
+            }
+            Noted::New(path) => self.found.entries.push((path, Local::Opaque(why))),
+        }
+        Ok(())
     }
 
-    /// What was here at the last look, once what stood before it is passed.
-    fn seen_before(&mut self) -> Option<(RelPath, Local)> {
-        while self.before.next_if(|(path, _)| path.key() < self.at.as_str()).is_some() {}
+    /// What was here at the last look. What stood before it did not come up again.
+    fn seen_before(&mut self) -> Option<Known<'t>> {
+        while let Some((path, _)) = self.before.next_if(|(path, _)| path.key() < self.at.as_str()) {
+            self.found.gone.push(path.clone());
+        }
         self.before.next_if(|(path, _)| path.key() == self.at)
     }
 
-    /// The path of the walk, with the memory of the last look where there is one. `None`: too long
-    /// to be one of a drive.
-    fn path(&self, before: Option<&(RelPath, Local)>) -> Option<RelPath> {
-        match before {
-            Some((path, _)) => Some(path.clone()),
-            None => RelPath::from_key(&self.at).ok(),
+    /// This is here now.
+    fn note(&mut self, before: Option<Known<'t>>, local: Local) -> Result<Noted<'t>, FsError> {
+        if let Some((path, known)) = before {
+            *known = local;
+            return Ok(Noted::Before((path, known)));
+        }
+        let path = self.path()?;
+        self.found.entries.push((path.clone(), local));
+        Ok(Noted::New(path))
+    }
+
+    /// The path of the walk. That it is too long to be one of a drive makes the folder unreadable: a
+    /// folder that holds more than can be told of is not known.
+    fn path(&self) -> Result<RelPath, FsError> {
+        RelPath::from_key(&self.at).map_err(|_| FsError::Name(PathError::TooLong))
+    }
+}
+
+/// Where an entry was noted.
+enum Noted<'t> {
+    /// Where it was before.
+    Before(Known<'t>),
+    /// Among the new ones.
+    New(RelPath),
+}
+
+impl Found {
+    fn join(&mut self, other: Self) {
+        let before = self.entries.len();
+        self.entries.extend(other.entries);
+        self.to_read.extend(other.to_read.into_iter().map(|index| before + index));
+        self.gone.extend(other.gone);
+        self.closed.extend(other.closed);
+    }
+
+    /// Removes what is not there, and what is in folders of which it is not known.
+    fn take_away(&mut self, tree: &mut LocalTree) {
+        for path in self.gone.drain(..) {
+            tree.remove(&path);
+        }
+        for folder in self.closed.drain(..) {
+            let inside = (Bound::Excluded(&folder), Bound::Unbounded);
+            let inside = tree.range::<RelPath, _>(inside).map(|(path, _)| path);
+            let inside: Vec<RelPath> =
+                inside.take_while(|path| path.is_inside(&folder)).cloned().collect();
+            for path in inside {
+                tree.remove(&path);
+            }
         }
     }
 
-    fn finish(mut self, budget: &mut Budget) -> LocalTree {
-        drop(self.before);
-        budget.has_small |= self.to_read.iter().any(|(.., size)| *size < LARGE);
-        let mut to_read = Vec::with_capacity(self.to_read.len());
-        for (index, before, size) in self.to_read {
-            if budget.takes(size, before.as_ref()) {
-                to_read.push((index, before));
-            } else {
-                self.found[index].1 = Local::Opaque(Opaque::Unread);
+    /// Reads what is new and not large, and puts it into the tree.
+    fn put_into(self, disk: &Disk, tree: &mut LocalTree, large: &mut Large) {
+        let Self { mut entries, to_read, .. } = self;
+        let mut not_read = Vec::new();
+        for some in to_read.chunks(READ_AT_ONCE) {
+            let read = large.read_others(disk, |index| &entries[index].0, some, tree);
+            for (index, outcome) in read {
+                match outcome {
+                    Outcome::Is(local) => entries[index].1 = local,
+                    Outcome::Large(size) => not_read.push((index, Some(size))),
+                    Outcome::Gone => not_read.push((index, None)),
+                }
             }
         }
-        let mut gone = Vec::new();
-        for (index, read) in read_all(self.disk, &self.found, &to_read) {
-            match read {
-                Some(local) => self.found[index].1 = local,
-                None => gone.push(index),
+        // From the end, so that the others keep their places.
+        not_read.sort_unstable();
+        for (index, size) in not_read.into_iter().rev() {
+            let (path, _) = entries.swap_remove(index);
+            match size {
+                Some(size) => large.put_off(path, size),
+                None => drop(tree.remove(&path)),
             }
         }
-        gone.sort_unstable_by(|one, other| other.cmp(one));
-        for index in gone {
-            self.found.remove(index);
-        }
-        BTreeMap::from_iter(self.found)
+        add(tree, entries);
+    }
+}
+
+/// Adds many entries without having them twice: some of them at a time, from the end.
+fn add(tree: &mut LocalTree, mut entries: Vec<(RelPath, Local)>) {
+    while !entries.is_empty() {
+        let some = entries.split_off(entries.len().saturating_sub(ADD_AT_ONCE));
+        entries.shrink_to_fit();
+        add_packed(tree, some);
     }
 }
 
@@ -346,36 +462,4 @@ fn made_up(name: &CStr) -> String {
     }
     let hash = Sha256(Hasher::digest(name.to_bytes()).into()).hex();
     format!("{} (not UTF-8 {})", &told[..keep], &hash[..8])
-}
-
-/// Reads files side by side.
-fn read_all(
-    disk: &Disk,
-    found: &[(RelPath, Local)],
-    to_read: &[(usize, Option<Local>)],
-) -> Vec<(usize, Option<Local>)> {
-    let one = |(index, before): &(usize, Option<Local>)| {
-        (*index, hash::read(disk, &found[*index].0, before.as_ref()))
-    };
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let readers = cores.min(READERS).min(to_read.len());
-    if readers < 2 {
-        return to_read.iter().map(one).collect();
-    }
-    let next = AtomicUsize::new(0);
-    let (send, receive) = mpsc::sync_channel(256);
-    std::thread::scope(|scope| {
-        for _ in 0..readers {
-            let (send, next, one) = (send.clone(), &next, &one);
-            scope.spawn(move || {
-                while let Some(job) = to_read.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if send.send(one(job)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(send);
-        receive.iter().collect()
-    })
 }

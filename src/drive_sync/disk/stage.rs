@@ -1,6 +1,7 @@
 //! Downloads under way: files in the hidden folder that are whole before anybody sees them.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -8,11 +9,11 @@ use sha2::{Digest, Sha256 as Hasher};
 
 use super::super::model::{Content, Sha256};
 use super::super::ports::{FsError, StageWriter, Staged};
-use super::{Disk, STAGE, error, hash};
+use super::{Disk, error, hash};
 
 /// A download under way.
 pub(super) struct Writer {
-    folder: OwnedFd,
+    folder: Arc<OwnedFd>,
     file: OwnedFd,
     name: String,
     key: String,
@@ -23,11 +24,11 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn open(disk: &Disk, key: &str, content: &Content) -> Result<Self, FsError> {
-        let folder = disk.private_or_lost(STAGE)?;
+        let folder = disk.stages()?;
         let name = name_of(key);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file =
-            rustix::fs::openat(&folder, &name, flags, Mode::RUSR | Mode::WUSR).map_err(error)?;
+            rustix::fs::openat(&*folder, &name, flags, Mode::RUSR | Mode::WUSR).map_err(error)?;
         let mut hasher = Hasher::new();
         let there = rustix::fs::fstat(&file).map_err(error)?.st_size.cast_unsigned();
         let mut writer = Self {
@@ -49,7 +50,7 @@ impl Writer {
     }
 
     fn remove(&self) {
-        rustix::fs::unlinkat(&self.folder, &self.name, AtFlags::empty()).ok();
+        rustix::fs::unlinkat(&*self.folder, &self.name, AtFlags::empty()).ok();
     }
 }
 

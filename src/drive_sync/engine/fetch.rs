@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::super::model::{Base, Content, Local, Remote, Sha256 as Hash};
+use super::super::model::{Base, Content, Local, Remote, Sha256 as Hash, add_packed};
 use super::super::plan::{Action, Replaced, Step};
 use super::super::planted::{Bug, planted};
 use super::super::ports::{Clock, Download, Drive, Fs, Install, Installed, Rng};
@@ -92,15 +92,23 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             };
             self.record(&ready.iter().map(agree).collect::<Vec<_>>())?;
         }
-        let (installing, items): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
+        let (installing, items): (Vec<&Wanted<'_>>, Vec<Install>) = ready.into_iter().unzip();
         let results = if items.is_empty() { Vec::new() } else { self.fs.install(items) };
-        let mut effects = Vec::new();
+        let (mut effects, mut entries) = (Vec::new(), Vec::new());
         for (wanted, result) in installing.into_iter().zip(results) {
             match result.map_err(Failure::from) {
-                Ok(installed) => effects.push(self.installed(wanted, &installed)),
+                Ok(installed) => {
+                    let (content, stat) = (*wanted.content, installed.stat);
+                    let local = Local::File { content, stat, racy: true };
+                    entries.push((wanted.step.path.clone(), local));
+                    effects.push(self.installed(wanted, &installed));
+                }
                 Err(failure) if failure.is_stop() => return Err(TickError::Stopped),
                 Err(failure) => failures.push((wanted.step, failure)),
             }
+        }
+        if let Some(tree) = &mut self.local {
+            add_packed(tree, entries);
         }
         self.record(&effects)?;
         self.all_failed(failures)
@@ -115,9 +123,6 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             self.now.rescued.push(rescued.clone());
             self.now.more = true;
             self.dirty.insert(rescued.clone());
-        }
-        if let Some(tree) = &mut self.local {
-            tree.insert(path.clone(), Local::File { content: *wanted.content, stat, racy: true });
         }
         let base = Base { remote: wanted.remote.clone(), stat: Some(stat) };
         Effect::Agree { path, base, racy: true }

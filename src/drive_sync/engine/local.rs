@@ -136,11 +136,10 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
 
 /// Gives an entry, and all that is below it, another place. The entry has `stat` there.
 fn rename_in(tree: &mut LocalTree, from: &RelPath, to: &RelPath, stat: Stat) {
-    let mut moved = tree.split_off(from);
-    let rest = moved.keys().find(|path| *path != from && !path.is_inside(from)).cloned();
-    if let Some(rest) = rest {
-        tree.append(&mut moved.split_off(&rest));
-    }
+    let inside = tree.range::<RelPath, _>(from..).map(|(path, _)| path);
+    let inside: Vec<RelPath> =
+        inside.take_while(|path| *path == from || path.is_inside(from)).cloned().collect();
+    let moved: Vec<_> = inside.iter().filter_map(|path| tree.remove_entry(path)).collect();
     for (path, local) in moved {
         let Some(path) = path.rebased(from, to) else { continue };
         let local = if path == *to { with_stat(local, stat) } else { local };

@@ -47,7 +47,9 @@ const BATCH: usize = 500;
 /// Bytes after which a batch of downloads is closed.
 const BATCH_BYTES: u64 = 256 << 20;
 /// Files that are open at once to be sent.
-const UPLOADS: usize = 100;
+const UPLOADS: usize = 400;
+/// New entries of one side that are planned at once.
+const WINDOW: usize = 8192;
 /// A broken upload of at least so many bytes is gone on with; smaller ones are sent anew.
 const WORTH_RESUMING: u64 = 1 << 20;
 /// After this long a tick ends between two batches.
@@ -74,6 +76,9 @@ pub struct Settings {
     pub batch: usize,
     /// Files that are open at once to be sent.
     pub uploads: usize,
+    /// New entries of one side that are planned at once, so that a first copy does not take memory
+    /// for all of it. At least one.
+    pub window: usize,
     /// A tick that takes longer ends between two batches, and asks for another.
     pub tick_length: Duration,
     /// Names this start of the machine (or container): devices have other numbers after another one.
@@ -94,6 +99,7 @@ impl Settings {
             floor: FLOOR,
             batch: BATCH,
             uploads: UPLOADS,
+            window: WINDOW,
             tick_length: TICK_LENGTH,
             start: String::new(),
         }
@@ -150,6 +156,8 @@ pub struct Engine<F, D, C, R> {
     access: Access,
     /// Where the feed ended when it was last read to its end; `None`: there is more to read.
     head: Option<u64>,
+    /// The next plan may leave out new entries beyond the window.
+    narrow: bool,
     /// Nothing could be done at the last look; holds until something changes.
     idle: Option<Idle>,
     /// Places of the remote tree that are not to be planned; `None`: to be found again.
@@ -188,6 +196,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             has_unread: false,
             access,
             head: None,
+            narrow: true,
             idle: None,
             unclear: None,
             unholdable: Vec::new(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::path::{PathError, RelPath};
 use super::super::plan::{Action, Blocked, HoldReason, Step};
+use super::super::planner::LeftOut;
 
 /// The outcome of one tick.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -205,8 +206,15 @@ pub struct Pending {
 }
 
 impl Pending {
-    pub(super) fn of(steps: &[Step]) -> Self {
-        let mut pending = Self::default();
+    /// What is left out is counted as if it were files only.
+    pub(super) fn of(steps: &[Step], left_out: LeftOut) -> Self {
+        let mut pending = Self {
+            downloads: left_out.there,
+            download_bytes: left_out.there_bytes,
+            uploads: left_out.here,
+            upload_bytes: left_out.here_bytes,
+            ..Self::default()
+        };
         for step in steps {
             match &step.action {
                 Action::Fetch { content, .. } => {

@@ -3,7 +3,7 @@
 use super::super::model::{Local, LocalTree, Opaque};
 use super::super::path::RelPath;
 use super::super::plan::Plan;
-use super::super::planner::{self, Rules};
+use super::super::planner::{self, Divergence, LeftOut, Most, Rules};
 use super::super::planted::{Bug, planted};
 use super::super::ports::{Clock, Drive, Fs, Rng, Scope};
 use super::super::progress::Phase;
@@ -56,8 +56,13 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             }
             Some(Local::File { .. } | Local::Directory { .. } | Local::Opaque(_)) | None => None,
         };
-        let effects: Vec<Effect> = self.state.racy()?.into_iter().filter_map(calm).collect();
-        self.record(&effects)
+        let mut some = self.state.racy(None)?;
+        while let Some(last) = some.last().cloned() {
+            let effects: Vec<Effect> = some.into_iter().filter_map(calm).collect();
+            self.record(&effects)?;
+            some = self.state.racy(Some(&last))?;
+        }
+        Ok(())
     }
 
     /// Finds the places that are not to be planned, if they may have changed.
@@ -69,21 +74,37 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         Ok(())
     }
 
-    /// What is to be done.
-    pub(super) fn plan(&self) -> Result<Plan, TickError> {
-        let nothing = LocalTree::new();
-        let everything = Unclear::default();
-        let tree = self.local.as_ref().unwrap_or(&nothing);
-        let unclear = self.unclear.as_ref().unwrap_or(&everything);
+    /// What is to be done, and which new entries are left for a later plan.
+    pub(super) fn plan(&self) -> Result<(Plan, LeftOut), TickError> {
         let rules = Rules {
             vm: self.settings.vm.clone(),
             access: self.access,
             release_deletions: self.state.deletions_released()?,
         };
+        let some = if self.narrow { self.divergence(self.window())? } else { None };
+        let divergence = match some {
+            Some(divergence) => divergence,
+            // With no bound there is always something.
+            None => self.divergence(Most::ALL)?.unwrap_or_default(),
+        };
+        Ok((planner::plan(&divergence, &rules), divergence.left_out))
+    }
+
+    /// What the disk alone has is not sent where nothing may be sent: it would be in the way of the
+    /// rest for good.
+    fn window(&self) -> Most {
+        let there = self.settings.window;
+        Most { here: if self.may_not_write() { usize::MAX } else { there }, there }
+    }
+
+    fn divergence(&self, most: Most) -> Result<Option<Divergence>, TickError> {
+        let nothing = LocalTree::new();
+        let everything = Unclear::default();
+        let tree = self.local.as_ref().unwrap_or(&nothing);
+        let unclear = self.unclear.as_ref().unwrap_or(&everything);
         let mut trees = self.state.trees()?;
         let (remote, base) = trees.both()?;
-        let divergence =
-            planner::diff(unclear.local(tree), unclear.rows(remote), unclear.rows(base))?;
-        Ok(planner::plan(&divergence, &rules))
+        let (remote, base) = (unclear.rows(remote), unclear.rows(base));
+        Ok(planner::diff_of_some(unclear.local(tree), remote, base, most)?)
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::path::RelPath;
 use super::super::plan::{Action, Blocked, HoldReason, Plan, Stage};
+use super::super::planner::LeftOut;
 use super::super::ports::{Clock, Drive, Fs, Rng};
 use super::super::progress::Phase;
 use super::report::Pending;
@@ -14,7 +15,8 @@ use super::{Engine, Look, Tick, TickError};
 pub(super) struct Idle {
     /// Something is due then.
     until: Option<Duration>,
-    at_rest: bool,
+    /// Once the feed is read to its end, this is rest.
+    may_rest: bool,
     held: Option<HoldReason>,
     blocked: Vec<(RelPath, Blocked)>,
 }
@@ -63,33 +65,44 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         if self.head.is_none() && !unclear.is_empty() {
             return Ok(());
         }
-        let plan = self.plan()?;
+        let (plan, left_out) = self.plan()?;
         self.now.unclear = unclear;
-        self.carry_out(plan)
+        self.carry_out(plan, left_out)
     }
 
-    fn carry_out(&mut self, mut plan: Plan) -> Result<(), TickError> {
+    fn carry_out(&mut self, mut plan: Plan, left_out: LeftOut) -> Result<(), TickError> {
         let unclear = self.unclear.clone().unwrap_or_default();
         plan.blocked.retain(|(path, _)| unclear.place(path).is_none());
         if self.has_unread {
             plan.steps.retain(|step| !takes_away(&step.action));
             plan.held = None;
         }
-        self.now.planned = Pending::of(&plan.steps);
+        self.now.planned = Pending::of(&plan.steps, left_out);
         self.now.held = plan.held.as_ref().map(|held| held.why);
         self.now.blocked = std::mem::take(&mut plan.blocked);
-        self.troubles.keep_only(&plan.steps);
+        if left_out.is_nothing() {
+            self.troubles.keep_only(&plan.steps);
+        }
         let now = self.clock.elapsed();
         let nothing = plan.steps.iter().all(|step| self.troubles.waits(step, now));
         let released = self.state.deletions_released()?;
         let settles = plan.steps.iter().all(|step| step.stage == Stage::Settle);
-        if nothing {
-            self.rest(plan.steps.is_empty());
-        } else {
+        let steps = plan.steps.len();
+        if !nothing {
             self.progress.plan(self.now.planned);
             self.apply(plan)?;
-            self.now.at_rest = settles && self.is_clear();
+            self.now.at_rest = settles && left_out.is_nothing() && self.is_clear();
+        } else if left_out.is_nothing() {
+            self.rest(steps == 0, released);
         }
+        // What cannot be done now must not stand in the way of what was left out for ever.
+        // Once it is known that nothing can be done the next look need not find that out again.
+        self.narrow = if left_out.is_nothing() {
+            self.narrow || !nothing
+        } else {
+            !(nothing || self.stuck.len() * 2 > steps)
+        };
+        self.now.more |= !left_out.is_nothing();
         // A word of release is for what is to be deleted now, and not for later; what is unread keeps
         // deletions waiting.
         if released
@@ -102,16 +115,19 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         Ok(())
     }
 
-    /// Until something changes, or is due, there is no need to compare the trees again.
-    fn rest(&mut self, empty: bool) {
-        self.now.at_rest = empty && self.is_clear();
-        if self.head.is_none() || !self.now.unclear.is_empty() {
+    /// Until something changes, or is due, there is no need to compare the trees again, not even
+    /// while the feed tells only what is known: what this machine has done itself.
+    fn rest(&mut self, empty: bool, released: bool) {
+        let may_rest = empty && self.now.held.is_none() && self.is_known();
+        self.now.at_rest = may_rest && self.head.is_some();
+        // A word of release is taken back by the plan at the end of the feed.
+        if !self.now.unclear.is_empty() || (self.head.is_none() && released) {
             return;
         }
         let now = self.clock.elapsed();
         self.idle = Some(Idle {
             until: self.troubles.waiting(now).1.map(|wait| now + wait),
-            at_rest: self.now.at_rest,
+            may_rest,
             held: self.now.held,
             blocked: self.now.blocked.clone(),
         });
@@ -119,10 +135,12 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
 
     /// Nothing is left of the feed, nothing is kept back, and it is known what everything is.
     fn is_clear(&self) -> bool {
-        self.head.is_some()
-            && self.now.held.is_none()
-            && self.now.unclear.is_empty()
-            && !self.has_unread
+        self.head.is_some() && self.now.held.is_none() && self.is_known()
+    }
+
+    /// There is nothing of which it is not known yet what it is.
+    fn is_known(&self) -> bool {
+        self.now.unclear.is_empty() && !self.has_unread
     }
 
     fn still_idle(&mut self) -> bool {
@@ -132,7 +150,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             self.idle = None;
             return false;
         }
-        self.now.at_rest = idle.at_rest;
+        self.now.at_rest = idle.may_rest && self.head.is_some();
         self.now.held = idle.held;
         self.now.blocked.clone_from(&idle.blocked);
         true

@@ -35,6 +35,58 @@ pub struct Divergence {
     pub remote_entries: usize,
     /// How many rows the base has.
     pub base_entries: usize,
+    /// New entries that are not among the triples, because there are so many of them.
+    pub left_out: LeftOut,
+}
+
+/// New entries that wait for a later plan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it; the bytes are of files")]
+pub struct LeftOut {
+    /// Only the disk has them.
+    pub here: usize,
+    pub here_bytes: u64,
+    /// Only the server has them.
+    pub there: usize,
+    pub there_bytes: u64,
+}
+
+impl LeftOut {
+    /// Whether everything is among the triples.
+    pub fn is_nothing(&self) -> bool {
+        self.here + self.there == 0
+    }
+
+    fn add(&mut self, side: Side, kind: Option<Kind>) {
+        let length = kind.and_then(|kind| kind.content().map(|content| content.size)).unwrap_or(0);
+        let (count, bytes) = match side {
+            Side::Here => (&mut self.here, &mut self.here_bytes),
+            Side::There => (&mut self.there, &mut self.there_bytes),
+        };
+        *count += 1;
+        *bytes += length;
+    }
+}
+
+/// How many new entries are planned at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Most {
+    /// Of those that only the disk has.
+    pub here: usize,
+    /// Of those that only the server has.
+    pub there: usize,
+}
+
+impl Most {
+    /// As many as there are.
+    pub const ALL: Self = Self { here: usize::MAX, there: usize::MAX };
+}
+
+/// Who has a new entry.
+#[derive(Clone, Copy)]
+enum Side {
+    Here,
+    There,
 }
 
 /// Walks the three trees side by side. Each iterator gives its paths in their order, none twice.
@@ -44,11 +96,29 @@ pub fn diff<'a, E>(
     remote: impl IntoIterator<Item = Result<(RelPath, Remote), E>>,
     base: impl IntoIterator<Item = Result<(RelPath, Base), E>>,
 ) -> Result<Divergence, E> {
+    // With no bound nothing is left out, and then there is always something.
+    Ok(diff_of_some(local, remote, base, Most::ALL)?.unwrap_or_default())
+}
+
+/// The same with only the first `most` new entries of each side, so that a first copy does not take
+/// memory for all of it. `None`: there are more, but something else differs for which the plan has
+/// to know them all.
+///
+/// What is new depends on nothing but the folders above it, which come before it. On the new in
+/// turn depend only moves, and folders that are to go or to give their place to a file: all of them
+/// are differences in which one side lacks what the base has, or has another kind of entry.
+pub fn diff_of_some<'a, E>(
+    local: impl IntoIterator<Item = (&'a RelPath, &'a Local)>,
+    remote: impl IntoIterator<Item = Result<(RelPath, Remote), E>>,
+    base: impl IntoIterator<Item = Result<(RelPath, Base), E>>,
+    most: Most,
+) -> Result<Option<Divergence>, E> {
     let mut local = Head::new(local.into_iter().map(Ok))?;
     let mut remote = Head::new(remote.into_iter())?;
     let mut base = Head::new(base.into_iter())?;
     let mut divergence = Divergence::default();
     let mut folders = Folders::default();
+    let mut choice = Choice { most, taken: Most { here: 0, there: 0 }, needs_all: false };
     loop {
         let keys = [local.key(), remote.key(), base.key()];
         let Some(least) = keys.into_iter().flatten().min() else { break };
@@ -67,9 +137,58 @@ pub fn diff<'a, E>(
                 divergence.incomplete.insert(missing);
             }
         }
-        divergence.add(local, remote, base);
+        divergence.add(local, remote, base, &mut choice);
+        if choice.needs_all && !divergence.left_out.is_nothing() {
+            return Ok(None);
+        }
     }
-    Ok(divergence)
+    Ok(Some(divergence))
+}
+
+/// What is left out, and whether it may be.
+struct Choice {
+    most: Most,
+    taken: Most,
+    /// Something depends on all that is new.
+    needs_all: bool,
+}
+
+impl Choice {
+    /// Looks at a difference. Gives the side whose new entry is to be left out.
+    fn leaves_out(&mut self, triple: &Triple) -> Option<Side> {
+        let (side, most, taken) = match triple {
+            Triple { local: Some(local), remote: None, base: None } if local.kind().is_some() => {
+                (Side::Here, self.most.here, &mut self.taken.here)
+            }
+            Triple { local: None, remote: Some(_), base: None } => {
+                (Side::There, self.most.there, &mut self.taken.there)
+            }
+            _ => {
+                self.needs_all |= !stands_for_itself(triple);
+                return None;
+            }
+        };
+        if *taken == most {
+            return Some(side);
+        }
+        *taken += 1;
+        None
+    }
+}
+
+/// Whether nothing else depends on what becomes of it: it takes no part, or both sides have the
+/// same kind of entry there, and the base too if it has any.
+fn stands_for_itself(triple: &Triple) -> bool {
+    let is_folder = |kind: Kind| kind.is_directory();
+    match (&triple.local, &triple.remote) {
+        (Some(Local::Opaque(_)), _) => true,
+        (Some(local), Some(remote)) => {
+            let here = local.kind().map(is_folder);
+            let base = triple.base.as_ref().map(|base| is_folder(base.remote.kind));
+            here == Some(is_folder(remote.kind)) && base.is_none_or(|base| here == Some(base))
+        }
+        _ => false,
+    }
 }
 
 impl Divergence {
@@ -79,6 +198,7 @@ impl Divergence {
         local: Option<(&RelPath, &Local)>,
         remote: Option<(RelPath, Remote)>,
         base: Option<(RelPath, Base)>,
+        choice: &mut Choice,
     ) {
         let (local_path, local) = local.unzip();
         let (remote_path, remote) = remote.unzip();
@@ -87,8 +207,19 @@ impl Divergence {
         if names::is_conflict(path.name()) {
             self.conflict_names.insert(path.clone());
         }
-        if !agree(local, remote.as_ref(), base.as_ref()) {
-            self.triples.insert(path, Triple { local: local.copied(), remote, base });
+        if agree(local, remote.as_ref(), base.as_ref()) {
+            return;
+        }
+        let triple = Triple { local: local.copied(), remote, base };
+        match choice.leaves_out(&triple) {
+            Some(side) => {
+                let local = triple.local.as_ref().and_then(Local::kind);
+                let remote = triple.remote.as_ref().map(|remote| remote.kind);
+                self.left_out.add(side, local.or(remote));
+            }
+            None => {
+                self.triples.insert(path, triple);
+            }
         }
     }
 }

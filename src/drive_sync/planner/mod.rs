@@ -21,7 +21,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-pub use diff::{Divergence, Triple, diff};
+pub use diff::{Divergence, LeftOut, Most, Triple, diff, diff_of_some};
 pub(in crate::drive_sync) use names::conflict_name;
 
 use super::plan::Plan;

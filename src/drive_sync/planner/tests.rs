@@ -138,6 +138,37 @@ fn where_all_agree_nothing_is_done_and_nothing_is_kept() {
     assert_eq!(plan(&found, &rules(Access::Write)), Plan::default());
 }
 
+/// With two new entries of the disk and one of the server at most.
+fn first(world: &World) -> Option<Divergence> {
+    let remote = world.server.clone().into_iter().map(Ok);
+    let base = world.base.clone().into_iter().map(Ok);
+    let most = Most { here: 2, there: 1 };
+    diff_of_some(&world.disk, remote, base, most).unwrap_or_else(|never: ()| panic!("{never:?}"))
+}
+
+#[test]
+fn of_many_new_entries_the_first_are_planned_and_the_others_counted() {
+    let lines =
+        ["a dir - -", "a/b 1 - -", "a/c 2 - -", "b 3 4 4", "d - dir -", "d/e - 5 -", "d/f - 6 -"];
+    let found = first(&world(&lines)).unwrap();
+    let paths: Vec<String> = found.triples.keys().map(ToString::to_string).collect();
+    assert_eq!(paths, ["a", "a/b", "b", "d"]);
+    let left_out = LeftOut { here: 1, here_bytes: 1, there: 2, there_bytes: 2 };
+    assert_eq!(found.left_out, left_out);
+    assert_eq!((found.local_entries, found.remote_entries), (4, 4));
+}
+
+#[test]
+fn where_a_plan_depends_on_all_that_is_new_nothing_is_left_out() {
+    let new = ["a 1 - -", "b 2 - -", "c 3 - -"];
+    for line in ["z - 1 1", "z 1 - 1", "z - dir dir", "z - - 1", "z 1 dir -", "z dir 1 1"] {
+        let lines = [&new[..], &[line]].concat();
+        assert_eq!(first(&world(&lines)), None, "{line}");
+        let lines = [&new[..2], &[line]].concat();
+        assert!(first(&world(&lines)).is_some_and(|found| found.left_out.is_nothing()), "{line}");
+    }
+}
+
 #[test]
 fn an_error_of_a_tree_ends_the_search() {
     let remote = [Ok((path("a"), world(&["a - 1 -"]).server[&path("a")].clone())), Err("gone")];

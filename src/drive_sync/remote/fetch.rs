@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, IF_MATCH, RANGE};
 
 use super::super::ports::{Download, FsError, RemoteError, StageWriter};
-use super::super::wire::{self, Action, DownloadResult, MAX_BATCH, Wanted};
+use super::super::wire::{self, Action, DownloadResult, MAX_INLINE, Wanted};
 use super::RemoteDrive;
 use super::answer::{broken, refusal};
 use super::link::{Link, refusal_of, retry_after, unreachable};
@@ -14,22 +14,81 @@ use super::link::{Link, refusal_of, retry_after, unreachable};
 /// Contents that come at the same time.
 const STREAMS: usize = 4;
 
+/// Requests that are under way at the same time, so that the server works while the disk does.
+const REQUESTS: usize = 3;
+/// What one of them asks for, at most: so much may be in memory for each.
+const ENTRIES: usize = 128;
+const BYTES: u64 = 1 << 20;
+
 /// Fetches contents into their writers.
 pub(super) fn fetch(
     drive: &RemoteDrive,
     mut downloads: Vec<Download<'_>>,
 ) -> Vec<Result<(), RemoteError>> {
-    downloads.chunks_mut(MAX_BATCH).flat_map(|some| fetch_some(drive, some)).collect()
+    let mut results: Vec<Result<(), RemoteError>> =
+        downloads.iter().map(|_| Err(RemoteError::Stopped)).collect();
+    let mut streams = Vec::new();
+    let pieces = pieces(&mut downloads, &mut results);
+    let done = drive.link.wait(async {
+        let mut waiting = pieces.into_iter();
+        let mut running = FuturesUnordered::new();
+        running.extend(waiting.by_ref().take(REQUESTS).map(|piece| fetch_some(drive, piece)));
+        while let Some(left) = running.next().await {
+            streams.extend(left);
+            running.extend(waiting.next().map(|piece| fetch_some(drive, piece)));
+        }
+        stream_all(&drive.link, streams).await;
+        Ok(())
+    });
+    // What had no answer by then has been stopped from the beginning.
+    done.ok();
+    results
 }
 
-fn fetch_some(drive: &RemoteDrive, downloads: &mut [Download<'_>]) -> Vec<Result<(), RemoteError>> {
+/// A download, and where its result goes.
+type Asked<'d, 'a> = (&'d mut Download<'a>, &'d mut Result<(), RemoteError>);
+
+/// What each request asks for.
+fn pieces<'d, 'a>(
+    downloads: &'d mut [Download<'a>],
+    results: &'d mut [Result<(), RemoteError>],
+) -> Vec<Vec<Asked<'d, 'a>>> {
+    let mut pieces: Vec<Vec<Asked<'d, 'a>>> = Vec::new();
+    let mut bytes = 0;
+    for (download, result) in downloads.iter_mut().zip(results) {
+        // A large one does not come with the answer.
+        let size = Some(download.content.size).filter(|size| *size <= MAX_INLINE as u64);
+        let size = size.unwrap_or(0);
+        match pieces.last_mut() {
+            Some(last) if last.len() < ENTRIES && bytes + size <= BYTES => {
+                bytes += size;
+                last.push((download, result));
+            }
+            _ => {
+                bytes = size;
+                pieces.push(vec![(download, result)]);
+            }
+        }
+    }
+    pieces
+}
+
+/// Asks for some, and writes what comes at once. Gives those that are to be streamed.
+async fn fetch_some<'d, 'a>(
+    drive: &RemoteDrive,
+    downloads: Vec<Asked<'d, 'a>>,
+) -> Vec<Streamed<'d, 'a>> {
     let entries = downloads
         .iter()
-        .map(|wanted| Wanted { entry_id: wanted.id.clone(), version_id: wanted.version.clone() })
+        .map(|(wanted, _)| Wanted {
+            entry_id: wanted.id.clone(),
+            version_id: wanted.version.clone(),
+        })
         .collect();
     let asked = drive
         .link
-        .call::<wire::Downloads>(Action::Downloads { drive_id: drive.drive_id(), entries })
+        .ask::<wire::Downloads>(Action::Downloads { drive_id: drive.drive_id(), entries })
+        .await
         .and_then(|answer| {
             if answer.results.len() == downloads.len() {
                 Ok(answer)
@@ -37,25 +96,26 @@ fn fetch_some(drive: &RemoteDrive, downloads: &mut [Download<'_>]) -> Vec<Result
                 Err(broken("a short list of downloads"))
             }
         });
-    let places = match asked {
-        Ok(answer) => answer.results,
-        Err(error) => return downloads.iter().map(|_| Err(error.clone())).collect(),
-    };
-    let mut results: Vec<Result<(), RemoteError>> = downloads.iter().map(|_| Ok(())).collect();
     let mut streams = Vec::new();
-    for (index, (download, place)) in downloads.iter_mut().zip(places).enumerate() {
-        match place {
-            DownloadResult::Refused(refused) => results[index] = Err(refusal(refused.error, None)),
-            DownloadResult::Found(wire::Download { content: Some(content), .. }) => {
-                results[index] = put(download.into, &content.0);
+    match asked {
+        Err(error) => {
+            for (_, result) in downloads {
+                *result = Err(error.clone());
             }
-            DownloadResult::Found(place) => streams.push((index, download, place)),
+        }
+        Ok(answer) => {
+            for ((download, result), place) in downloads.into_iter().zip(answer.results) {
+                match place {
+                    DownloadResult::Refused(refused) => *result = Err(refusal(refused.error, None)),
+                    DownloadResult::Found(wire::Download { content: Some(content), .. }) => {
+                        *result = put(download.into, &content.0);
+                    }
+                    DownloadResult::Found(place) => streams.push((download, result, place)),
+                }
+            }
         }
     }
-    for (index, result) in stream_all(&drive.link, streams) {
-        results[index] = result;
-    }
-    results
+    streams
 }
 
 /// A content that came whole.
@@ -66,33 +126,19 @@ fn put(into: &mut dyn StageWriter, bytes: &[u8]) -> Result<(), RemoteError> {
     into.write(bytes).map_err(|error| local(&error))
 }
 
-type Streamed<'d, 'a> = (usize, &'d mut Download<'a>, wire::Download);
+type Streamed<'d, 'a> = (&'d mut Download<'a>, &'d mut Result<(), RemoteError>, wire::Download);
 
-fn stream_all(link: &Link, wanted: Vec<Streamed<'_, '_>>) -> Vec<(usize, Result<(), RemoteError>)> {
-    let mut results = Vec::with_capacity(wanted.len());
-    let mut left: Vec<usize> = wanted.iter().map(|(index, ..)| *index).collect();
-    let done = link.wait(async {
-        let mut waiting = wanted.into_iter();
-        let mut running = FuturesUnordered::new();
-        running.extend(waiting.by_ref().take(STREAMS).map(|one| stream_one(link, one)));
-        while let Some(done) = running.next().await {
-            results.push(done);
-            running.extend(waiting.next().map(|one| stream_one(link, one)));
-        }
-        Ok(())
-    });
-    if let Err(stopped) = done {
-        left.retain(|index| !results.iter().any(|(done, _)| done == index));
-        results.extend(left.into_iter().map(|index| (index, Err(stopped.clone()))));
+async fn stream_all(link: &Link, wanted: Vec<Streamed<'_, '_>>) {
+    let mut waiting = wanted.into_iter();
+    let mut running = FuturesUnordered::new();
+    running.extend(waiting.by_ref().take(STREAMS).map(|one| stream_one(link, one)));
+    while running.next().await.is_some() {
+        running.extend(waiting.next().map(|one| stream_one(link, one)));
     }
-    results
 }
 
-async fn stream_one(
-    link: &Link,
-    (index, download, place): Streamed<'_, '_>,
-) -> (usize, Result<(), RemoteError>) {
-    (index, stream(link, download.into, &place).await)
+async fn stream_one(link: &Link, (download, result, place): Streamed<'_, '_>) {
+    *result = stream(link, download.into, &place).await;
 }
 
 async fn stream(

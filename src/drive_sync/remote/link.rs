@@ -1,4 +1,4 @@
-//! One request at a time to the drives' function, and the token that opens it.
+//! Requests to the drives' function, and the token that opens it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +39,8 @@ pub struct Link {
     anon_key: SecretString,
     client_key: String,
     token: Arc<Mutex<SecretString>>,
+    /// Held by the one that gets a new token.
+    renewing: Arc<tokio::sync::Mutex<()>>,
     runtime: tokio::runtime::Handle,
     stop: CancellationToken,
     /// A call that makes no progress for so long is given up.
@@ -86,6 +88,7 @@ impl Link {
         patience: Duration,
     ) -> Self {
         let token = Arc::new(Mutex::new(token));
+        let renewing = Arc::default();
         let (session, keep) = (None, None);
         Self {
             client,
@@ -93,6 +96,7 @@ impl Link {
             anon_key,
             client_key,
             token,
+            renewing,
             runtime,
             stop,
             patience,
@@ -127,30 +131,43 @@ impl Link {
     }
 
     pub(super) fn call<T: DeserializeOwned>(&self, action: Action) -> Result<T, RemoteError> {
-        self.wait(async {
-            let request = Request { client_key: self.client_key.clone(), action };
-            let body = Bytes::from(serde_json::to_vec(&request).map_err(|error| {
-                RemoteError::Local(format!("a request could not be written: {error}"))
-            })?);
-            match self.ask(&self.own_token(), body.clone()).await {
-                // The machine may have slept for longer than the token lasted.
-                Err(RemoteError::TokenRefused { message }) => {
-                    self.open_anew(&message).await?;
-                    self.ask(&self.own_token(), body).await
-                }
-                answer => answer,
-            }
-        })
+        self.wait(self.ask(action))
     }
 
-    /// Gets a new token by the gateway's session; what was refused had no effect.
-    async fn open_anew(&self, why: &str) -> Result<(), RemoteError> {
+    /// The same as a part of something that is waited for.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, action: Action) -> Result<T, RemoteError> {
+        let body = self.body_of(action)?;
+        let token = self.own_token();
+        match self.post(&token, body.clone()).await {
+            // The machine may have slept for longer than the token lasted.
+            Err(RemoteError::TokenRefused { message }) => {
+                self.open_anew(&token, &message).await?;
+                self.post(&self.own_token(), body).await
+            }
+            answer => answer,
+        }
+    }
+
+    fn body_of(&self, action: Action) -> Result<Bytes, RemoteError> {
+        let request = Request { client_key: self.client_key.clone(), action };
+        let body = serde_json::to_vec(&request).map_err(|error| {
+            RemoteError::Local(format!("a request could not be written: {error}"))
+        })?;
+        Ok(body.into())
+    }
+
+    /// Gets a new token by the gateway's session; what was refused had no effect. Of several that are
+    /// refused at the same time the first gets it for all of them.
+    async fn open_anew(&self, refused: &SecretString, why: &str) -> Result<(), RemoteError> {
         let Some(SessionToken(session)) = &self.session else {
             return Err(RemoteError::TokenRefused { message: why.to_owned() });
         };
-        let request = Request { client_key: self.client_key.clone(), action: Action::Renew };
-        let body = serde_json::to_vec(&request).unwrap_or_default();
-        let renewed = self.ask::<Renewed>(&session(), body.into()).await.map_err(|error| {
+        let _turn = self.renewing.lock().await;
+        if self.own_token().expose_secret() != refused.expose_secret() {
+            return Ok(());
+        }
+        let body = self.body_of(Action::Renew)?;
+        let renewed = self.post::<Renewed>(&session(), body).await.map_err(|error| {
             let message = format!("{why}; the gateway's session gives no other one: {error}");
             RemoteError::TokenRefused { message }
         })?;
@@ -159,7 +176,7 @@ impl Link {
         Ok(())
     }
 
-    async fn ask<T: DeserializeOwned>(
+    async fn post<T: DeserializeOwned>(
         &self,
         token: &SecretString,
         body: Bytes,

@@ -50,12 +50,8 @@ impl RemoteDrive {
                 results.extend(std::iter::repeat_n(error.clone(), count).map(Err));
                 continue;
             }
-            let action = Action::Batch { drive_id: self.drive_id(), operations };
-            let done = self.link.call::<wire::BatchDone>(action).and_then(|done| {
-                if done.results.len() == count { Ok(done) } else { Err(broken("a short batch")) }
-            });
-            match done {
-                Ok(done) => results.extend(done.results.into_iter().map(answer::one_of_many)),
+            match self.link.wait(self.batch_once(operations)) {
+                Ok(done) => results.extend(done.into_iter().map(answer::one_of_many)),
                 Err(error) => {
                     results.extend(std::iter::repeat_n(error.clone(), count).map(Err));
                     failed = Some(error);
@@ -63,6 +59,17 @@ impl RemoteDrive {
             }
         }
         results
+    }
+
+    /// Writes of one request.
+    async fn batch_once(
+        &self,
+        operations: Vec<Operation>,
+    ) -> Result<Vec<wire::OperationResult>, RemoteError> {
+        let count = operations.len();
+        let action = Action::Batch { drive_id: self.drive_id(), operations };
+        let done = self.link.ask::<wire::BatchDone>(action).await?;
+        if done.results.len() == count { Ok(done.results) } else { Err(broken("a short batch")) }
     }
 }
 

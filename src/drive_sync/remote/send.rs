@@ -12,12 +12,18 @@ use super::super::wire::{
     CommitUpload, Inline, MAX_INLINE, Operation, OperationResult, Prepared, PutFile,
 };
 use super::RemoteDrive;
-use super::answer::{broken, entry, metadata, written};
+use super::answer::{broken, entry, metadata, one_of_many, written};
 use super::fetch::headers_of;
 use super::link::{Link, PIECE, refusal_of, retry_after, unreachable};
 
 /// Contents that go at the same time.
 const STREAMS: usize = 3;
+/// Requests with small contents that are under way at the same time, so that the server works while
+/// the disk does.
+const REQUESTS: usize = 3;
+/// What one of them takes along, at most: so much may be in memory for each.
+const FILES: usize = 128;
+const BYTES: u64 = 1 << 20;
 
 type Sent = Result<Written, RemoteError>;
 
@@ -86,24 +92,94 @@ fn file_of(upload: &Upload<'_>) -> PutFile {
     file(upload.path.to_string(), &upload.content, upload.expect.as_ref(), &upload.operation_id)
 }
 
+/// Small contents, some to a request. They do not depend on one another, so that some requests are
+/// under way at the same time; contents are read right before they go.
 fn send_small(
     drive: &RemoteDrive,
     uploads: Vec<(usize, Upload<'_>)>,
     results: &mut [Option<Sent>],
 ) {
-    let mut indexes = Vec::new();
-    let mut operations = Vec::new();
+    let mut answered = Vec::with_capacity(uploads.len());
+    let all: Vec<usize> = uploads.iter().map(|(index, _)| *index).collect();
+    let done = drive.link.wait(async {
+        let mut waiting = pieces(uploads).into_iter();
+        let mut running = FuturesUnordered::new();
+        let mut lost = None;
+        loop {
+            // Once the server cannot be reached there is no use in asking for more.
+            while running.len() < REQUESTS && lost.is_none() {
+                let Some(piece) = waiting.next() else { break };
+                running.push(send_some(drive, piece));
+            }
+            let Some((some, failed)) = running.next().await else { break };
+            answered.extend(some);
+            lost = lost.or(failed);
+        }
+        let left = waiting.flatten().map(|(index, _)| index);
+        if let Some(lost) = lost {
+            answered.extend(left.map(|index| (index, Err(lost.clone()))));
+        }
+        Ok(())
+    });
+    for (index, sent) in answered {
+        results[index] = Some(sent);
+    }
+    if let Err(stopped) = done {
+        for index in all {
+            results[index].get_or_insert_with(|| Err(stopped.clone()));
+        }
+    }
+}
+
+/// What each request takes along.
+fn pieces(uploads: Vec<(usize, Upload<'_>)>) -> Vec<Vec<(usize, Upload<'_>)>> {
+    let mut pieces: Vec<Vec<(usize, Upload<'_>)>> = Vec::new();
+    let mut bytes = 0;
+    for (index, upload) in uploads {
+        let size = upload.content.size;
+        match pieces.last_mut() {
+            Some(last) if last.len() < FILES && bytes + size <= BYTES => {
+                bytes += size;
+                last.push((index, upload));
+            }
+            _ => {
+                bytes = size;
+                pieces.push(vec![(index, upload)]);
+            }
+        }
+    }
+    pieces
+}
+
+/// One request, and what became of each; what failed as a whole is told besides.
+async fn send_some(
+    drive: &RemoteDrive,
+    uploads: Vec<(usize, Upload<'_>)>,
+) -> (Vec<(usize, Sent)>, Option<RemoteError>) {
+    let mut results = Vec::with_capacity(uploads.len());
+    let (mut indexes, mut operations) = (Vec::new(), Vec::new());
     for (index, mut upload) in uploads {
         match whole(upload.source.as_mut(), upload.content.size) {
             Ok(bytes) => {
                 indexes.push(index);
                 operations.push(Operation::Put { file: file_of(&upload), content: Inline(bytes) });
             }
-            Err(error) => results[index] = Some(Err(error)),
+            Err(error) => results.push((index, Err(error))),
         }
     }
-    for (index, result) in indexes.into_iter().zip(drive.batch(operations)) {
-        results[index] = Some(result.and_then(|result| written(result, false)));
+    if operations.is_empty() {
+        return (results, None);
+    }
+    match drive.batch_once(operations).await {
+        Ok(done) => {
+            let sent = done.into_iter().map(|result| written(one_of_many(result)?, false));
+            results.extend(indexes.into_iter().zip(sent));
+            (results, None)
+        }
+        Err(error) => {
+            results.extend(indexes.into_iter().map(|index| (index, Err(error.clone()))));
+            (results, Some(error))
+        }
     }
 }
 

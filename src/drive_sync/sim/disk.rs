@@ -199,8 +199,16 @@ impl Disk {
         for folder in [self.home, TRASH] {
             Self::walk_into(&self.durable, &self.inodes, folder, "", &mut found);
         }
-        let inodes = found.iter().filter_map(|(_, ino)| self.inodes.get(ino));
+        // A name that was taken away may be gone with the power, and its file with it.
+        let removed = |ino: &Ino| {
+            self.journal.iter().any(|change| {
+                change.iter().any(|(_, before, _)| *before == Some(*ino))
+                    && change.iter().all(|(_, _, after)| *after != Some(*ino))
+            })
+        };
+        let inodes = found.iter().filter(|(_, ino)| !removed(ino));
         inodes
+            .filter_map(|(_, ino)| self.inodes.get(ino))
             .filter(|inode| inode.sort == Sort::File && inode.is_synced())
             .map(|inode| inode.bytes.clone())
             .collect()

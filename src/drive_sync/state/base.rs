@@ -3,9 +3,12 @@
 use rusqlite::{Connection, params};
 
 use super::{State, StateError, remote, rows};
-use crate::drive_sync::model::{Base, Content, EntryId, Kind, Local, LocalTree, Stat};
+use crate::drive_sync::model::{Base, Content, EntryId, Kind, Local, LocalTree, Stat, add_packed};
 use crate::drive_sync::path::RelPath;
 use crate::drive_sync::ports::RemoteEntry;
+
+/// Rows that are put into a tree at a time.
+const AT_ONCE: usize = 16_384;
 
 /// What is true now that something has been done on the disk or at the server. Recorded after it,
 /// never before.
@@ -83,24 +86,30 @@ impl State {
              FROM base WHERE dev IS NOT NULL ORDER BY path",
         )?;
         let mut rows = statement.query([])?;
-        let mut tree = LocalTree::new();
+        let (mut tree, mut some) = (LocalTree::new(), Vec::new());
         while let Some(row) = rows.next()? {
+            if some.len() == AT_ONCE {
+                add_packed(&mut tree, std::mem::take(&mut some));
+            }
             let Some(stat) = rows::stat(row, 4)? else { continue };
             let local = match rows::kind(row, 1)?.content() {
                 Some(content) => Local::File { content: *content, stat, racy: row.get(10)? },
                 None => Local::Directory { stat },
             };
-            tree.insert(rows::path(row, 0)?, local);
+            some.push((rows::path(row, 0)?, local));
         }
+        add_packed(&mut tree, some);
         Ok(tree)
     }
 
-    /// Files that had changed shortly before they were read.
-    pub fn racy(&self) -> Result<Vec<RelPath>, StateError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT path FROM base WHERE racy = 1 AND dev IS NOT NULL")?;
-        statement.query_and_then([], |row| rows::path(row, 0))?.collect()
+    /// Files that had changed shortly before they were read: some of them, after a path.
+    pub fn racy(&self, after: Option<&RelPath>) -> Result<Vec<RelPath>, StateError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT path FROM base WHERE racy = 1 AND dev IS NOT NULL AND path > ? \
+             ORDER BY path LIMIT 4096",
+        )?;
+        let after = after.map_or(&[][..], |path| path.key().as_bytes());
+        statement.query_and_then([after], |row| rows::path(row, 0))?.collect()
     }
 
     /// How many entries both sides agree on.

@@ -255,7 +255,7 @@ fn a_racy_file_is_remembered_as_racy_until_it_was_read_again_unchanged() {
     assert!(racy(&state), "it holds something else now: the planner has not seen it yet");
     state.commit(&[calm(7)]).unwrap();
     assert!(!racy(&state));
-    assert_eq!(state.racy().unwrap(), []);
+    assert_eq!(state.racy(None).unwrap(), []);
 }
 
 fn listed(epoch: &str, as_of: u64, names: &[&str], next: Option<&str>) -> SnapshotPage {

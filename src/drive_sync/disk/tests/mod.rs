@@ -185,6 +185,46 @@ fn a_look_at_some_places_leaves_the_rest_as_it_was() {
     assert_eq!(scene.disk.scan(after, &look(&["c"])).unwrap().get(&path("c")), None);
 }
 
+/// One change of the disk, as anybody may make it.
+fn change(scene: &Scene, (kind, place): (u8, usize)) {
+    const PLACES: [&str; 7] = ["a", "a/b", "a/b/c", "a/d", "e", "e/f", "a b"];
+    let at = scene.at(PLACES[place % PLACES.len()]);
+    let _ = match kind % 5 {
+        0 => fs::create_dir_all(&at),
+        1 => fs::remove_file(&at).or_else(|_| fs::remove_dir_all(&at)),
+        2 => symlink("/nowhere/at/all", &at),
+        3 => fs::rename(&at, scene.at("moved")),
+        _ => fs::write(&at, format!("{kind}")),
+    };
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_look_beside_an_older_one_sees_what_a_first_look_sees(
+        rounds in proptest::collection::vec(
+            proptest::collection::vec(proptest::prelude::any::<(u8, usize)>(), 1..5), 1..6)
+    ) {
+        let scene = Scene::new();
+        let kinds = |tree: &LocalTree| -> Vec<(String, Option<crate::drive_sync::model::Kind>)> {
+            tree.iter().map(|(path, local)| (path.to_string(), local.kind())).collect()
+        };
+        let (mut all, mut some) = (LocalTree::new(), LocalTree::new());
+        for changes in rounds {
+            for one in changes {
+                change(&scene, one);
+            }
+            let expected = kinds(&scene.scan());
+            all = scene.disk.scan(all, &Scope::All).unwrap();
+            proptest::prop_assert_eq!(kinds(&all), &expected[..]);
+            let places = ["a", "e", "a b", "moved"].map(path).into();
+            some = scene.disk.scan(some, &Scope::Only(places)).unwrap();
+            proptest::prop_assert_eq!(kinds(&some), &expected[..]);
+        }
+    }
+}
+
 #[test]
 fn what_was_emptied_by_a_loss_of_power_is_held_back() {
     let scene = Scene::new();

@@ -205,3 +205,67 @@ fn what_other_users_keep_to_themselves_is_unknown_and_not_empty() {
         assert_eq!(tree[&path("open")].kind().unwrap().content(), Some(&content(b"changed")));
     }
 }
+
+fn enlarge(scene: &Scene, name: &str) {
+    let file = fs::OpenOptions::new().create(true).append(true).open(scene.at(name)).unwrap();
+    file.set_len(65 << 20).unwrap();
+}
+
+/// What was known of it is not what it holds now, and not what it is to be planned by.
+#[test]
+fn a_known_file_that_has_become_large_is_put_off_and_then_read() {
+    let scene = Scene::new();
+    for name in ["grown", "known", "other"] {
+        scene.write(name, b"text");
+    }
+    let before = scene.scan();
+    enlarge(&scene, "grown");
+    enlarge(&scene, "new");
+    scene.write("other", b"edited");
+    let unread = Local::Opaque(Opaque::Unread);
+    // Also where only other places are looked at: it is looked at again because it was new.
+    for scope in [Scope::All, Scope::Only([path("new"), path("other")].into())] {
+        let first = scene.disk.scan(before.clone(), &scope).unwrap();
+        assert_eq!(names(&first), ["grown", "known", "new", "other"]);
+        assert_eq!((first[&path("grown")], first[&path("new")]), (unread, unread), "{scope:?}");
+        assert_eq!(first[&path("known")], before[&path("known")]);
+        let other = first[&path("other")].kind().unwrap();
+        assert_eq!(other.content(), Some(&content(b"edited")));
+        let second = scene.disk.scan(first, &Scope::Only(BTreeSet::new())).unwrap();
+        for name in ["grown", "new"] {
+            assert_eq!(second[&path(name)].kind().unwrap().content().unwrap().size, 65 << 20);
+        }
+    }
+    scene.disk.limit_files(1 << 20);
+    for scope in [Scope::All, Scope::Only([path("new")].into())] {
+        let tree = scene.disk.scan(before.clone(), &scope).unwrap();
+        for name in ["grown", "new"] {
+            assert_eq!(tree[&path(name)], Local::Opaque(Opaque::TooLarge), "{name} {scope:?}");
+        }
+    }
+}
+
+/// Files that have just changed are read again wherever they are, also where nobody may look now.
+#[test]
+fn a_folder_that_closes_after_its_files_changed_is_unknown() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    fs::set_permissions(scene.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    scene.write("folder/inner/file", b"text");
+    scene.write("folder/inner/other", b"text");
+    scene.write("open", b"text");
+    let before = scene.scan();
+    fs::set_permissions(scene.at("folder/inner"), fs::Permissions::from_mode(0o700)).unwrap();
+    let nobody = Some(crate::fs::Owner::new(65_534, 65_534));
+    for scope in [Scope::All, Scope::Only([path("open")].into())] {
+        let look = || scene.disk.scan(before.clone(), &scope);
+        let tree = crate::fs::acting_as(nobody, look).unwrap().unwrap();
+        assert_eq!(names(&tree), ["folder", "folder/inner", "open"], "{scope:?}");
+        assert_eq!(tree[&path("folder/inner")], Local::Opaque(Opaque::Unreadable));
+        // And all of it is there again when it opens.
+        let again = scene.disk.scan(tree, &Scope::Only(BTreeSet::new())).unwrap();
+        assert_eq!(names(&again), names(&before));
+    }
+}

@@ -437,21 +437,54 @@ fn a_refused_file_waits_alone_and_is_tried_again_when_it_is_due_or_another() {
     assert_equal(&outside, &engine);
 }
 
+#[test]
+fn a_first_copy_goes_in_parts_and_what_is_refused_does_not_stop_it() {
+    let outside = Outside::new();
+    for number in 0..5 {
+        outside.world().write(&format!("here {number}"), "here");
+        outside.world().put(&format!("there {number}"), Some("there"));
+    }
+    outside.world().refused = ["here 0", "here 1"].map(str::to_owned).into();
+    let mut settings = Settings::new("drive", "vm");
+    settings.window = 2;
+    let mut engine = engine_with(&outside, State::in_memory().unwrap(), settings);
+    let first = engine.tick(&Look::everywhere()).unwrap();
+    assert_eq!((first.done.sent, first.done.fetched, first.more), (0, 2, true));
+    assert_eq!((first.planned.uploads, first.planned.downloads), (5, 5), "all of it is told");
+    let mut last = first;
+    for _ in 0..20 {
+        if !last.more {
+            break;
+        }
+        last = engine.tick(&Look::at(BTreeSet::new())).unwrap();
+    }
+    assert_eq!((last.waiting, last.at_rest, last.more), (2, false, false));
+    assert_eq!(outside.world().server().len(), 8);
+    outside.world().refused.clear();
+    outside.world().now = Duration::from_secs(25);
+    settle(&mut engine);
+    assert_equal(&outside, &engine);
+}
+
 /// What is missing may be what is unread: by another name, or grown.
 #[test]
 fn nothing_is_deleted_at_the_server_while_a_file_is_unread_and_a_word_for_it_waits() {
     let outside = Outside::new();
     outside.world().write("old", "moved");
     outside.world().write("gone", "gone");
-    let mut engine = fresh(&outside);
+    let mut settings = Settings::new("drive", "vm");
+    settings.window = 2;
+    let mut engine = engine_with(&outside, State::in_memory().unwrap(), settings);
     settle(&mut engine);
     {
         let mut world = outside.world();
         world.rename("old", "new");
         world.remove("gone");
         world.unread = ["new".to_owned()].into();
-        world.write("here", "here");
-        world.put("there", Some("there"));
+        for number in 0..5 {
+            world.write(&format!("here {number}"), "here");
+            world.put(&format!("there {number}"), Some("there"));
+        }
     }
     engine.release_deletions().unwrap();
     let mut look = Look::everywhere();
@@ -461,7 +494,8 @@ fn nothing_is_deleted_at_the_server_while_a_file_is_unread_and_a_word_for_it_wai
         assert_eq!((tick.at_rest, tick.more, other), (false, true, 0));
         look = Look::at(BTreeSet::new());
     }
-    assert_eq!(outside.world().server().len(), 4);
+    let server = outside.world().server();
+    assert_eq!(server.len(), 12, "{server:?}");
     assert!(engine.state().deletions_released().unwrap());
     outside.world().unread.clear();
     let ticks = settle(&mut engine);

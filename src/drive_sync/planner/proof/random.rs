@@ -7,7 +7,7 @@ use super::world::{Seen, World, content, has_effect, local, number, rules};
 use super::{Dice, Planted, asked, in_conflict_copy};
 use crate::drive_sync::model::{Base, Kind, Local, Opaque, Remote};
 use crate::drive_sync::path::RelPath;
-use crate::drive_sync::planner::{Access, Rules};
+use crate::drive_sync::planner::{Access, Most, Rules};
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e.txt"];
 
@@ -24,6 +24,7 @@ struct Case {
 struct Met {
     cases: u64,
     rounds: usize,
+    parts: usize,
     longest: usize,
     moves: usize,
     copies: usize,
@@ -192,23 +193,33 @@ fn run(seed: u64, planted: Planted, met: &mut Met) -> Result<(), String> {
     let mut case = Case { dice: Dice::new(seed), next: 0 };
     let (start, changed) = case.world();
     let rules = rules(Access::Write);
+    let most = match seed % 4 {
+        0 => Most::ALL,
+        some => Most { here: usize::try_from(some).unwrap(), there: 2 },
+    };
     let mut world = start.clone();
     let (troubles, failures) = (case.dice.roll(3), met.failures);
     for _ in 0..troubles {
-        trouble(&mut world, &mut case.dice, &rules, planted, met);
+        trouble(&mut world, &mut case.dice, (&rules, most), planted, met);
     }
     met.cases += 1;
-    for round in 0.. {
-        let mut plan = world.plan(&rules);
+    let (mut rounds, mut parts) = (0, 0);
+    loop {
+        let (mut plan, mut is_part) = world.plan_some(&rules, most);
+        if plan.steps.is_empty() && is_part {
+            (plan, is_part) = (world.plan(&rules), false);
+        }
         planted.spoil(&mut plan, &world);
         if plan.steps.is_empty() {
-            met.longest = met.longest.max(round);
+            met.longest = met.longest.max(rounds);
             break;
         }
-        if round == 4 {
+        if rounds == 4 || parts == 100 {
             return Err(format!("no rest: {plan:?}"));
         }
+        (rounds, parts) = if is_part { (rounds, parts + 1) } else { (rounds + 1, parts) };
         met.rounds += 1;
+        met.parts += usize::from(is_part);
         met.moves += plan.steps.iter().filter(|step| is_move(step)).count();
         for step in &plan.steps {
             world.effect(step)?;
@@ -225,8 +236,14 @@ fn is_move(step: &crate::drive_sync::plan::Step) -> bool {
 }
 
 /// A round in which steps fail, and the machine may stop after one, before the base knows of it.
-fn trouble(world: &mut World, dice: &mut Dice, rules: &Rules, planted: Planted, met: &mut Met) {
-    let mut plan = world.plan(rules);
+fn trouble(
+    world: &mut World,
+    dice: &mut Dice,
+    (rules, most): (&Rules, Most),
+    planted: Planted,
+    met: &mut Met,
+) {
+    let (mut plan, _) = world.plan_some(rules, most);
     planted.spoil(&mut plan, world);
     let stop = dice.roll(plan.steps.len() + 3);
     for (index, step) in plan.steps.iter().enumerate() {

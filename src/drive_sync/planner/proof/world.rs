@@ -7,7 +7,7 @@ use crate::drive_sync::model::{
 };
 use crate::drive_sync::path::RelPath;
 use crate::drive_sync::plan::{Action, Plan, Step};
-use crate::drive_sync::planner::{Access, Rules, diff, plan};
+use crate::drive_sync::planner::{Access, Most, Rules, diff_of_some, plan};
 
 /// The three trees.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -66,10 +66,23 @@ pub(in crate::drive_sync::planner) fn ino_of(path: &RelPath) -> u64 {
 
 impl World {
     pub(in crate::drive_sync::planner) fn plan(&self, rules: &Rules) -> Plan {
+        self.plan_some(rules, Most::ALL).0
+    }
+
+    /// With so many new entries at most; all, where that cannot be. Tells whether some are left.
+    pub(in crate::drive_sync::planner) fn plan_some(
+        &self,
+        rules: &Rules,
+        most: Most,
+    ) -> (Plan, bool) {
         let remote = self.server.iter().map(|(path, remote)| Ok((path.clone(), remote.clone())));
         let base = self.base.iter().map(|(path, base)| Ok((path.clone(), base.clone())));
-        let Ok::<_, std::convert::Infallible>(divergence) = diff(&self.disk, remote, base);
-        plan(&divergence, rules)
+        let Ok::<_, std::convert::Infallible>(divergence) =
+            diff_of_some(&self.disk, remote, base, most);
+        match divergence {
+            Some(divergence) => (plan(&divergence, rules), !divergence.left_out.is_nothing()),
+            None => self.plan_some(rules, Most::ALL),
+        }
     }
 
     /// Does what a step does to disk and server, if what it needs is true.
