@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -123,13 +124,7 @@ fn by_a_person(what: &str) -> Failure {
 
 /// What the config keeps of a token.
 fn token_hash(token: &str) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(token.trim()) {
-        // Writing to a string cannot fail.
-        write!(text, "{byte:02x}").ok();
-    }
-    text
+    HEXLOWER.encode(&Sha256::digest(token.trim()))
 }
 
 /// Exchanges the token and saves what it was exchanged for.

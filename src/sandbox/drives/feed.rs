@@ -1,5 +1,6 @@
 //! What a drive tells: its changes, all that is there, a hash over that.
 
+use data_encoding::HEXLOWER;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256};
 
@@ -140,18 +141,8 @@ pub(super) fn digest(connection: &Connection, drive: &DriveRow) -> rusqlite::Res
         epoch: drive.epoch.clone(),
         head_sequence: unsigned(drive.head),
         count,
-        sha256: hex(versions),
-        paths_sha256: hex(paths),
-    })
-}
-
-fn hex(hasher: Sha256) -> String {
-    use std::fmt::Write as _;
-    let digest: [u8; 32] = hasher.finalize().into();
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // A String takes whatever is written to it.
-        let _ = write!(text, "{byte:02x}");
-        text
+        sha256: HEXLOWER.encode(&versions.finalize()),
+        paths_sha256: HEXLOWER.encode(&paths.finalize()),
     })
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use data_encoding::HEXLOWER;
 use rusqlite::OptionalExtension as _;
 use sha2::{Digest as _, Sha256};
 
@@ -132,13 +133,7 @@ fn fingerprint_of(kind: &str, request: &impl serde::Serialize) -> String {
     hasher.update(kind);
     // These types have string keys and plain values only, which always become JSON.
     hasher.update(serde_json::to_vec(request).unwrap_or_default());
-    let digest: [u8; 32] = hasher.finalize().into();
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        use std::fmt::Write as _;
-        // A String takes whatever is written to it.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    HEXLOWER.encode(&hasher.finalize())
 }
 
 /// What a batch works with.

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek as _, Write};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -109,7 +110,7 @@ impl Source {
         let mut hasher = Sha256::new();
         let size = io::copy(&mut file, &mut hasher).map_err(failed)?;
         file.rewind().map_err(failed)?;
-        Ok(Self { file, size, sha256: hex(hasher), mode, is_stdin })
+        Ok(Self { file, size, sha256: HEXLOWER.encode(&hasher.finalize()), mode, is_stdin })
     }
 
     /// The next bytes, up to so many; none at the end.
@@ -198,18 +199,8 @@ async fn fetch(drive: &Drive, entry: &Entry, to: &mut impl Write) -> Result<(), 
         to.write_all(&chunk)?;
     }
     to.flush()?;
-    if entry.content_sha256.as_deref() != Some(&hex(hasher)) {
+    if entry.content_sha256.as_deref() != Some(&HEXLOWER.encode(&hasher.finalize())) {
         return Err(Failure::new("the file did not come as it was stored"));
     }
     Ok(())
-}
-
-fn hex(hasher: Sha256) -> String {
-    use std::fmt::Write as _;
-    let digest: [u8; 32] = hasher.finalize().into();
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // A String takes whatever is written to it.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
