@@ -106,22 +106,28 @@ pub(super) fn remembered(
     drive: &DriveRow,
     operation_id: &str,
 ) -> rusqlite::Result<Option<Remembered>> {
-    connection
+    // In two steps: planned together they are planned anew for each operation, for what is asked for
+    // might be in one of the partial indexes. And most operations are new.
+    let known = connection
         .prepare_cached(
-            "SELECT change.entry_id, change.path, change.entry_type, change.version_id,
-                 change.sha256, change.size, change.mime_type, change.mode, change.created_at,
-                 operation.fingerprint, operation.upload_id, operation.sequence
-             FROM drive_operations AS operation
-             JOIN drive_changes AS change
-                 ON change.drive = operation.drive AND change.sequence = operation.entry_sequence
-             WHERE operation.drive = ?1 AND operation.operation_id = ?2",
+            "SELECT fingerprint, upload_id, sequence, entry_sequence FROM drive_operations
+             WHERE drive = ?1 AND operation_id = ?2",
         )?
         .query_row(params![drive.number, operation_id], |row| {
-            let (entry, sequence) = (entry(&drive.id, row)?, unsigned(row.get(11)?));
-            let done = Done { entry, sequence };
-            Ok(Remembered { fingerprint: row.get(9)?, upload_id: row.get(10)?, done })
+            Ok((row.get(0)?, row.get(1)?, unsigned(row.get(2)?), row.get(3)?))
         })
-        .optional()
+        .optional()?;
+    let Some((fingerprint, upload_id, sequence, of_entry)) = known else { return Ok(None) };
+    let of_entry: i64 = of_entry;
+    let entry = connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            entry_columns!(),
+            " FROM drive_changes WHERE drive = ?1 AND sequence = ?2"
+        ))?
+        .query_row(params![drive.number, of_entry], |row| entry(&drive.id, row))
+        .optional()?;
+    Ok(entry.map(|entry| Remembered { fingerprint, upload_id, done: Done { entry, sequence } }))
 }
 
 /// Changes of one drive in one transaction. [`Edit::finish`] must come last.
