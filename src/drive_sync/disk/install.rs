@@ -18,6 +18,8 @@ use super::{Disk, error, gone_or, hash, stage, wall};
 /// From so many files on, one call that makes the whole file system durable is cheaper than one for
 /// each of them.
 const MANY: usize = 8;
+/// Folders that are kept open at the same time.
+const OPEN: usize = 64;
 /// A file that was written to less long ago than this is compared by its content.
 const RECENT: i64 = 2_000_000_000;
 
@@ -33,32 +35,64 @@ pub(super) fn make_directory(disk: &Disk, path: &RelPath) -> Result<Stat, FsErro
 
 /// Puts staged files in their places. All of them are made durable together.
 pub(super) fn install(disk: &Disk, items: &[Install]) -> Vec<Result<Installed, FsError>> {
-    let mut homes = Homes::new();
-    let mut ready: Vec<_> = items.iter().map(|item| prepare(disk, item, &mut homes)).collect();
-    if let Err(failed) = make_durable(disk, &ready) {
-        for prepared in ready.iter_mut().filter(|prepared| prepared.is_ok()) {
-            *prepared = Err(error(failed));
-        }
+    let mut homes = Homes::default();
+    // One call makes all of many durable; few are so one by one.
+    let one_by_one = items.len() < MANY || !cfg!(target_os = "linux");
+    let prepared = items.iter().map(|item| prepare(disk, item, one_by_one, &mut homes));
+    let mut ready: Vec<Result<Stat, FsError>> = prepared.collect();
+    if !one_by_one && let Err(failed) = all_durable(disk) {
+        fail(&mut ready, failed);
     }
     let mut touched = BTreeSet::new();
     let mut results: Vec<_> = items
         .iter()
         .zip(ready)
-        .map(|(item, prepared)| {
-            let prepared = prepared?;
-            let installed = place(disk, item, &prepared)?;
-            touched.insert(item.path.parent());
+        .map(|(item, ready)| {
+            let installed = place(disk, item, &ready?, &mut homes)?;
+            touched.insert(&item.path);
             Ok(installed)
         })
         .collect();
-    let touched = touched.iter().filter_map(|folder| homes.get(folder));
-    let failed = touched.into_iter().find_map(|home| rustix::fs::fsync(&home.folder).err());
-    if let Some(failed) = failed.or_else(|| disk.trash.make_durable().err()) {
-        for result in results.iter_mut().filter(|result| result.is_ok()) {
-            *result = Err(error(failed));
-        }
+    if let Err(failed) = folders_durable(disk, &touched, &mut homes) {
+        fail(&mut results, failed);
     }
     results
+}
+
+/// Nothing counts as done that may be gone with the power.
+fn fail<T>(results: &mut [Result<T, FsError>], failed: Errno) {
+    for result in results.iter_mut().filter(|result| result.is_ok()) {
+        *result = Err(error(failed));
+    }
+}
+
+/// Makes the whole file system durable.
+fn all_durable(disk: &Disk) -> Result<(), Errno> {
+    #[cfg(target_os = "linux")]
+    return rustix::fs::syncfs(disk.root.as_fd());
+    #[cfg(not(target_os = "linux"))]
+    rustix::fs::fsync(disk.root.as_fd())
+}
+
+/// Makes the names of new files durable, and those of what they have displaced.
+fn folders_durable(
+    disk: &Disk,
+    placed: &BTreeSet<&RelPath>,
+    homes: &mut Homes,
+) -> Result<(), Errno> {
+    let mut folders: BTreeMap<Option<RelPath>, &RelPath> = BTreeMap::new();
+    for path in placed {
+        folders.entry(path.parent()).or_insert(path);
+    }
+    if folders.len() >= MANY && cfg!(target_os = "linux") {
+        all_durable(disk)?;
+    } else {
+        for path in folders.values() {
+            let home = homes.of(disk, path).map_err(|_| Errno::STALE)?;
+            rustix::fs::fsync(&home.folder)?;
+        }
+    }
+    disk.trash.make_durable()
 }
 
 /// A folder to which files go, and who owns it.
@@ -67,29 +101,31 @@ struct Home {
     owner: Option<(Uid, Gid)>,
 }
 
-/// Those of one call: each is opened once.
-type Homes = BTreeMap<Option<RelPath>, Rc<Home>>;
+/// Those that were opened last: files come in the order of paths.
+#[derive(Default)]
+struct Homes(BTreeMap<Option<RelPath>, Rc<Home>>);
 
-fn home(disk: &Disk, path: &RelPath, homes: &mut Homes) -> Result<Rc<Home>, FsError> {
-    let parent = path.parent();
-    if let Some(home) = homes.get(&parent) {
-        return Ok(Rc::clone(home));
+impl Homes {
+    /// The folder to which a file goes.
+    fn of(&mut self, disk: &Disk, path: &RelPath) -> Result<Rc<Home>, FsError> {
+        let parent = path.parent();
+        if let Some(home) = self.0.get(&parent) {
+            return Ok(Rc::clone(home));
+        }
+        let folder = disk.parent_of(path)?;
+        let owner = owner_of(&folder);
+        let home = Rc::new(Home { folder, owner });
+        if self.0.len() >= OPEN {
+            self.0.clear();
+        }
+        self.0.insert(parent, Rc::clone(&home));
+        Ok(home)
     }
-    let folder = disk.parent_of(path)?;
-    let owner = owner_of(&folder);
-    let home = Rc::new(Home { folder, owner });
-    homes.insert(parent, Rc::clone(&home));
-    Ok(home)
 }
 
-/// A staged file with the owner, mode and time that it is to have, and the folder that it goes to.
-struct Prepared {
-    file: OwnedFd,
-    home: Rc<Home>,
-}
-
-fn prepare(disk: &Disk, item: &Install, homes: &mut Homes) -> Result<Prepared, FsError> {
-    let home = home(disk, &item.path, homes)?;
+/// Gives a staged file the owner, mode and time that it is to have.
+fn prepare(disk: &Disk, item: &Install, durable: bool, homes: &mut Homes) -> Result<Stat, FsError> {
+    let home = homes.of(disk, &item.path)?;
     let stages = disk.stages()?;
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let name = stage::name_of(&item.staged.key);
@@ -102,7 +138,10 @@ fn prepare(disk: &Disk, item: &Install, homes: &mut Homes) -> Result<Prepared, F
     if let Some(mtime) = item.mtime {
         set_time(&file, mtime);
     }
-    Ok(Prepared { file, home })
+    if durable {
+        rustix::fs::fsync(&file).map_err(error)?;
+    }
+    Ok(super::stat_of(&rustix::fs::fstat(&file).map_err(error)?))
 }
 
 /// The mode that a file had, with the right to execute it for those who may read it, or for nobody.
@@ -138,19 +177,15 @@ fn set_time(file: &OwnedFd, mtime: i64) {
     rustix::fs::futimens(file, &times).ok();
 }
 
-fn make_durable(disk: &Disk, ready: &[Result<Prepared, FsError>]) -> Result<(), Errno> {
-    let files = || ready.iter().flatten().map(|prepared| &prepared.file);
-    #[cfg(target_os = "linux")]
-    if files().count() >= MANY {
-        return rustix::fs::syncfs(disk.root.as_fd());
-    }
-    let _ = (disk, MANY);
-    files().try_for_each(rustix::fs::fsync)
-}
-
-fn place(disk: &Disk, item: &Install, prepared: &Prepared) -> Result<Installed, FsError> {
-    let stages = disk.stages()?;
-    let folder = &prepared.home.folder;
+/// `staged` is what the file was before.
+fn place(
+    disk: &Disk,
+    item: &Install,
+    staged: &Stat,
+    homes: &mut Homes,
+) -> Result<Installed, FsError> {
+    let home = homes.of(disk, &item.path)?;
+    let (stages, folder) = (disk.stages()?, &home.folder);
     let own = stage::name_of(&item.staged.key);
     let name = item.path.name();
     let rescued = match &item.replaces {
@@ -176,8 +211,9 @@ fn place(disk: &Disk, item: &Install, prepared: &Prepared) -> Result<Installed, 
             }
         }
     };
-    let stat = super::stat_of(&rustix::fs::fstat(&prepared.file).map_err(error)?);
-    Ok(Installed { stat, rescued })
+    // Where it was replaced at once, what is known of it does not fit what is there: that is read.
+    let there = Disk::stat_in(folder, name).ok().filter(|there| there.same_inode(staged));
+    Ok(Installed { stat: there.unwrap_or(*staged), rescued })
 }
 
 /// The staged file takes the place of the other, and the other its: at no moment is either nowhere.

@@ -36,6 +36,7 @@ use super::model::{Content, LocalTree, Stat};
 use super::path::{RESERVED_PREFIX, RelPath};
 use super::plan::Replaced;
 use super::ports::{Fs, FsError, Install, Installed, Root, Scope, Source, StageWriter};
+use super::wire::MAX_INLINE;
 use beneath::Beneath;
 
 /// The marker's name in the hidden folder.
@@ -43,6 +44,8 @@ const MARKER: &str = "root.json";
 /// Tells git that nothing in the hidden folder belongs to a repository that a drive may be: a marker
 /// that was committed would change with each checkout.
 const GIT_IGNORE: (&str, &[u8]) = (".gitignore", b"*\n");
+/// Bytes up to which a file goes whole.
+const SMALL: u64 = MAX_INLINE as u64;
 /// Downloads under way.
 const STAGE: &str = "stage";
 /// What was replaced or removed.

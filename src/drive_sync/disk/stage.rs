@@ -14,7 +14,9 @@ use super::{Disk, error, hash};
 /// A download under way.
 pub(super) struct Writer {
     folder: Arc<OwnedFd>,
-    file: OwnedFd,
+    /// From the first bytes that come until it is whole: many may be waiting, and descriptors are
+    /// for others too.
+    file: Option<OwnedFd>,
     name: String,
     key: String,
     content: Content,
@@ -24,29 +26,68 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn open(disk: &Disk, key: &str, content: &Content) -> Result<Self, FsError> {
-        let folder = disk.stages()?;
-        let name = name_of(key);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file =
-            rustix::fs::openat(&*folder, &name, flags, Mode::RUSR | Mode::WUSR).map_err(error)?;
-        let mut hasher = Hasher::new();
-        let there = rustix::fs::fstat(&file).map_err(error)?.st_size.cast_unsigned();
         let mut writer = Self {
-            folder,
-            file,
-            name,
+            folder: disk.stages()?,
+            file: None,
+            name: name_of(key),
             key: key.to_owned(),
             content: *content,
-            hasher: hasher.clone(),
+            hasher: Hasher::new(),
             written: 0,
         };
-        if there > content.size {
-            writer.restart()?;
-        } else if there > 0 {
-            writer.written = hash::feed(&mut hasher, &writer.file, there).map_err(error)?;
-            writer.hasher = hasher;
+        let stat = rustix::fs::statat(&*writer.folder, &writer.name, AtFlags::SYMLINK_NOFOLLOW);
+        match stat {
+            Ok(stat) => writer.go_on(stat.st_size.cast_unsigned())?,
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(error(errno)),
         }
         Ok(writer)
+    }
+
+    /// Goes on after what is there from an earlier try.
+    fn go_on(&mut self, there: u64) -> Result<(), FsError> {
+        if (1..=self.content.size).contains(&there) {
+            let file = self.open_file(OFlags::empty())?;
+            self.written = hash::feed(&mut self.hasher, &file, there).map_err(error)?;
+        }
+        Ok(())
+    }
+
+    fn open_file(&self, besides: OFlags) -> Result<OwnedFd, FsError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::openat(&*self.folder, &self.name, flags | besides, mode).map_err(error)
+    }
+
+    /// What was read of it before must be all of it.
+    fn open_again(&self) -> Result<OwnedFd, FsError> {
+        let file = self.open_file(OFlags::empty())?;
+        let there = rustix::fs::fstat(&file).map_err(error)?.st_size.cast_unsigned();
+        if there == self.written { Ok(file) } else { Err(FsError::WrongContent) }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FsError> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None if self.written == 0 => self.open_file(OFlags::TRUNC)?,
+            None => self.open_again()?,
+        };
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match rustix::io::pwrite(&file, rest, self.written) {
+                Ok(count) => {
+                    self.hasher.update(&rest[..count]);
+                    self.written += count as u64;
+                    rest = &rest[count..];
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(error(errno)),
+            }
+        }
+        if self.written < self.content.size {
+            self.file = Some(file);
+        }
+        Ok(())
     }
 
     fn remove(&self) {
@@ -64,33 +105,21 @@ impl StageWriter for Writer {
             self.remove();
             return Err(FsError::WrongContent);
         }
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match rustix::io::pwrite(&self.file, rest, self.written) {
-                Ok(count) => {
-                    self.hasher.update(&rest[..count]);
-                    self.written += count as u64;
-                    rest = &rest[count..];
-                }
-                Err(Errno::INTR) => {}
-                Err(errno) => {
-                    // What cannot be finished must not keep the space that is missing.
-                    self.remove();
-                    return Err(error(errno));
-                }
-            }
-        }
-        Ok(())
+        // What cannot be finished must not keep the space that is missing.
+        self.append(bytes).inspect_err(|_| self.remove())
     }
 
     fn restart(&mut self) -> Result<(), FsError> {
-        rustix::fs::ftruncate(&self.file, 0).map_err(error)?;
+        self.file = Some(self.open_file(OFlags::TRUNC)?);
         self.hasher = Hasher::new();
         self.written = 0;
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<Staged, FsError> {
+    fn finish(mut self: Box<Self>) -> Result<Staged, FsError> {
+        if self.content.size == 0 {
+            self.append(&[])?;
+        }
         let sha256 = Sha256(self.hasher.clone().finalize().into());
         if self.written != self.content.size || sha256 != self.content.sha256 {
             self.remove();
