@@ -12,7 +12,9 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         if self.state.resync()?.is_some() {
             return self.resync();
         }
-        let Some(mut cursor) = self.state.cursor()? else { return self.begin_resync(false) };
+        let Some(mut cursor) = self.state.pass_over_ours()? else {
+            return self.begin_resync(false);
+        };
         self.head = None;
         for _ in 0..self.settings.max_batches {
             self.now.cursor = cursor.sequence;

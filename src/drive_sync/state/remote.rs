@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 use sha2::{Digest as _, Sha256 as Hasher};
 
-use super::{State, StateError, meta, rows};
+use super::meta::{self, Cursor};
+use super::{State, StateError, rows};
 use crate::drive_sync::model::{Base, EntryId, Remote, Sha256};
 use crate::drive_sync::path::{PathError, RelPath};
 use crate::drive_sync::ports::{Change, RemoteEntry};
@@ -98,12 +99,34 @@ impl State {
                 taken += usize::from(take(&transaction, Table::Remote, change)?);
             }
         }
-        transaction
-            .prepare_cached("DELETE FROM ours WHERE sequence <= ?")?
-            .execute([cursor.cast_signed()])?;
-        meta::set_cursor(&transaction, epoch, cursor)?;
+        is_read(&transaction, epoch, cursor)?;
         transaction.commit()?;
         Ok(taken)
+    }
+
+    /// Takes what comes next in the feed for read as far as all of it is our own: sequences without
+    /// a gap leave no room for anybody else's. Returns how far the feed was read then.
+    pub fn pass_over_ours(&mut self) -> Result<Option<Cursor>, StateError> {
+        let Some(mut cursor) = self.cursor()? else { return Ok(None) };
+        let before = cursor.sequence;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT sequence FROM ours WHERE sequence > ? ORDER BY sequence")?;
+        let mut rows = statement.query([before.cast_signed()])?;
+        while let Some(row) = rows.next()? {
+            if row.get::<_, i64>(0)?.cast_unsigned() != cursor.sequence + 1 {
+                break;
+            }
+            cursor.sequence += 1;
+        }
+        drop(rows);
+        drop(statement);
+        if cursor.sequence > before {
+            let transaction = self.connection.transaction()?;
+            is_read(&transaction, &cursor.epoch, cursor.sequence)?;
+            transaction.commit()?;
+        }
+        Ok(Some(cursor))
     }
 
     /// Remote and base, for one reading.
@@ -229,6 +252,14 @@ fn missing_folder(path: &RelPath, above: Option<&RelPath>) -> Option<RelPath> {
         missing = next;
     }
     Some(missing)
+}
+
+/// The feed was read up to there.
+fn is_read(connection: &Connection, epoch: &str, cursor: u64) -> Result<(), StateError> {
+    connection
+        .prepare_cached("DELETE FROM ours WHERE sequence <= ?")?
+        .execute([cursor.cast_signed()])?;
+    meta::set_cursor(connection, epoch, cursor)
 }
 
 fn is_older_than_ours(connection: &Connection, change: &Change) -> Result<bool, StateError> {
