@@ -47,8 +47,10 @@ pub struct Tick {
     pub cursor: u64,
     /// There is more to do at once: another tick is wanted without waiting.
     pub more: bool,
-    /// Disk, server and base are the same, as far as they can be.
+    /// Disk, server and base are the same, as far as they can be: nothing had to be done.
     pub at_rest: bool,
+    /// So they are after what was done, as far as is known without another look.
+    pub settled: bool,
 }
 
 /// How often what was done.

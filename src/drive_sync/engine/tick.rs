@@ -92,6 +92,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             self.progress.plan(self.now.planned);
             self.apply(plan)?;
             self.now.at_rest = settles && left_out.is_nothing() && self.is_clear();
+            self.now.settled = self.now.at_rest || (left_out.is_nothing() && self.is_settled()?);
         } else if left_out.is_nothing() {
             self.rest(steps == 0, released);
         }
@@ -115,11 +116,25 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         Ok(())
     }
 
+    /// Whether all was done, and nothing is left to do as far as is known. Nobody need wait for the
+    /// next look to be told so.
+    fn is_settled(&mut self) -> Result<bool, TickError> {
+        if !self.stuck.is_empty() || self.now.more || !self.is_clear() {
+            return Ok(false);
+        }
+        self.clarify()?;
+        let is_clear = self.unclear.as_ref().is_some_and(|unclear| unclear.0.is_empty());
+        let (plan, left_out) = self.plan()?;
+        let is_empty = plan.steps.is_empty() && plan.held.is_none();
+        Ok(is_clear && is_empty && left_out.is_nothing())
+    }
+
     /// Until something changes, or is due, there is no need to compare the trees again, not even
     /// while the feed tells only what is known: what this machine has done itself.
     fn rest(&mut self, empty: bool, released: bool) {
         let may_rest = empty && self.now.held.is_none() && self.is_known();
         self.now.at_rest = may_rest && self.head.is_some();
+        self.now.settled = self.now.at_rest;
         // A word of release is taken back by the plan at the end of the feed.
         if !self.now.unclear.is_empty() || (self.head.is_none() && released) {
             return;
@@ -151,6 +166,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             return false;
         }
         self.now.at_rest = idle.may_rest && self.head.is_some();
+        self.now.settled = self.now.at_rest;
         self.now.held = idle.held;
         self.now.blocked.clone_from(&idle.blocked);
         true

@@ -310,7 +310,7 @@ impl Mirror {
             () if tick.short_of_space.is_some() || (tick.waiting > 0 && !tick.more) => {
                 DriveState::Waiting
             }
-            () if tick.at_rest => DriveState::UpToDate,
+            () if tick.settled => DriveState::UpToDate,
             () => DriveState::Syncing,
         };
         report.entries = self.engine.local().map_or(0, |tree| tree.len() as u64);
@@ -318,10 +318,10 @@ impl Mirror {
             report.audited_at = Some(Timestamp::now().to_string());
             self.forget_settled_conflicts();
         }
-        self.note_rest(tick.at_rest);
+        self.note_rest(tick.settled);
         // What is left waits for something else than time.
         let stuck = !tick.more && tick.waiting > 0 && tick.done.effects() == 0;
-        if tick.at_rest || (stuck && tick.short_of_space.is_none()) {
+        if tick.settled || (stuck && tick.short_of_space.is_none()) {
             self.end_first_copy();
         }
         if let Some(wait) = tick.retry_in {
