@@ -221,10 +221,14 @@ impl Http {
         }
     }
 
-    /// The client itself, for what is no call of the backend's own protocol: contents of files, and
-    /// the drives.
-    pub fn client(&self) -> reqwest::Client {
-        self.shared.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// A client that shares no connections with anybody, for what is no call of the backend's own
+    /// protocol: the drives.
+    ///
+    /// # Errors
+    /// When the platform's roots cannot be read.
+    pub async fn another_client(&self) -> anyhow::Result<reqwest::Client> {
+        let url = self.shared.url.clone();
+        tokio::task::spawn_blocking(move || make_client(&url)).await?
     }
 
     /// How many requests were put on the wire so far, repetitions included.

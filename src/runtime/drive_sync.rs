@@ -89,7 +89,7 @@ async fn keep(
     let who = keeper::Identity {
         backend: endpoint.url.parse().context("the backend's address")?,
         anon_key: endpoint.anon_key.clone(),
-        client: identity.api.http().client(),
+        client: identity.api.http().another_client().await?,
         vm_id: held.vm_id,
         token: SecretString::from(held.token),
         keep_token: Some(keep_token(&identity.host.config, &identity.host.redactor)),

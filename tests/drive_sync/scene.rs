@@ -91,7 +91,7 @@ impl Scene {
             for (number, part) in bytes.chunks(part_size.max(1)).enumerate() {
                 let number = (number + 1).to_string();
                 let url = prepared["url"].as_str().unwrap().replace("{part}", &number);
-                let sent = client(&self.control).put(url).body(part.to_vec()).send().await.unwrap();
+                let sent = client(&self.control).await.put(url).body(part.to_vec()).send().await.unwrap();
                 assert!(sent.status().is_success(), "{sent:?}");
             }
         }
@@ -106,7 +106,7 @@ impl Scene {
         Identity {
             backend: mirror.url.parse().unwrap(),
             anon_key: self.control.server.anon_key().into(),
-            client: client(&self.control),
+            client: client(&self.control).await,
             vm_id: mirror.vm_id.clone(),
             token: token["token"].as_str().unwrap().into(),
             keep_token: None,
@@ -239,14 +239,14 @@ async fn listed(scene: &Scene, query: &str) -> Vec<(String, Value)> {
         .collect()
 }
 
-fn client(control: &ControlPlane) -> reqwest::Client {
+async fn client(control: &ControlPlane) -> reqwest::Client {
     let anon_key = control.server.anon_key().into();
-    Http::new(&Endpoint { url: control.url(), anon_key }).unwrap().client()
+    Http::new(&Endpoint { url: control.url(), anon_key }).unwrap().another_client().await.unwrap()
 }
 
 /// A call of the operator's.
 pub(crate) async fn admin(control: &ControlPlane, path: &str, body: Option<Value>) -> Value {
-    let client = client(control);
+    let client = client(control).await;
     let url = format!("{}/admin/v1/{path}", control.url());
     let request = match body {
         Some(body) => client.post(url).json(&body),

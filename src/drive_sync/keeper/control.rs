@@ -95,10 +95,10 @@ impl Control {
             identity.anon_key.clone(),
             client_key,
             identity.token.clone(),
-            runtime.clone(),
             stop.clone(),
             settings.network_timeout,
         )
+        .context("prepare connections")?
         .with_keys(identity.session.clone(), identity.keep_token.clone());
         Ok(Self {
             settings,

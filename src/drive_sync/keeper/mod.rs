@@ -37,7 +37,7 @@ pub struct Identity {
     pub backend: Url,
     /// The backend's public key.
     pub anon_key: SecretString,
-    /// The client of this process.
+    /// A client of its own: see [`Link::new`](super::remote::Link::new).
     pub client: reqwest::Client,
     /// The machine's id, which stands in the names of conflict copies.
     pub vm_id: String,

@@ -12,6 +12,7 @@ use reqwest::header::{
 use reqwest::{Body, RequestBuilder, Response, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +42,7 @@ pub struct Link {
     token: Arc<Mutex<SecretString>>,
     /// Held by the one that gets a new token.
     renewing: Arc<tokio::sync::Mutex<()>>,
-    runtime: tokio::runtime::Handle,
+    runtime: Arc<OwnRuntime>,
     stop: CancellationToken,
     /// A call that makes no progress for so long is given up.
     pub(super) patience: Duration,
@@ -49,6 +50,20 @@ pub struct Link {
     session: Option<SessionToken>,
     /// Is given each new token.
     keep: Option<KeepToken>,
+}
+
+/// The connections run on the thread that waits for them, and only while it does: what comes is taken
+/// from the same memory again and again, and no thread has to wake another one up.
+#[derive(Debug)]
+struct OwnRuntime(Option<Runtime>);
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        // Not by waiting: that may not be done everywhere.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Reads the access token of the gateway's own session.
@@ -72,25 +87,26 @@ impl fmt::Debug for KeepToken {
 }
 
 impl Link {
-    /// A link that ends with `stop`. To be used outside the runtime's own tasks: its calls block.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "all of them are needed, each is of its own kind"
-    )]
+    /// A link that ends with `stop`. To be used outside of any runtime's tasks: its calls block.
+    /// `client` must be nobody else's: its connections rest while no call is under way.
+    ///
+    /// # Errors
+    /// When the system gives no more descriptors.
     pub fn new(
         client: reqwest::Client,
         backend: Url,
         anon_key: SecretString,
         client_key: String,
         token: SecretString,
-        runtime: tokio::runtime::Handle,
         stop: CancellationToken,
         patience: Duration,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = Arc::new(OwnRuntime(Some(runtime)));
         let token = Arc::new(Mutex::new(token));
         let renewing = Arc::default();
         let (session, keep) = (None, None);
-        Self {
+        Ok(Self {
             client,
             backend,
             anon_key,
@@ -102,7 +118,7 @@ impl Link {
             patience,
             session,
             keep,
-        }
+        })
     }
 
     /// The same link with what gives a new token when the old one has ended, and what keeps new ones.
@@ -249,11 +265,12 @@ impl Link {
         &self,
         work: impl Future<Output = Result<T, RemoteError>>,
     ) -> Result<T, RemoteError> {
-        // A runtime that has ended by then has no timers any more.
+        // It is there as long as there is a link.
+        let Some(runtime) = &self.runtime.0 else { return Err(RemoteError::Stopped) };
         if self.stop.is_cancelled() {
             return Err(RemoteError::Stopped);
         }
-        self.runtime.block_on(async {
+        runtime.block_on(async {
             tokio::select! {
                 // Dropping the work closes its connections; a write that was on its way is repeated
                 // with the same operation id.
@@ -322,7 +339,8 @@ pub(super) fn unreachable(error: reqwest::Error) -> RemoteError {
 async fn read<T: DeserializeOwned>(link: &Link, mut response: Response) -> Result<T, RemoteError> {
     let status = response.status();
     let retry_after = retry_after(&response);
-    let mut body = Vec::new();
+    let length = response.content_length().and_then(|length| usize::try_from(length).ok());
+    let mut body = Vec::with_capacity(length.unwrap_or(0).min(LARGEST));
     while let Some(piece) = link.patiently(response.chunk()).await?.map_err(unreachable)? {
         if body.len() + piece.len() > LARGEST {
             return Err(answer::broken("it has no end"));

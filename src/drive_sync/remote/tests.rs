@@ -75,10 +75,10 @@ async fn serve(at_once: usize) -> (Arc<Server>, Link, Arc<Mutex<Vec<String>>>) {
         "anon".into(),
         "vm".to_owned(),
         "old".into(),
-        tokio::runtime::Handle::current(),
         CancellationToken::new(),
         Duration::from_secs(30),
     )
+    .unwrap()
     .with_keys(
         Some(SessionToken(Arc::new(|| "session".into()))),
         Some(KeepToken(Arc::new(move |renewed| keep.lock().unwrap().push(renewed.token.clone())))),
