@@ -43,11 +43,11 @@ const DOWNLOAD_FLOOR: u64 = 250 << 20;
 /// Under this many free bytes nothing is done at all.
 const FLOOR: u64 = 50 << 20;
 /// Effects that become durable together.
-const BATCH: usize = 500;
+const BATCH: usize = 2000;
 /// Bytes after which a batch of downloads is closed.
 const BATCH_BYTES: u64 = 256 << 20;
-/// Files that are open at once to be sent.
-const UPLOADS: usize = 400;
+/// Contents that are sent together.
+const UPLOADS: usize = 2000;
 /// New entries of one side that are planned at once.
 const WINDOW: usize = 8192;
 /// A broken upload of at least so many bytes is gone on with; smaller ones are sent anew.
@@ -74,7 +74,7 @@ pub struct Settings {
     pub floor: u64,
     /// Effects that become durable together.
     pub batch: usize,
-    /// Files that are open at once to be sent.
+    /// Contents that are sent together.
     pub uploads: usize,
     /// New entries of one side that are planned at once, so that a first copy does not take memory
     /// for all of it. At least one.

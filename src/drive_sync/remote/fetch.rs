@@ -17,8 +17,8 @@ const STREAMS: usize = 4;
 /// Requests that are under way at the same time, so that the server works while the disk does.
 const REQUESTS: usize = 3;
 /// What one of them asks for, at most: so much may be in memory for each.
-const ENTRIES: usize = 128;
-const BYTES: u64 = 1 << 20;
+const ENTRIES: usize = 100;
+const BYTES: u64 = 512 << 10;
 
 /// Fetches contents into their writers.
 pub(super) fn fetch(

@@ -22,8 +22,8 @@ const STREAMS: usize = 3;
 /// the disk does.
 const REQUESTS: usize = 3;
 /// What one of them takes along, at most: so much may be in memory for each.
-const FILES: usize = 128;
-const BYTES: u64 = 1 << 20;
+const FILES: usize = 100;
+const BYTES: u64 = 512 << 10;
 
 type Sent = Result<Written, RemoteError>;
 

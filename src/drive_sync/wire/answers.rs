@@ -263,12 +263,47 @@ pub struct Downloads {
 
 /// One of many downloads: [`Download`] or [`ErrorBody`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, try_from = "Either")]
 pub enum DownloadResult {
     /// `{error: …}`
     Refused(ErrorBody),
     /// With `content` if it is small and the answer has room for it, with `url` otherwise.
     Found(Download),
+}
+
+/// What either has, so that contents are read where they stand; trying one after the other would
+/// have all of it in memory once more.
+#[derive(Deserialize)]
+struct Either {
+    error: Option<ErrorDetail>,
+    url: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    size_bytes: Option<u64>,
+    content_sha256: Option<String>,
+    expires_at: Option<String>,
+    content: Option<Inline>,
+}
+
+impl TryFrom<Either> for DownloadResult {
+    type Error = &'static str;
+
+    fn try_from(either: Either) -> Result<Self, Self::Error> {
+        if let Some(error) = either.error {
+            return Ok(Self::Refused(ErrorBody { error }));
+        }
+        let found = || {
+            Some(Download {
+                url: either.url?,
+                headers: either.headers,
+                size_bytes: either.size_bytes?,
+                content_sha256: either.content_sha256?,
+                expires_at: either.expires_at?,
+                content: either.content,
+            })
+        };
+        found().map(Self::Found).ok_or("neither a download nor an error")
+    }
 }
 
 /// Answer to [`Action::Batch`](super::Action::Batch).
