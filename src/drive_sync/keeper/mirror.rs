@@ -20,6 +20,7 @@ use super::super::state::{Note, State};
 use super::super::wire;
 use super::debounce::{Debounce, Places};
 use super::folder;
+use super::lookout::Lookout;
 use super::monitor::Monitor;
 use super::observed::Observed;
 use super::report::{DriveReport, DriveState, FirstCopy};
@@ -39,16 +40,13 @@ const WANT_FREE: u64 = 500 << 20;
 /// A drive that rests is said to be up to date at a time that is at most so old.
 const REST_TOLD: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
 
-/// Why some folders are not watched.
-const NO_MORE_WATCHES: &str = "the system has no more of them for new folders";
-
 /// A drive that is kept in step.
 pub(super) struct Mirror {
     engine: Engine<Disk, Observed<RemoteDrive>, SystemClock, SystemRng>,
     clock: SystemClock,
     monitor: Monitor,
     progress: Progress,
-    watch: Option<Watch>,
+    lookout: Lookout<Watch>,
     debounce: Debounce,
     poll_at: Duration,
     audit_at: Duration,
@@ -113,7 +111,7 @@ impl Mirror {
         let crash = shared.crash.filter(|crash| settled != Some(*crash));
         let disk = Disk::open(folder, label, is_new, crash)?.until(shared.stop.clone());
         disk.limit_files(shared.largest);
-        let (watch, watch_problem) = watch(folder, shared.wake.clone());
+        let lookout = Lookout::over(folder, shared.wake.clone());
         let mut settings = engine::Settings::new(&drive.drive_id, label);
         settings.access = access(drive.access);
         settings.change_limit = shared.settings.change_limit;
@@ -133,8 +131,8 @@ impl Mirror {
             name: drive.name.clone(),
             path: folder.to_owned(),
             writable: drive.access == wire::Access::Write,
-            watched: watch.is_some(),
-            watch_problem,
+            watched: lookout.problem().is_none(),
+            watch_problem: lookout.problem().map(str::to_owned),
             head: drive.head_sequence,
             first_copy: is_first.then(FirstCopy::default),
             free_bytes: disk.free_space().ok(),
@@ -148,7 +146,7 @@ impl Mirror {
             clock,
             monitor,
             progress,
-            watch,
+            lookout,
             debounce: Debounce::default(),
             poll_at: now,
             audit_at: now,
@@ -183,16 +181,13 @@ impl Mirror {
     /// Takes up what has changed and what a person asks, and does what is due.
     pub(super) fn turn(&mut self, settings: &Settings) -> Outcome {
         let now = self.clock.elapsed();
-        for hint in self.watch.as_mut().map(Watch::take).unwrap_or_default() {
+        for hint in self.lookout.take() {
             if hint.is_none() {
                 self.monitor.count(|tally| tally.watch_overflows += 1);
             }
             self.debounce.note(hint, now);
         }
-        if self.watch.as_ref().is_some_and(|watch| !watch.is_complete()) {
-            self.report.watched = false;
-            self.report.watch_problem = Some(NO_MORE_WATCHES.to_owned());
-        }
+        self.tell_of_watch();
         self.take_requests(settings);
         if self.due(settings) > now {
             return Outcome::Goes;
@@ -252,6 +247,8 @@ impl Mirror {
 
     fn keep_house(&mut self, settings: &Settings, now: Duration) {
         self.audit_at = now + settings.audit_interval;
+        self.lookout.mend();
+        self.tell_of_watch();
         let disk = self.engine.fs();
         match disk.rescue_late_writes() {
             Ok(rescued) => {
@@ -265,6 +262,12 @@ impl Mirror {
             tracing::debug!(%error, "the trash could not be looked through");
         }
         self.report.free_bytes = disk.free_space().ok();
+    }
+
+    fn tell_of_watch(&mut self) {
+        let problem = self.lookout.problem();
+        self.report.watched = problem.is_none();
+        self.report.watch_problem = problem.map(str::to_owned);
     }
 
     fn take_requests(&mut self, settings: &Settings) {
@@ -423,17 +426,6 @@ impl Mirror {
             | DriveState::Held
             | DriveState::Waiting
             | DriveState::Stopped => {}
-        }
-    }
-}
-
-/// The watch over a folder, or why there is none.
-fn watch(folder: &Path, wake: mpsc::Sender<()>) -> (Option<Watch>, Option<String>) {
-    match Watch::over(folder, wake) {
-        Ok(watch) => (Some(watch), None),
-        Err(error) => {
-            tracing::warn!(folder = %folder.display(), %error, "changes are found by looking only");
-            (None, Some(error.to_string()))
         }
     }
 }
