@@ -1,5 +1,6 @@
 //! Odd names, kinds, sizes and owners of files.
 
+use super::super::reading::LARGE_AT_ONCE;
 use super::*;
 
 #[test]
@@ -209,6 +210,58 @@ fn what_other_users_keep_to_themselves_is_unknown_and_not_empty() {
 fn enlarge(scene: &Scene, name: &str) {
     let file = fs::OpenOptions::new().create(true).append(true).open(scene.at(name)).unwrap();
     file.set_len(65 << 20).unwrap();
+}
+
+/// Other work has its turn between two pieces, and what was read of another state is not used.
+#[test]
+fn a_very_large_file_is_read_in_pieces() {
+    use std::os::unix::fs::FileExt;
+    let scene = Scene::new();
+    let size = 2 * LARGE_AT_ONCE + (1 << 20);
+    let file = fs::File::create(scene.at("a")).unwrap();
+    file.set_len(size).unwrap();
+    // Zeros all along are looked for byte by byte.
+    file.write_all_at(b"begins", 0).unwrap();
+    file.write_all_at(b"ends", size - 4).unwrap();
+    enlarge(&scene, "z");
+    let unread = Local::Opaque(Opaque::Unread);
+    let hash = |tree: &LocalTree, name: &str| match tree[&path(name)] {
+        Local::File { content, .. } => Some(content.sha256),
+        Local::Directory { .. } | Local::Opaque(_) => None,
+    };
+    let next = |tree| scene.disk.scan(tree, &Scope::Only(BTreeSet::new())).unwrap();
+    let mut tree = scene.scan();
+    for piece in 1..=2 {
+        assert_eq!((tree[&path("a")], tree[&path("z")]), (unread, unread), "piece {piece}");
+        scene.write("small", format!("{piece}").as_bytes());
+        tree = scene.disk.scan(tree, &Scope::Only([path("small")].into())).unwrap();
+        assert!(hash(&tree, "small").is_some(), "it need not wait");
+    }
+    let whole =
+        super::super::hash::of_open(&fs::File::open(scene.at("a")).unwrap().into()).unwrap();
+    assert_eq!(hash(&tree, "a"), Some(whole));
+    tree = next(tree);
+    assert!(hash(&tree, "z").is_some());
+
+    // It changes between two pieces: the others have their turn first, then it is read anew.
+    file.write_all_at(b"Begins", 0).unwrap();
+    enlarge(&scene, "y");
+    tree = scene.disk.scan(tree, &Scope::Only([path("a"), path("y")].into())).unwrap();
+    // Its first piece has to wait where small ones are read.
+    tree = next(tree);
+    assert_eq!(tree[&path("a")], unread);
+    file.write_all_at(b"ENDS", size - 4).unwrap();
+    tree = next(tree);
+    assert_eq!(tree[&path("a")], Local::Opaque(Opaque::Unsettled));
+    tree = next(tree);
+    assert!(hash(&tree, "y").is_some());
+    let whole =
+        super::super::hash::of_open(&fs::File::open(scene.at("a")).unwrap().into()).unwrap();
+    let read = (0..6).find_map(|_| {
+        tree = next(std::mem::take(&mut tree));
+        hash(&tree, "a")
+    });
+    assert_eq!(read, Some(whole));
 }
 
 /// What was known of it is not what it holds now, and not what it is to be planned by.
