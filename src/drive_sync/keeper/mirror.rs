@@ -211,7 +211,7 @@ impl Mirror {
         let before = self.report.state;
         let outcome = match self.engine.tick(&Look { scope, digest }) {
             Ok(tick) => {
-                self.went(&tick, whole);
+                self.went(&tick, whole, settings);
                 if whole {
                     self.settle_crash();
                 }
@@ -294,7 +294,7 @@ impl Mirror {
         }
     }
 
-    fn went(&mut self, tick: &Tick, whole: bool) {
+    fn went(&mut self, tick: &Tick, whole: bool, settings: &Settings) {
         self.not_before = Duration::ZERO;
         self.trouble = None;
         self.more = tick.more;
@@ -306,8 +306,11 @@ impl Mirror {
         let report = &mut self.report;
         report.take(tick);
         report.head = report.head.max(tick.cursor);
-        report.reason = tick.short_of_space.map(|free| format!("only {} MiB are free", free >> 20));
-        report.retry_at = tick.retry_in.and_then(in_a_while);
+        report.reason = tick.short_of_space.map(short_of_space);
+        report.halted = false;
+        // Whether there is room again is looked at each time.
+        let look = tick.short_of_space.map(|_| settings.poll_interval);
+        report.retry_at = tick.retry_in.into_iter().chain(look).min().and_then(in_a_while);
         report.state = match () {
             () if tick.held.is_some() => DriveState::Held,
             () if tick.short_of_space.is_some() || (tick.waiting > 0 && !tick.more) => {
@@ -377,7 +380,10 @@ impl Mirror {
         });
         self.report.take_done(tick);
         self.note_rest(false);
-        self.report.reason = Some(reason(error));
+        let reason = reason(error);
+        let is_told = self.report.reason.as_ref() == Some(&reason);
+        self.report.reason = Some(reason);
+        self.report.halted = true;
         let (state, wait, outcome) = match error {
             TickError::Stopped => return Outcome::Stopped,
             TickError::Unavailable { retry_in, .. } => {
@@ -395,7 +401,7 @@ impl Mirror {
         };
         // What lasts is said once.
         let kind = Some(std::mem::discriminant(error));
-        let news = std::mem::replace(&mut self.trouble, kind) != kind;
+        let news = std::mem::replace(&mut self.trouble, kind) != kind && !is_told;
         self.report.state = state;
         self.report.retry_at = in_a_while(wait);
         self.not_before = now + wait;
@@ -428,6 +434,10 @@ impl Mirror {
             | DriveState::Stopped => {}
         }
     }
+}
+
+fn short_of_space(free: u64) -> String {
+    format!("only {} MiB are free on the disk, too little for what is to be fetched", free >> 20)
 }
 
 fn reason(error: &TickError) -> String {
