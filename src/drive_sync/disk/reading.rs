@@ -45,8 +45,9 @@ impl Large {
         self.files.insert(path, size);
     }
 
-    /// Reads some, and puts off the rest. One that was put off before has its turn: there may always
-    /// be others.
+    /// Reads some, and puts off the rest. Where small ones were read, too, those that were put off
+    /// before have their turn every second time: there may always be small ones, and what was found
+    /// of these is not sent before the scan is over.
     pub(super) fn put_into(self, disk: &Disk, tree: &mut LocalTree) {
         let unread = Local::Opaque(Opaque::Unread);
         let (mut now, mut bytes) = (Vec::new(), 0);
@@ -54,8 +55,10 @@ impl Large {
         // A file that is written to all the time must not come before all others.
         let (first, last): (Vec<_>, Vec<_>) =
             self.files.into_iter().partition(|(path, _)| tree.get(path) == Some(&unread));
+        let is_none = first.is_empty() && last.is_empty();
+        let have_waited = self.has_small && !is_none && disk.unfinished.have_waited();
         for (path, size) in first.into_iter().chain(last) {
-            let is_its_turn = !self.has_small || tree.get(&path) == Some(&unread);
+            let is_its_turn = !self.has_small || (have_waited && tree.get(&path) == Some(&unread));
             if is_its_turn && (bytes == 0 || bytes + size <= LARGE_AT_ONCE) {
                 bytes += size;
                 now.push(path);

@@ -1,6 +1,7 @@
 //! Large files that are read a piece at a time, so that other work has its turn in between.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256 as Hasher};
@@ -26,7 +27,10 @@ impl Begun {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Unfinished(Mutex<BTreeMap<RelPath, Begun>>);
+pub(super) struct Unfinished {
+    begun: Mutex<BTreeMap<RelPath, Begun>>,
+    have_waited: AtomicBool,
+}
 
 impl Unfinished {
     /// What has been read of this file so far; `None`: it is not the same any more.
@@ -42,12 +46,17 @@ impl Unfinished {
         self.lock().insert(path.clone(), begun);
     }
 
+    /// Whether large files had to wait the last time. If so they need not this time, else they have to.
+    pub(super) fn have_waited(&self) -> bool {
+        self.have_waited.fetch_xor(true, Ordering::Relaxed)
+    }
+
     /// What is not to be read any more is forgotten.
     pub(super) fn keep_only(&self, is_wanted: impl Fn(&RelPath) -> bool) {
         self.lock().retain(|path, _| is_wanted(path));
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<RelPath, Begun>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -212,56 +212,65 @@ fn enlarge(scene: &Scene, name: &str) {
     file.set_len(65 << 20).unwrap();
 }
 
-/// Other work has its turn between two pieces, and what was read of another state is not used.
-#[test]
-fn a_very_large_file_is_read_in_pieces() {
+/// A file that is read in three pieces.
+fn very_large(scene: &Scene, name: &str) -> fs::File {
     use std::os::unix::fs::FileExt;
-    let scene = Scene::new();
-    let size = 2 * LARGE_AT_ONCE + (1 << 20);
-    let file = fs::File::create(scene.at("a")).unwrap();
-    file.set_len(size).unwrap();
+    let file = fs::File::create(scene.at(name)).unwrap();
+    file.set_len(2 * LARGE_AT_ONCE + (1 << 20)).unwrap();
     // Zeros all along are looked for byte by byte.
     file.write_all_at(b"begins", 0).unwrap();
-    file.write_all_at(b"ends", size - 4).unwrap();
+    file
+}
+
+fn whole(scene: &Scene, name: &str) -> Sha256 {
+    let file = fs::File::open(scene.at(name)).unwrap();
+    super::super::hash::of_open(&file.into()).unwrap()
+}
+
+fn hash(tree: &LocalTree, name: &str) -> Option<Sha256> {
+    tree[&path(name)].kind()?.content().map(|content| content.sha256)
+}
+
+/// Other work has its turn between two pieces.
+#[test]
+fn a_very_large_file_is_read_in_pieces() {
+    let scene = Scene::new();
+    very_large(&scene, "a");
     enlarge(&scene, "z");
     let unread = Local::Opaque(Opaque::Unread);
-    let hash = |tree: &LocalTree, name: &str| match tree[&path(name)] {
-        Local::File { content, .. } => Some(content.sha256),
-        Local::Directory { .. } | Local::Opaque(_) => None,
-    };
-    let next = |tree| scene.disk.scan(tree, &Scope::Only(BTreeSet::new())).unwrap();
     let mut tree = scene.scan();
-    for piece in 1..=2 {
-        assert_eq!((tree[&path("a")], tree[&path("z")]), (unread, unread), "piece {piece}");
-        scene.write("small", format!("{piece}").as_bytes());
+    let mut pieces = 1;
+    while hash(&tree, "a").is_none() {
+        assert_eq!((tree[&path("a")], tree[&path("z")]), (unread, unread), "piece {pieces}");
+        scene.write("small", format!("{pieces}").as_bytes());
         tree = scene.disk.scan(tree, &Scope::Only([path("small")].into())).unwrap();
-        assert!(hash(&tree, "small").is_some(), "it need not wait");
+        assert_eq!(hash(&tree, "small"), Some(whole(&scene, "small")), "it need not wait");
+        pieces += 1;
+        assert!(pieces <= 5, "each second look at least goes on with it");
     }
-    let whole =
-        super::super::hash::of_open(&fs::File::open(scene.at("a")).unwrap().into()).unwrap();
-    assert_eq!(hash(&tree, "a"), Some(whole));
-    tree = next(tree);
-    assert!(hash(&tree, "z").is_some());
+    assert!(pieces >= 3, "it was read at once");
+    assert_eq!(hash(&tree, "a"), Some(whole(&scene, "a")));
+}
 
-    // It changes between two pieces: the others have their turn first, then it is read anew.
-    file.write_all_at(b"Begins", 0).unwrap();
+/// What was read of another state is not used, and others have their turn first.
+#[test]
+fn a_very_large_file_that_changes_between_two_pieces_is_read_anew() {
+    use std::os::unix::fs::FileExt;
+    let scene = Scene::new();
+    let file = very_large(&scene, "a");
     enlarge(&scene, "y");
-    tree = scene.disk.scan(tree, &Scope::Only([path("a"), path("y")].into())).unwrap();
-    // Its first piece has to wait where small ones are read.
-    tree = next(tree);
-    assert_eq!(tree[&path("a")], unread);
-    file.write_all_at(b"ENDS", size - 4).unwrap();
-    tree = next(tree);
-    assert_eq!(tree[&path("a")], Local::Opaque(Opaque::Unsettled));
-    tree = next(tree);
-    assert!(hash(&tree, "y").is_some());
-    let whole =
-        super::super::hash::of_open(&fs::File::open(scene.at("a")).unwrap().into()).unwrap();
-    let read = (0..6).find_map(|_| {
-        tree = next(std::mem::take(&mut tree));
-        hash(&tree, "a")
-    });
-    assert_eq!(read, Some(whole));
+    let mut tree = scene.scan();
+    assert_eq!(tree[&path("a")], Local::Opaque(Opaque::Unread));
+    file.write_all_at(b"Begins", 0).unwrap();
+    let mut next = || {
+        let before = std::mem::take(&mut tree);
+        tree = scene.disk.scan(before, &Scope::Only(BTreeSet::new())).unwrap();
+        tree.clone()
+    };
+    assert_eq!(next()[&path("a")], Local::Opaque(Opaque::Unsettled));
+    assert!(hash(&next(), "y").is_some());
+    let read = (0..4).find_map(|_| hash(&next(), "a"));
+    assert_eq!(read, Some(whole(&scene, "a")));
 }
 
 /// What was known of it is not what it holds now, and not what it is to be planned by.
