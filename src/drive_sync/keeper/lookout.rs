@@ -9,6 +9,8 @@ use super::watch::{Hint, Watch};
 
 /// Why some folders are not watched.
 const NO_MORE_WATCHES: &str = "the system has no more of them for new folders";
+/// Why none is.
+const TOO_FEW_WATCHES: &str = "the system has too few of them for this folder";
 
 /// What gives hints.
 pub(super) trait Hints: Sized {
@@ -69,7 +71,7 @@ impl<W: Hints> Lookout<W> {
         match self.watch.as_mut().map(W::complete) {
             None => self.begin(),
             Some(Ok(())) => self.problem = None,
-            Some(Err(error)) => self.problem = Some(words(&error)),
+            Some(Err(error)) => self.problem = Some(words(&error, NO_MORE_WATCHES)),
         }
         match &self.problem {
             None => tracing::info!("changes are told by the system again"),
@@ -80,14 +82,14 @@ impl<W: Hints> Lookout<W> {
     fn begin(&mut self) {
         match (self.begin)() {
             Ok(watch) => (self.watch, self.problem) = (Some(watch), None),
-            Err(error) => self.problem = Some(error.to_string()),
+            Err(error) => self.problem = Some(words(&error, TOO_FEW_WATCHES)),
         }
     }
 }
 
-fn words(error: &notify::Error) -> String {
+fn words(error: &notify::Error, too_few: &str) -> String {
     if matches!(error.kind, ErrorKind::MaxFilesWatch) {
-        NO_MORE_WATCHES.to_owned()
+        too_few.to_owned()
     } else {
         error.to_string()
     }
@@ -155,7 +157,7 @@ mod tests {
         let mut lookout = system.lookout();
         assert!(lookout.problem().is_some() && lookout.take().is_empty());
         lookout.mend();
-        assert!(lookout.problem().is_some());
+        assert_eq!(lookout.problem(), Some(TOO_FEW_WATCHES));
         system.has.store(3, Ordering::Relaxed);
         lookout.mend();
         assert_eq!(lookout.take(), [None]);

@@ -209,10 +209,12 @@ mod tests {
         };
         let halted = [DriveState::Waiting, DriveState::Stopped].map(|state| wait(state, true));
         let partly = wait(DriveState::Waiting, false);
-        let enter: [&dyn Fn(); 3] =
-            [&|| progress.enter(Phase::Asking), &|| progress.enter(Phase::Looking), &|| {
-                progress.plan(Pending { downloads: 2, download_bytes: 9, ..Pending::default() })
-            }];
+        let two = Pending { downloads: 2, download_bytes: 9, ..Pending::default() };
+        let enter: [&dyn Fn(); 3] = [
+            &|| progress.enter(Phase::Asking),
+            &|| progress.enter(Phase::Looking),
+            &|| progress.plan(two),
+        ];
         for enter in enter {
             enter();
             for before in halted.iter().chain([&partly]) {
