@@ -209,14 +209,8 @@ mod tests {
         };
         let halted = [DriveState::Waiting, DriveState::Stopped].map(|state| wait(state, true));
         let partly = wait(DriveState::Waiting, false);
-        let two = Pending { downloads: 2, download_bytes: 9, ..Pending::default() };
-        let enter: [&dyn Fn(); 3] = [
-            &|| progress.enter(Phase::Asking),
-            &|| progress.enter(Phase::Looking),
-            &|| progress.plan(two),
-        ];
-        for enter in enter {
-            enter();
+        for phase in [Phase::Asking, Phase::Looking, Phase::Working] {
+            progress.enter(phase);
             for before in halted.iter().chain([&partly]) {
                 assert_eq!(told(before), (before.state, true, true), "a try is no progress yet");
             }
