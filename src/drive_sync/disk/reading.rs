@@ -56,9 +56,9 @@ impl Large {
         let (first, last): (Vec<_>, Vec<_>) =
             self.files.into_iter().partition(|(path, _)| tree.get(path) == Some(&unread));
         let is_none = first.is_empty() && last.is_empty();
-        let have_waited = self.has_small && !is_none && disk.unfinished.have_waited();
+        let have_turn = !is_none && disk.unfinished.have_their_turn(self.has_small);
         for (path, size) in first.into_iter().chain(last) {
-            let is_its_turn = !self.has_small || (have_waited && tree.get(&path) == Some(&unread));
+            let is_its_turn = !self.has_small || (have_turn && tree.get(&path) == Some(&unread));
             if is_its_turn && (bytes == 0 || bytes + size <= LARGE_AT_ONCE) {
                 bytes += size;
                 now.push(path);

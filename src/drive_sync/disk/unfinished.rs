@@ -46,14 +46,24 @@ impl Unfinished {
         self.lock().insert(path.clone(), begun);
     }
 
-    /// Whether large files had to wait the last time. If so they need not this time, else they have to.
-    pub(super) fn have_waited(&self) -> bool {
-        self.have_waited.fetch_xor(true, Ordering::Relaxed)
+    /// Whether large files have their turn in a scan: where there are small ones, too, only if they
+    /// had to wait the last time.
+    pub(super) fn have_their_turn(&self, has_small: bool) -> bool {
+        if has_small {
+            return self.have_waited.fetch_xor(true, Ordering::Relaxed);
+        }
+        self.have_waited.store(false, Ordering::Relaxed);
+        true
     }
 
     /// What is not to be read any more is forgotten.
     pub(super) fn keep_only(&self, is_wanted: impl Fn(&RelPath) -> bool) {
         self.lock().retain(|path, _| is_wanted(path));
+    }
+
+    #[cfg(test)]
+    pub(super) fn read_of(&self, path: &RelPath) -> Option<u64> {
+        self.lock().get(path).map(|begun| begun.offset)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<RelPath, Begun>> {
