@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
 use std::time::{Duration, Instant};
 
 use panorama_gateway::drive_sync::keeper::report::DriveState;
@@ -161,5 +161,39 @@ async fn small_files_go_before_large_ones() {
     seen.sort();
     assert_eq!(seen[0].1, "small", "{seen:?}");
     one.is(DriveState::UpToDate).await;
+    one.stop().await;
+}
+
+/// It is read in pieces, and whatever else is to be done has its turn between two of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_files_need_not_wait_until_a_very_large_one_is_read() {
+    let scene = Scene::new().await;
+    let mut one = scene.mirror("vm-1").await;
+    one.is(DriveState::UpToDate).await;
+    let part = one.state_dir.join("part");
+    let file = fs::File::create(&part).unwrap();
+    file.set_len(4 << 30).unwrap();
+    // Zeros all along are looked for byte by byte.
+    file.write_all_at(b"begins", 0).unwrap();
+    fs::rename(&part, one.at("large")).unwrap();
+    let unread = "a large file that has not been read yet";
+    wait_until("it to be put off", || async {
+        let report = one.report()?;
+        report.unsyncable.iter().any(|it| it.reason == unread).then_some(())
+    })
+    .await;
+    for number in 1..=3 {
+        let (name, began) = (format!("small-{number}"), Instant::now());
+        one.write(&name, "text");
+        wait_until(&name, || async {
+            at_server(&scene).await.iter().any(|(path, _)| *path == name).then_some(())
+        })
+        .await;
+        say(&format!("{name}, while 4 GiB are read: there after {:?}", began.elapsed()));
+    }
+    assert_eq!(at_server(&scene).await.len(), 3, "the large one was there first");
+    fs::remove_file(one.at("large")).unwrap();
+    let report = one.is(DriveState::UpToDate).await;
+    assert_eq!((report.entries, report.unsyncable_count), (3, 0));
     one.stop().await;
 }

@@ -55,6 +55,11 @@ impl Vm {
         }
     }
 
+    /// Of the gateway that runs now.
+    pub(crate) fn pid(&self) -> i32 {
+        self.gateway.as_ref().unwrap().pid()
+    }
+
     pub(crate) fn folder(&self) -> PathBuf {
         self.machine.home().join("drives/team")
     }

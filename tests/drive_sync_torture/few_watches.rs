@@ -1,4 +1,5 @@
-//! Machines on which there are no watches to be had: changes are found by looking.
+//! Machines on which there are no watches to be had: changes are found by looking, until there are
+//! some again.
 //!
 //! The limits are those of a user namespace of the gateway's own: nothing of the machine is changed.
 
@@ -33,6 +34,25 @@ fn limited(dir: &Path, what: &str, limit: u32) -> std::path::PathBuf {
 fn refused(program: &Path) -> Option<String> {
     let ran = Command::new(program).arg("--version").output().unwrap();
     (!ran.status.success()).then(|| String::from_utf8_lossy(&ran.stderr).trim().to_owned())
+}
+
+/// Lets the gateway's namespace have as many as the machine has.
+fn raise(vm: &Vm, what: &str) {
+    let write = format!("echo 100000 >/proc/sys/user/max_inotify_{what}");
+    let target = vm.pid().to_string();
+    let nsenter = ["--user", "--preserve-credentials", "--target", &target, "sh", "-c", &write];
+    let ran = Command::new("nsenter").args(nsenter).output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+}
+
+/// Its watch is back, without a new start.
+async fn watches_again(vm: &Vm) {
+    wait_until("the watch to be back", || async {
+        vm.report().filter(|report| report.watched && report.watch_problem.is_none())
+    })
+    .await;
+    let status = vm.machine.run_async(&["drive-sync", "status", "--verbose"]).await;
+    assert!(status.stdout.contains("watch        the system tells of changes"), "{status:?}");
 }
 
 async fn says_that_it_looks(vm: &Vm) {
@@ -90,7 +110,10 @@ async fn without_watches_changes_are_found_by_looking() {
         (here.len() == 3 * FOLDERS + 1 && here == there).then_some(())
     })
     .await;
-    // A kill changes nothing of it; what is there now cannot be watched from the start.
+    // A watch that ran out is completed when there are some again.
+    raise(&team.vms[1], "watches");
+    watches_again(&team.vms[1]).await;
+    // The new gateway has as few as before; what is there now cannot be watched from the start.
     team.vms[1].kill().await;
     team.vms[1].start();
     one.save_by_rename("folder7/a.txt", 1).unwrap();
@@ -98,6 +121,13 @@ async fn without_watches_changes_are_found_by_looking() {
     wait_until("its new gateway", || async { team.vms[1].has_looked().then_some(()) }).await;
     let end = team.at_rest(PATIENCE).await;
     says_that_it_looks(&team.vms[1]).await;
+    // And one that could not begin is begun.
+    for (vm, what) in team.vms.iter().zip(["instances", "watches"]) {
+        raise(vm, what);
+        watches_again(vm).await;
+    }
+    let end_again = team.at_rest(PATIENCE).await;
+    assert_eq!(end, end_again);
     team.judge("without watches", &end).await;
     team.leave().await;
 }

@@ -51,9 +51,10 @@ async fn waits(vm: &Vm, limit: u64, disk: &SmallDisk) -> DriveReport {
     report
 }
 
-/// The number in `only 1234 bytes are free …`.
+/// The number in `only 1234 MiB are free …`.
 fn free_bytes(reason: &str) -> Option<u64> {
-    reason.strip_prefix("only ")?.split(' ').next()?.parse().ok()
+    let mib: u64 = reason.strip_prefix("only ")?.split(' ').next()?.parse().ok()?;
+    Some(mib * MIB)
 }
 
 /// What is seen in the folder is whole, and how much of it there is.
@@ -171,5 +172,60 @@ async fn a_full_disk_keeps_what_is_there_and_goes_on_when_there_is_room() {
     disk.leave(FLOORS.0 + 300 * MIB);
     let end = team.at_rest(PATIENCE).await;
     team.judge("a full disk", &end).await;
+    team.leave().await;
+}
+
+/// What a person sees each time.
+async fn looks(vm: &Vm) -> String {
+    vm.machine.run_async(&["drive-sync", "status"]).await.stdout
+}
+
+/// The state lies on the same disk: that nothing can be written is told all the same, and is told as
+/// long as it is so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_all_of_a_sudden_is_told_of_until_there_is_room() {
+    let Some((machine, disk)) = small_machine() else { return };
+    let mut team = Team::on(vec![machine, Machine::new()]).await;
+    let state = team.vms[0].machine.home().join("drives/state").display().to_string();
+    let first = team.vms.remove(0).with("PANORAMA_DRIVE_SYNC_STATE_DIR", state);
+    team.vms.insert(0, first);
+    for vm in &mut team.vms {
+        vm.start();
+    }
+    team.vms[1].is_up_to_date().await;
+    let says = async |wanted: &str| {
+        wait_until(&format!("the status to say {wanted:?}"), || async {
+            Some(looks(&team.vms[0]).await).filter(|text| text.contains(wanted))
+        })
+        .await
+    };
+    says("Team  up to date: ").await;
+    let full = disk.keep_full();
+    let text = says("  reason       only 0 MiB are free on the disk: nothing is done\n").await;
+    assert!(text.starts_with("Team  waiting") && text.contains("\n  tried again  "), "{text}");
+    // There is something to fetch now, and room, but not for that.
+    let large = vec![b'x'; LARGE];
+    fs::write(team.vms[1].folder().join("large"), &large).unwrap();
+    team.ledger.owes(&large);
+    wait_until("the server to have it", || async {
+        team.at_server().await.contains_key(&PathBuf::from("large")).then_some(())
+    })
+    .await;
+    drop(full);
+    disk.leave(FLOORS.0 + 20 * MIB);
+    let short = "MiB are free on the disk, too little for what is to be fetched\n";
+    says(short).await;
+    for _ in 0..40 {
+        let text = looks(&team.vms[0]).await;
+        assert!(
+            text.starts_with("Team  first copy") || text.starts_with("Team  waiting"),
+            "{text}"
+        );
+        assert!(text.contains(short) && text.contains("\n  tried again  "), "{text}");
+    }
+    disk.leave(FLOORS.0 + 100 * MIB);
+    says("Team  up to date: 1 entry in ").await;
+    let end = tree(&team.vms[0].folder());
+    team.judge("a full disk with the state on it", &end).await;
     team.leave().await;
 }

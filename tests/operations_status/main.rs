@@ -11,6 +11,7 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 mod common;
 
+mod drive_sync;
 mod long_paths;
 mod metrics;
 mod readiness;
@@ -18,3 +19,6 @@ mod requests;
 mod scene;
 mod signals;
 mod stop;
+#[path = "../drive_sync/vm.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod vm;

@@ -96,7 +96,7 @@ impl Page {
             self.fact("conflicts", &format!("{copies}; `drive-sync conflicts` lists them"));
         }
         self.list("not synced", &drive.unsyncable, drive.unsyncable_count);
-        self.list("failed", &drive.failed, drive.failed.len());
+        self.list("failed", &drive.failed, drive.failed.len().max(drive.waiting));
         let left = self.until(drive.retry_at.as_deref());
         if drive.waiting > 0 && drive.reason.is_none() {
             let entries = count(drive.waiting as u64, "entry", "entries");

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256 as Hasher};
 
 use super::super::model::{Content, Local, Opaque, Sha256, Stat};
 use super::super::path::RelPath;
+use super::unfinished::Begun;
 use super::{Disk, stat_of, wall};
 
 /// Read at a time.
@@ -22,6 +23,8 @@ pub(super) struct Reader {
     buffer: Vec<u8>,
     /// Larger files are not read.
     most: u64,
+    /// So much of a file is read, and the rest the next time.
+    piece: u64,
 }
 
 /// What came of reading a file.
@@ -36,8 +39,8 @@ pub(super) enum Outcome {
 
 impl Reader {
     /// One that reads no file of more than `most` bytes.
-    pub(super) fn new(most: u64) -> Self {
-        Self { buffer: vec![0; PIECE], most }
+    pub(super) fn new(most: u64, piece: u64) -> Self {
+        Self { buffer: vec![0; PIECE], most, piece }
     }
 
     /// What a file of the drive holds. `before` is what the disk had at its place at the last look,
@@ -51,18 +54,19 @@ impl Reader {
                 Err(Errno::LOOP) => return opaque(Opaque::Symlink),
                 Err(_) => return opaque(Opaque::Unreadable),
             };
-            match self.read_open(disk, &file) {
+            match self.read_open(disk, path, &file) {
                 Ok(Opened::Read(read)) => return Outcome::Is(judge(disk, &read, before)),
                 Ok(Opened::Large(size)) if disk.takes(size) => return Outcome::Large(size),
                 Ok(Opened::Large(_)) => return opaque(Opaque::TooLarge),
                 Ok(Opened::Unsettled) => {}
+                Ok(Opened::Changed) => break,
                 Err(_) => return opaque(Opaque::Unreadable),
             }
         }
         opaque(Opaque::Unsettled)
     }
 
-    fn read_open(&mut self, disk: &Disk, file: &OwnedFd) -> Result<Opened, Errno> {
+    fn read_open(&mut self, disk: &Disk, path: &RelPath, file: &OwnedFd) -> Result<Opened, Errno> {
         let stat = stat_of(&rustix::fs::fstat(file)?);
         if stat.mode & 0o170_000 != 0o100_000 {
             return Err(Errno::INVAL);
@@ -70,11 +74,20 @@ impl Reader {
         if stat.size > self.most || !disk.takes(stat.size) {
             return Ok(Opened::Large(stat.size));
         }
-        let mut hasher = Hasher::new();
-        let (mut offset, mut only_zeros) = (0_u64, true);
+        let is_large = stat.size > self.piece;
+        let begun = is_large.then(|| disk.unfinished.take(path, stat));
+        let Some(begun) = begun.unwrap_or_else(|| Some(Begun::new(stat))) else {
+            return Ok(Opened::Changed);
+        };
+        let enough = begun.offset.saturating_add(self.piece);
+        let Begun { mut hasher, mut offset, mut only_zeros, .. } = begun;
         loop {
             if disk.is_stopped() {
                 return Err(Errno::CANCELED);
+            }
+            if offset >= enough && offset < stat.size {
+                disk.unfinished.put(path, Begun { stat, hasher, offset, only_zeros });
+                return Ok(Opened::Large(stat.size));
             }
             let count = match rustix::io::pread(file, &mut *self.buffer, offset) {
                 Ok(0) => break,
@@ -100,6 +113,8 @@ enum Opened {
     Large(u64),
     /// It changed meanwhile.
     Unsettled,
+    /// It changed since another piece of it was read: whoever writes is not done so soon.
+    Changed,
 }
 
 struct Read {

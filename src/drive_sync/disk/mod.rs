@@ -15,6 +15,7 @@ mod scan;
 mod source;
 mod stage;
 mod trash;
+mod unfinished;
 
 pub use ignore::IGNORED;
 
@@ -72,6 +73,7 @@ pub struct Disk {
     largest: AtomicU64,
     /// Reading everything may take long.
     stop: Option<CancellationToken>,
+    unfinished: unfinished::Unfinished,
 }
 
 /// What the marker holds.
@@ -117,6 +119,7 @@ impl Disk {
             stages: Mutex::default(),
             largest: AtomicU64::new(u64::MAX),
             stop: None,
+            unfinished: unfinished::Unfinished::default(),
         })
     }
 

@@ -13,8 +13,8 @@ use super::hash::{Outcome, Reader};
 const READERS: usize = 4;
 /// A file of at least so many bytes is read after the others.
 const LARGE: u64 = 64 << 20;
-/// Bytes of large files that are read in one scan, but at least one of them.
-const LARGE_AT_ONCE: u64 = 1 << 30;
+/// Bytes of large files that are read in one scan: a still larger one is read in pieces of this size.
+pub(super) const LARGE_AT_ONCE: u64 = 256 << 20;
 
 /// Large files that have to be read: after all others, so that these need not wait.
 #[derive(Default)]
@@ -45,13 +45,20 @@ impl Large {
         self.files.insert(path, size);
     }
 
-    /// Reads some, and puts off the rest. One that was put off before has its turn: there may always
-    /// be others.
+    /// Reads some, and puts off the rest. Where small ones were read, too, those that were put off
+    /// before have their turn every second time: there may always be small ones, and what was found
+    /// of these is not sent before the scan is over.
     pub(super) fn put_into(self, disk: &Disk, tree: &mut LocalTree) {
         let unread = Local::Opaque(Opaque::Unread);
         let (mut now, mut bytes) = (Vec::new(), 0);
-        for (path, size) in self.files {
-            let is_its_turn = !self.has_small || tree.get(&path) == Some(&unread);
+        disk.unfinished.keep_only(|path| self.files.contains_key(path));
+        // A file that is written to all the time must not come before all others.
+        let (first, last): (Vec<_>, Vec<_>) =
+            self.files.into_iter().partition(|(path, _)| tree.get(path) == Some(&unread));
+        let is_none = first.is_empty() && last.is_empty();
+        let have_turn = !is_none && disk.unfinished.have_their_turn(self.has_small);
+        for (path, size) in first.into_iter().chain(last) {
+            let is_its_turn = !self.has_small || (have_turn && tree.get(&path) == Some(&unread));
             if is_its_turn && (bytes == 0 || bytes + size <= LARGE_AT_ONCE) {
                 bytes += size;
                 now.push(path);
@@ -64,7 +71,7 @@ impl Large {
             match outcome {
                 Outcome::Is(local) => drop(tree.insert(now[index].clone(), local)),
                 Outcome::Gone => drop(tree.remove(&now[index])),
-                // Nothing is too large for this.
+                // There is more of it.
                 Outcome::Large(_) => drop(tree.insert(now[index].clone(), unread)),
             }
         }
@@ -86,7 +93,7 @@ fn read_all<'p>(
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let readers = cores.min(READERS).min(to_read.len());
     if readers < 2 {
-        let mut reader = Reader::new(most);
+        let mut reader = Reader::new(most, LARGE_AT_ONCE);
         return to_read.iter().map(|index| one(index, &mut reader)).collect();
     }
     let next = AtomicUsize::new(0);
@@ -95,7 +102,7 @@ fn read_all<'p>(
         for _ in 0..readers {
             let (send, next, one) = (send.clone(), &next, &one);
             scope.spawn(move || {
-                let mut reader = Reader::new(most);
+                let mut reader = Reader::new(most, LARGE_AT_ONCE);
                 while let Some(index) = to_read.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if send.send(one(index, &mut reader)).is_err() {
                         return;

@@ -96,11 +96,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                 self.dirty.insert(step.path.clone());
                 self.dirty.extend(step.path.parent());
                 self.dirty.extend(step.to().cloned());
-                if self.troubles.stale(&step.path, now) {
-                    self.now.more = true;
-                } else {
-                    self.now.failed.push((step.path.clone(), message));
-                }
+                self.now.more |= self.troubles.stale(&step.path, message, now);
             }
             Failure::Full(message) => {
                 // Bytes that are missing are looked for at each tick. What else may be missing (a
@@ -109,22 +105,18 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                     Ok(free) if !self.has_room(step, free) => {
                         self.now.short_of_space = Some(free);
                     }
-                    Ok(_) | Err(_) => self.troubles.no_room(step, now),
+                    Ok(_) | Err(_) => self.troubles.no_room(step, message, now),
                 }
-                self.now.failed.push((step.path.clone(), message));
             }
             Failure::ReadOnly => {
                 self.access = Access::Read;
                 self.now.more = true;
             }
             Failure::Refused(message) => {
-                self.troubles.refused(step, now);
-                self.now.failed.push((step.path.clone(), message));
+                self.troubles.refused(step, message, now);
             }
-            Failure::Unavailable { message, .. } => {
-                self.now.failed.push((step.path.clone(), message));
-            }
-            Failure::Halt(error) => self.now.failed.push((step.path.clone(), error.to_string())),
+            // The tick has failed, and says so itself.
+            Failure::Unavailable { .. } | Failure::Halt(_) => {}
         }
     }
 

@@ -29,6 +29,8 @@ struct Trouble {
     refused: Option<Action>,
     failures: u32,
     retry_at: Duration,
+    /// What went wrong the last time.
+    why: String,
 }
 
 impl Troubles {
@@ -41,30 +43,32 @@ impl Troubles {
     }
 
     /// This step was refused.
-    pub(super) fn refused(&mut self, step: &Step, now: Duration) {
+    pub(super) fn refused(&mut self, step: &Step, why: String, now: Duration) {
         let before = self.0.get(&step.path).filter(|it| it.refused.as_ref() == Some(&step.action));
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
         let wait = grown(FIRST_RETRY, 5, failures - 1, LONGEST_RETRY);
         let refused = Some(step.action.clone());
-        self.0.insert(step.path.clone(), Trouble { refused, failures, retry_at: now + wait });
+        let trouble = Trouble { refused, failures, retry_at: now + wait, why };
+        self.0.insert(step.path.clone(), trouble);
     }
 
     /// There was no room for this step. That may be over at any time: the wait does not grow.
-    pub(super) fn no_room(&mut self, step: &Step, now: Duration) {
+    pub(super) fn no_room(&mut self, step: &Step, why: String, now: Duration) {
         let refused = Some(step.action.clone());
-        let trouble = Trouble { refused, failures: 0, retry_at: now + FIRST_RETRY };
+        let trouble = Trouble { refused, failures: 0, retry_at: now + FIRST_RETRY, why };
         self.0.insert(step.path.clone(), trouble);
     }
 
     /// Things were not as this step expected them. Returns whether to try again at once.
-    pub(super) fn stale(&mut self, path: &RelPath, now: Duration) -> bool {
+    pub(super) fn stale(&mut self, path: &RelPath, why: String, now: Duration) -> bool {
         let before = self.0.get(path).filter(|before| before.refused.is_none());
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
         let wait = match failures.checked_sub(STALE_AT_ONCE + 1) {
             Some(times) => grown(FIRST_STALE, 2, times, LONGEST_STALE),
             None => Duration::ZERO,
         };
-        self.0.insert(path.clone(), Trouble { refused: None, failures, retry_at: now + wait });
+        let trouble = Trouble { refused: None, failures, retry_at: now + wait, why };
+        self.0.insert(path.clone(), trouble);
         wait.is_zero()
     }
 
@@ -84,6 +88,15 @@ impl Troubles {
                 self.0.insert(step.path.clone(), trouble);
             }
         }
+    }
+
+    /// What went wrong where, at most so many, for as long as it has not gone well: also what is due,
+    /// but not what was tried again at once.
+    pub(super) fn told(&self, most: usize) -> Vec<(RelPath, String)> {
+        let lasts =
+            |(_, it): &(&RelPath, &Trouble)| it.refused.is_some() || it.failures > STALE_AT_ONCE;
+        let told = self.0.iter().filter(lasts).take(most);
+        told.map(|(path, trouble)| (path.clone(), trouble.why.clone())).collect()
     }
 
     /// How many wait, and how long the first of them still does.
@@ -145,7 +158,7 @@ mod tests {
         let mut now = Duration::ZERO;
         let mut waits = Vec::new();
         for _ in 0..8 {
-            troubles.refused(&step, now);
+            troubles.refused(&step, String::new(), now);
             let (1, Some(wait)) = troubles.waiting(now) else { panic!() };
             assert!(troubles.waits(&step, now));
             now += wait;
@@ -158,7 +171,7 @@ mod tests {
     #[test]
     fn something_else_at_a_refused_path_need_not_wait() {
         let mut troubles = Troubles::default();
-        troubles.refused(&step(Action::Forget), Duration::ZERO);
+        troubles.refused(&step(Action::Forget), String::new(), Duration::ZERO);
         assert!(!troubles.waits(&step(Action::RemoveLocalDirectory), Duration::ZERO));
     }
 
@@ -168,13 +181,33 @@ mod tests {
         let path = RelPath::parse("a").unwrap();
         let waits: Vec<_> = (0..12)
             .map(|_| {
-                troubles.stale(&path, Duration::ZERO);
+                troubles.stale(&path, String::new(), Duration::ZERO);
                 troubles.waiting(Duration::ZERO).1.map_or(0, |wait| wait.as_secs())
             })
             .collect();
         assert_eq!(waits, [0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
         troubles.cured(&path);
-        assert!(troubles.stale(&path, Duration::ZERO));
+        assert!(troubles.stale(&path, String::new(), Duration::ZERO));
+    }
+
+    #[test]
+    fn what_went_wrong_is_told_until_it_goes_well() {
+        let (mut troubles, path) = (Troubles::default(), RelPath::parse("a").unwrap());
+        for _ in 0..STALE_AT_ONCE {
+            troubles.stale(&path, "it had changed".into(), Duration::ZERO);
+            assert_eq!(troubles.told(9), [], "it is tried again at once");
+        }
+        troubles.stale(&path, "it had changed".into(), Duration::ZERO);
+        assert_eq!(troubles.told(9), [(path.clone(), "it had changed".to_owned())]);
+        let step = step(Action::Forget);
+        troubles.refused(&step, "no".into(), Duration::ZERO);
+        troubles.no_room(&step, "no room".into(), Duration::ZERO);
+        assert_eq!(troubles.told(9), [(path.clone(), "no room".to_owned())], "the last word");
+        assert_eq!(troubles.told(0), []);
+        troubles.keep_only(&[step]);
+        assert_eq!(troubles.told(9).len(), 1);
+        troubles.cured(&path);
+        assert_eq!(troubles.told(9), []);
     }
 
     #[test]

@@ -52,6 +52,8 @@ const UPLOADS: usize = 2000;
 const WINDOW: usize = 8192;
 /// A broken upload of at least so many bytes is gone on with; smaller ones are sent anew.
 const WORTH_RESUMING: u64 = 1 << 20;
+/// Entries whose failure is told one by one.
+const FAILED_TOLD: usize = 100;
 /// After this long a tick ends between two batches.
 const TICK_LENGTH: Duration = Duration::from_secs(20);
 

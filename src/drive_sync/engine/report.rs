@@ -19,7 +19,8 @@ pub struct Tick {
     pub done: Done,
     /// What the plan asked for when the tick began to carry it out.
     pub planned: Pending,
-    /// What was refused or failed, and is tried again later, with the reason.
+    /// What was refused or failed the last time it was tried, in this tick or before, and is tried
+    /// again later, with the reason; at most 100 of them.
     pub failed: Vec<(RelPath, String)>,
     /// How often something was not done, by what it was.
     pub missed: Missed,

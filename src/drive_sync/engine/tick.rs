@@ -8,7 +8,7 @@ use super::super::planner::LeftOut;
 use super::super::ports::{Clock, Drive, Fs, Rng};
 use super::super::progress::Phase;
 use super::report::Pending;
-use super::{Engine, Look, Tick, TickError};
+use super::{Engine, FAILED_TOLD, Look, Tick, TickError};
 
 /// Nothing can be done as things are: what is reported again without planning again.
 #[derive(Debug, Clone)]
@@ -38,6 +38,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         let (waiting, retry_in) = self.troubles.waiting(self.clock.elapsed());
         self.now.waiting = waiting;
         self.now.retry_in = retry_in;
+        self.now.failed = self.troubles.told(FAILED_TOLD);
         self.now.read_only = self.may_not_write();
         self.now.unholdable.clone_from(&self.unholdable);
         Ok(std::mem::take(&mut self.now))

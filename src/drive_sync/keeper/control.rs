@@ -317,13 +317,14 @@ impl Control {
 
 impl Slot {
     fn open(&mut self, shared: &Shared<'_>, now: Duration) {
-        match Mirror::open(shared, &self.drive, &self.folder, self.report.lasting()) {
+        match Mirror::open(shared, &self.drive, &self.folder, self.report.until_it_goes()) {
             Ok(mirror) => self.mirror = Some(mirror),
             Err(error) => {
                 tracing::warn!(drive = %self.drive.name, "{error:#}");
                 self.report.state = DriveState::Stopped;
                 self.report.reason = Some(format!("{error:#}"));
                 self.report.retry_at = in_a_while(REOPEN);
+                self.report.halted = true;
                 self.open_at = now + REOPEN;
             }
         }

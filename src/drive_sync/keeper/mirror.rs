@@ -20,6 +20,7 @@ use super::super::state::{Note, State};
 use super::super::wire;
 use super::debounce::{Debounce, Places};
 use super::folder;
+use super::lookout::Lookout;
 use super::monitor::Monitor;
 use super::observed::Observed;
 use super::report::{DriveReport, DriveState, FirstCopy};
@@ -39,16 +40,13 @@ const WANT_FREE: u64 = 500 << 20;
 /// A drive that rests is said to be up to date at a time that is at most so old.
 const REST_TOLD: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
 
-/// Why some folders are not watched.
-const NO_MORE_WATCHES: &str = "the system has no more of them for new folders";
-
 /// A drive that is kept in step.
 pub(super) struct Mirror {
     engine: Engine<Disk, Observed<RemoteDrive>, SystemClock, SystemRng>,
     clock: SystemClock,
     monitor: Monitor,
     progress: Progress,
-    watch: Option<Watch>,
+    lookout: Lookout<Watch>,
     debounce: Debounce,
     poll_at: Duration,
     audit_at: Duration,
@@ -113,7 +111,7 @@ impl Mirror {
         let crash = shared.crash.filter(|crash| settled != Some(*crash));
         let disk = Disk::open(folder, label, is_new, crash)?.until(shared.stop.clone());
         disk.limit_files(shared.largest);
-        let (watch, watch_problem) = watch(folder, shared.wake.clone());
+        let lookout = Lookout::over(folder, shared.wake.clone());
         let mut settings = engine::Settings::new(&drive.drive_id, label);
         settings.access = access(drive.access);
         settings.change_limit = shared.settings.change_limit;
@@ -133,8 +131,8 @@ impl Mirror {
             name: drive.name.clone(),
             path: folder.to_owned(),
             writable: drive.access == wire::Access::Write,
-            watched: watch.is_some(),
-            watch_problem,
+            watched: lookout.problem().is_none(),
+            watch_problem: lookout.problem().map(str::to_owned),
             head: drive.head_sequence,
             first_copy: is_first.then(FirstCopy::default),
             free_bytes: disk.free_space().ok(),
@@ -148,7 +146,7 @@ impl Mirror {
             clock,
             monitor,
             progress,
-            watch,
+            lookout,
             debounce: Debounce::default(),
             poll_at: now,
             audit_at: now,
@@ -183,16 +181,13 @@ impl Mirror {
     /// Takes up what has changed and what a person asks, and does what is due.
     pub(super) fn turn(&mut self, settings: &Settings) -> Outcome {
         let now = self.clock.elapsed();
-        for hint in self.watch.as_mut().map(Watch::take).unwrap_or_default() {
+        for hint in self.lookout.take() {
             if hint.is_none() {
                 self.monitor.count(|tally| tally.watch_overflows += 1);
             }
             self.debounce.note(hint, now);
         }
-        if self.watch.as_ref().is_some_and(|watch| !watch.is_complete()) {
-            self.report.watched = false;
-            self.report.watch_problem = Some(NO_MORE_WATCHES.to_owned());
-        }
+        self.tell_of_watch();
         self.take_requests(settings);
         if self.due(settings) > now {
             return Outcome::Goes;
@@ -216,7 +211,7 @@ impl Mirror {
         let before = self.report.state;
         let outcome = match self.engine.tick(&Look { scope, digest }) {
             Ok(tick) => {
-                self.went(&tick, whole);
+                self.went(&tick, whole, settings);
                 if whole {
                     self.settle_crash();
                 }
@@ -252,6 +247,8 @@ impl Mirror {
 
     fn keep_house(&mut self, settings: &Settings, now: Duration) {
         self.audit_at = now + settings.audit_interval;
+        self.lookout.mend();
+        self.tell_of_watch();
         let disk = self.engine.fs();
         match disk.rescue_late_writes() {
             Ok(rescued) => {
@@ -265,6 +262,12 @@ impl Mirror {
             tracing::debug!(%error, "the trash could not be looked through");
         }
         self.report.free_bytes = disk.free_space().ok();
+    }
+
+    fn tell_of_watch(&mut self) {
+        let problem = self.lookout.problem();
+        self.report.watched = problem.is_none();
+        self.report.watch_problem = problem.map(str::to_owned);
     }
 
     fn take_requests(&mut self, settings: &Settings) {
@@ -291,7 +294,7 @@ impl Mirror {
         }
     }
 
-    fn went(&mut self, tick: &Tick, whole: bool) {
+    fn went(&mut self, tick: &Tick, whole: bool, settings: &Settings) {
         self.not_before = Duration::ZERO;
         self.trouble = None;
         self.more = tick.more;
@@ -303,8 +306,11 @@ impl Mirror {
         let report = &mut self.report;
         report.take(tick);
         report.head = report.head.max(tick.cursor);
-        report.reason = tick.short_of_space.map(|free| format!("only {} MiB are free", free >> 20));
-        report.retry_at = tick.retry_in.and_then(in_a_while);
+        report.reason = tick.short_of_space.map(short_of_space);
+        report.halted = false;
+        // Whether there is room again is looked at each time.
+        let look = tick.short_of_space.map(|_| settings.poll_interval);
+        report.retry_at = tick.retry_in.into_iter().chain(look).min().and_then(in_a_while);
         report.state = match () {
             () if tick.held.is_some() => DriveState::Held,
             () if tick.short_of_space.is_some() || (tick.waiting > 0 && !tick.more) => {
@@ -374,7 +380,10 @@ impl Mirror {
         });
         self.report.take_done(tick);
         self.note_rest(false);
-        self.report.reason = Some(reason(error));
+        let reason = reason(error);
+        let is_told = self.report.reason.as_ref() == Some(&reason);
+        self.report.reason = Some(reason);
+        self.report.halted = true;
         let (state, wait, outcome) = match error {
             TickError::Stopped => return Outcome::Stopped,
             TickError::Unavailable { retry_in, .. } => {
@@ -392,7 +401,7 @@ impl Mirror {
         };
         // What lasts is said once.
         let kind = Some(std::mem::discriminant(error));
-        let news = std::mem::replace(&mut self.trouble, kind) != kind;
+        let news = std::mem::replace(&mut self.trouble, kind) != kind && !is_told;
         self.report.state = state;
         self.report.retry_at = in_a_while(wait);
         self.not_before = now + wait;
@@ -427,15 +436,8 @@ impl Mirror {
     }
 }
 
-/// The watch over a folder, or why there is none.
-fn watch(folder: &Path, wake: mpsc::Sender<()>) -> (Option<Watch>, Option<String>) {
-    match Watch::over(folder, wake) {
-        Ok(watch) => (Some(watch), None),
-        Err(error) => {
-            tracing::warn!(folder = %folder.display(), %error, "changes are found by looking only");
-            (None, Some(error.to_string()))
-        }
-    }
+fn short_of_space(free: u64) -> String {
+    format!("only {} MiB are free on the disk, too little for what is to be fetched", free >> 20)
 }
 
 fn reason(error: &TickError) -> String {

@@ -9,6 +9,7 @@ mod debounce;
 mod drives;
 mod first_copy;
 mod folder;
+mod lookout;
 mod mirror;
 mod monitor;
 mod observed;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use super::super::engine::Done;
 use super::super::progress::{Now, Phase, Progress};
 use super::report::{DriveReport, DriveState, Report};
 use super::tally::Tally;
@@ -157,8 +158,17 @@ impl DriveReport {
             return;
         }
         self.pending = now.left().into();
-        if matches!(self.state, DriveState::Starting | DriveState::UpToDate | DriveState::Waiting) {
-            self.state = DriveState::Syncing;
+        // What was in the way is told until it turns out that it is no more.
+        let gets_on = now.moving > 0 || now.done != Done::default();
+        match self.state {
+            DriveState::Starting | DriveState::UpToDate => self.state = DriveState::Syncing,
+            DriveState::Waiting | DriveState::Stopped if gets_on => {
+                self.state = DriveState::Syncing;
+                if self.halted {
+                    (self.reason, self.retry_at) = (None, None);
+                }
+            }
+            DriveState::Waiting | DriveState::Stopped | DriveState::Syncing | DriveState::Held => {}
         }
         self.transfers = now.transfers().map(Into::into).collect();
         self.done.add(&now.done);
@@ -175,9 +185,42 @@ impl DriveReport {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::engine::{Done, Pending};
+    use super::super::super::engine::Pending;
     use super::super::first_copy::FirstCopy;
     use super::*;
+
+    #[test]
+    fn what_was_in_the_way_is_told_until_the_drive_gets_on() {
+        let (monitor, progress) = (Monitor::default(), Progress::default());
+        monitor.begin();
+        monitor.follow("d", progress.clone());
+        let told = |before: &DriveReport| {
+            monitor.publish_drive(before.clone());
+            let now = monitor.report().unwrap().drives.remove(0);
+            (now.state, now.reason.is_some(), now.retry_at.is_some())
+        };
+        let wait = |state, halted| DriveReport {
+            drive_id: "d".into(),
+            state,
+            halted,
+            reason: Some("why".into()),
+            retry_at: Some("2026-11-22T10:00:25Z".into()),
+            ..DriveReport::default()
+        };
+        let halted = [DriveState::Waiting, DriveState::Stopped].map(|state| wait(state, true));
+        let partly = wait(DriveState::Waiting, false);
+        for phase in [Phase::Asking, Phase::Looking, Phase::Working] {
+            progress.enter(phase);
+            for before in halted.iter().chain([&partly]) {
+                assert_eq!(told(before), (before.state, true, true), "a try is no progress yet");
+            }
+        }
+        progress.moved_small(1);
+        for before in &halted {
+            assert_eq!(told(before), (DriveState::Syncing, false, false));
+        }
+        assert_eq!(told(&partly), (DriveState::Syncing, true, true), "a part still waits");
+    }
 
     #[test]
     fn a_report_moves_while_a_tick_lasts_and_is_not_written_twice() {

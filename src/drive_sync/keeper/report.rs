@@ -1,5 +1,7 @@
 //! How the drives are, for people and programs: a file in the state dir, written anew when it changes.
 
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,9 @@ const NAME: &str = "status.json";
 const TOLD: usize = 100;
 /// Of the file.
 const LARGEST: u64 = 4 << 20;
+/// The file is so much longer than what it says, at least, and a multiple of it: there is room in it
+/// for more to say when the disk has none.
+const SPARE: usize = 4096;
 
 /// All drives of this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,8 +49,12 @@ pub struct DriveReport {
     pub path: PathBuf,
     pub writable: bool,
     pub state: DriveState,
-    /// Why it is in that state, if there is something to say.
+    /// Why it is in that state, if there is something to say. What went wrong is said until the
+    /// drive gets on again.
     pub reason: Option<String>,
+    /// Nothing at all could be done for that reason; else only a part of the drive has to wait.
+    #[serde(skip)]
+    pub halted: bool,
     /// When it is tried again.
     pub retry_at: Option<String>,
     /// What is done at this moment.
@@ -72,6 +81,7 @@ pub struct DriveReport {
     /// What takes no part, at most 100, and how many in all.
     pub unsyncable: Vec<Unsyncable>,
     pub unsyncable_count: usize,
+    /// What went wrong the last time and is tried again later, at most 100.
     pub failed: Vec<Unsyncable>,
     /// Changes are told by the system; else they are found by looking only.
     pub watched: bool,
@@ -202,9 +212,30 @@ impl Report {
     }
 
     pub(super) fn write(&self, state_dir: &Path) -> Result<(), FsError> {
-        let text = serde_json::to_vec_pretty(self).unwrap_or_default();
-        fs::save_unsynced(&state_dir.join(NAME), &text)
+        let path = state_dir.join(NAME);
+        let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        text.resize((text.len() + SPARE).next_multiple_of(SPARE), b' ');
+        match fs::save_unsynced(&path, &text) {
+            Err(error) if error.is_full() => write_over(&path, &text).map_err(|_| error),
+            saved => saved,
+        }
     }
+}
+
+/// Writes into the file that is there, which takes no more room of a full disk. Whoever reads at this
+/// very moment may see a mixture of both.
+fn write_over(path: &Path, text: &[u8]) -> io::Result<()> {
+    if !path.exists() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let file = fs::edit_private(path).map_err(io::Error::other)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let mut text = text.trim_ascii_end().to_vec();
+    if text.len() > length {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    text.resize(length, b' ');
+    file.write_all_at(&text, 0)
 }
 
 impl DriveReport {
@@ -220,6 +251,17 @@ impl DriveReport {
             audited_at: self.audited_at.clone(),
             synced_at: self.synced_at.clone(),
             ..Self::default()
+        }
+    }
+
+    /// The same while the engine is made anew: what went wrong is so until it goes well.
+    pub(super) fn until_it_goes(&self) -> Self {
+        Self {
+            state: self.state,
+            reason: self.reason.clone(),
+            retry_at: self.retry_at.clone(),
+            halted: self.halted,
+            ..self.lasting()
         }
     }
 
@@ -266,12 +308,7 @@ impl DriveReport {
             .failed
             .iter()
             .map(|(path, reason)| Unsyncable { path: path.to_string(), reason: reason.clone() });
-        if tick.waiting == 0 {
-            self.failed.clear();
-        }
-        self.failed.extend(failed);
-        let surplus = self.failed.len().saturating_sub(TOLD);
-        self.failed.drain(..surplus);
+        self.failed = failed.collect();
     }
 }
 
@@ -353,4 +390,31 @@ fn blocked(why: Blocked) -> String {
         }
     };
     text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_can_be_written_over_where_there_is_no_room_for_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let drive = DriveReport { name: "Team".into(), ..DriveReport::default() };
+        let short = Report { drives: vec![drive.clone()], ..Report::default() };
+        let reason = Some("only 0 MiB are free".into());
+        let long = Report { drives: vec![DriveReport { reason, ..drive }], ..Report::default() };
+        let path = dir.path().join(NAME);
+        let text = |report: &Report| serde_json::to_vec_pretty(report).unwrap();
+        assert!(write_over(&path, &text(&long)).is_err() && !path.exists());
+        short.write(dir.path()).unwrap();
+        for report in [&long, &short] {
+            let before = path.metadata().unwrap().len();
+            write_over(&path, &text(report)).unwrap();
+            assert_eq!(Report::read(dir.path()).unwrap().as_ref(), Some(report));
+            assert_eq!(path.metadata().unwrap().len(), before, "it takes no more room");
+        }
+        let too_long = "x".repeat(3 * SPARE);
+        assert!(write_over(&path, &text(&Report { problem: Some(too_long), ..long })).is_err());
+        assert_eq!(Report::read(dir.path()).unwrap(), Some(short));
+    }
 }

@@ -3,7 +3,7 @@
 //! Only hints: they may be late, doubled or lost, and writes through a memory map give none. What is
 //! so is found by the look at everything, which comes now and then.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,6 +11,7 @@ use notify::{Config, ErrorKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 use super::super::path::RelPath;
+use super::lookout::Hints;
 
 /// Hints that wait to be taken.
 const WAITING: usize = 4096;
@@ -21,8 +22,9 @@ pub(super) type Hint = Option<RelPath>;
 /// The watch over one folder.
 #[derive(Debug)]
 pub(super) struct Watch {
+    root: PathBuf,
     /// Dropped, it ends.
-    _watcher: RecommendedWatcher,
+    watcher: RecommendedWatcher,
     hints: mpsc::Receiver<Hint>,
     lost: Arc<AtomicBool>,
     /// There were no more watches for a folder that was made meanwhile.
@@ -52,11 +54,12 @@ impl Watch {
         let config = Config::default().with_follow_symlinks(false);
         let mut watcher = RecommendedWatcher::new(heard, config)?;
         watcher.watch(root, RecursiveMode::Recursive)?;
-        Ok(Self { _watcher: watcher, hints, lost, incomplete })
+        Ok(Self { root: root.to_owned(), watcher, hints, lost, incomplete })
     }
+}
 
-    /// The hints since the last time.
-    pub(super) fn take(&mut self) -> Vec<Hint> {
+impl Hints for Watch {
+    fn take(&mut self) -> Vec<Hint> {
         let mut hints = Vec::new();
         while let Ok(hint) = self.hints.try_recv() {
             hints.push(hint);
@@ -67,9 +70,19 @@ impl Watch {
         hints
     }
 
-    /// Whether all folders are watched.
-    pub(super) fn is_complete(&self) -> bool {
+    fn is_complete(&self) -> bool {
         !self.incomplete.load(Ordering::Relaxed)
+    }
+
+    /// A folder that is watched already does not take another of the system's watches.
+    fn complete(&mut self) -> notify::Result<()> {
+        // First: a folder that is made meanwhile may be too much again.
+        self.incomplete.store(false, Ordering::Relaxed);
+        let watched = self.watcher.watch(&self.root, RecursiveMode::Recursive);
+        if watched.is_err() {
+            self.incomplete.store(true, Ordering::Relaxed);
+        }
+        watched
     }
 }
 
@@ -117,5 +130,23 @@ mod tests {
         let places = hints_until(&mut watch, "b");
         assert!(places.iter().all(|place| place == "b"), "{places:?}");
         assert!(watch.is_complete());
+    }
+
+    /// Watching once more what is watched loses nothing, and takes in what was made unseen.
+    #[test]
+    fn a_watch_that_ran_out_is_completed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("old")).unwrap();
+        let mut watch = Watch::over(dir.path(), mpsc::channel(1).0).unwrap();
+        watch.incomplete.store(true, Ordering::Relaxed);
+        assert!(!watch.is_complete());
+        watch.complete().unwrap();
+        assert!(watch.is_complete());
+        std::fs::write(dir.path().join("old/a"), "").unwrap();
+        hints_until(&mut watch, "old/a");
+        std::fs::create_dir(dir.path().join("new")).unwrap();
+        hints_until(&mut watch, "new");
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        assert!(watch.complete().is_err() && !watch.is_complete());
     }
 }

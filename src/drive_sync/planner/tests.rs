@@ -8,6 +8,9 @@ use crate::drive_sync::model::{Base, Kind, Local, Opaque, Remote};
 use crate::drive_sync::path::RelPath;
 use crate::drive_sync::plan::{Action, Blocked, HoldReason, Stage, Step};
 
+mod held;
+mod names;
+
 /// What stands somewhere, in short: `-`, `dir`, or a number for a file's content.
 fn kind(text: &str) -> Option<Kind> {
     match text {
@@ -306,149 +309,6 @@ fn what_may_be_no_move_is_a_deletion_and_a_new_file() {
     // Another file with the same content, or two that could be it.
     none(moved_on_disk(&["a - 1 1", "b 1 - -"], &[]));
     none(moved_on_disk(&["a - 1 1", "b 1 - -", "c 1 - -"], &[("a", "b"), ("a", "c")]));
-}
-
-// ---------------------------------------------------------------- names
-
-fn aside(name: &str, kind: Kind, taken: &[&str]) -> String {
-    let time = 1_795_353_960_123_456_789;
-    let entry = match local(kind, 1) {
-        Local::File { content, stat, racy } => {
-            let stat = crate::drive_sync::model::Stat { mtime: time, ..stat };
-            Local::File { content, stat, racy }
-        }
-        other @ (Local::Directory { .. } | Local::Opaque(_)) => other,
-    };
-    let taken: Vec<RelPath> = taken.iter().map(|taken| path(taken)).collect();
-    let name = names::conflict_name(&path(name), &entry, "build vm/1", |name| taken.contains(name));
-    name.unwrap().to_string()
-}
-
-#[test]
-fn conflict_names_can_be_read_and_repeated() {
-    let file = Kind::File(content(0xabcd));
-    let first = "notes/plan (conflict build vm-1 20261122T132600Z 0000abcd).txt";
-    let second = "notes/plan (conflict build vm-1 20261122T132600Z 0000abcd 2).txt";
-    assert_eq!(aside("notes/plan.txt", file, &[]), first);
-    assert_eq!(aside("notes/plan.txt", file, &[first]), second);
-    assert_eq!(
-        [".bashrc", "a.tar.gz", "Mr. Smith", "v1.", "README"].map(|name| aside(name, file, &[])),
-        [
-            ".bashrc (conflict build vm-1 20261122T132600Z 0000abcd)",
-            "a.tar (conflict build vm-1 20261122T132600Z 0000abcd).gz",
-            "Mr. Smith (conflict build vm-1 20261122T132600Z 0000abcd)",
-            "v1. (conflict build vm-1 20261122T132600Z 0000abcd)",
-            "README (conflict build vm-1 20261122T132600Z 0000abcd)"
-        ]
-    );
-    assert_eq!(
-        aside("photos.2026", Kind::Directory, &[]),
-        "photos.2026 (conflict build vm-1 19700101T000000Z folder)"
-    );
-}
-
-#[test]
-fn long_conflict_names_are_cut_between_characters() {
-    let file = Kind::File(content(1));
-    let name = aside(&format!("{}.txt", "ü".repeat(125)), file, &[]);
-    assert!((254..=255).contains(&name.len()) && name.starts_with("üü"), "{name}");
-    assert!(name.ends_with(" (conflict build vm-1 20261122T132600Z 00000001).txt"), "{name}");
-    // Nor is the whole path too long.
-    let deep = format!("{}/{}", vec!["n".repeat(255); 15].join("/"), "m".repeat(250));
-    assert!(RelPath::parse(&aside(&deep, file, &[])).is_ok());
-}
-
-#[test]
-fn a_conflict_name_that_anybody_has_is_not_given_again() {
-    let mut world = world(&["a 2 3 1"]);
-    let first = "a (conflict vm1 19700101T000002Z 00000002)";
-    let plan = world.plan(&rules(Access::Write));
-    assert_eq!(told(&plan)[0], format!("SetAside a: set aside as {first}"));
-    // All sides have it, so that it is no difference at all.
-    let entry = Remote { id: "x".to_owned(), version: "v9".to_owned(), kind: kind("9").unwrap() };
-    let there = local(entry.kind, 77);
-    world.base.insert(path(first), Base { remote: entry.clone(), stat: there.stat().copied() });
-    world.server.insert(path(first), entry);
-    world.disk.insert(path(first), there);
-    let plan = world.plan(&rules(Access::Write));
-    assert_eq!(
-        told(&plan)[0],
-        "SetAside a: set aside as a (conflict vm1 19700101T000002Z 00000002 2)"
-    );
-}
-
-// ---------------------------------------------------------------- holds
-
-fn held(lines: &[String]) -> Plan {
-    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    world(&lines).plan(&Rules { release_deletions: false, ..rules(Access::Write) })
-}
-
-fn files(count: usize, states: &str) -> Vec<String> {
-    (0..count).map(|number| format!("f{number:02} {states}")).collect()
-}
-
-#[test]
-fn most_of_a_drive_is_not_deleted_unasked() {
-    let mut lines = files(10, "1 - 1");
-    lines.extend((0..9).map(|number| format!("kept{number} 2 2 2")));
-    lines.push("new - 3 -".to_owned());
-    let plan = held(&lines);
-    assert_eq!(told(&plan), ["Fill new: fetch"]);
-    let hold = plan.held.unwrap();
-    assert_eq!(hold.why, HoldReason::MostOfTheDrive { deleted: 10, of: 19 });
-    assert_eq!(hold.steps.len(), 10);
-    // Half is not most, and nine are few.
-    lines.push("kept9 2 2 2".to_owned());
-    assert_eq!(held(&lines).held, None);
-    let mut lines = files(9, "- 1 1");
-    lines.push("kept 2 2 2".to_owned());
-    assert_eq!(held(&lines).held, None);
-}
-
-#[test]
-fn nothing_left_on_a_side_is_a_mistake_however_few_there_were() {
-    let plan = held(&files(2, "- 1 1"));
-    assert_eq!(plan.steps, []);
-    assert_eq!(plan.held.unwrap().why, HoldReason::Everything { deleted: 2 });
-    let mut lines = files(2, "- 1 1");
-    lines.push("new 1 - -".to_owned());
-    assert_eq!(held(&lines).held, None);
-}
-
-#[test]
-fn what_needs_the_place_of_a_held_deletion_waits_too() {
-    let mut lines = files(10, "1 - 1");
-    lines.extend([
-        "x 1 dir 1".to_owned(),
-        "x/y - 5 -".to_owned(),
-        "z dir 7 dir".to_owned(),
-        "z/gone 1 - 1".to_owned(),
-        "z/edited 2 - 1".to_owned(),
-        "other - 4 -".to_owned(),
-    ]);
-    let plan = held(&lines);
-    assert_eq!(told(&plan), ["Fill other: fetch"]);
-    assert_eq!(plan.held.unwrap().steps.len(), 12);
-}
-
-#[test]
-fn moved_files_do_not_count_as_deleted() {
-    let mut world = World::default();
-    for number in 0..20 {
-        let (from, to) = (path(&format!("a{number}")), path(&format!("b{number}")));
-        let kind = kind("1").unwrap();
-        let remote = Remote { id: format!("e{number}"), version: "v1".to_owned(), kind };
-        let entry = local(kind, number);
-        world
-            .base
-            .insert(from.clone(), Base { remote: remote.clone(), stat: entry.stat().copied() });
-        world.server.insert(from, remote);
-        world.disk.insert(to, entry);
-    }
-    let plan = world.plan(&Rules { release_deletions: false, ..rules(Access::Write) });
-    assert_eq!((plan.steps.len(), plan.held), (20, None));
-    assert!(plan.steps.iter().all(|step| step.stage == Stage::Move));
 }
 
 // ---------------------------------------------------------------- drives that may only be read

@@ -1,5 +1,6 @@
 //! Odd names, kinds, sizes and owners of files.
 
+use super::super::reading::LARGE_AT_ONCE;
 use super::*;
 
 #[test]
@@ -209,6 +210,71 @@ fn what_other_users_keep_to_themselves_is_unknown_and_not_empty() {
 fn enlarge(scene: &Scene, name: &str) {
     let file = fs::OpenOptions::new().create(true).append(true).open(scene.at(name)).unwrap();
     file.set_len(65 << 20).unwrap();
+}
+
+/// A file that is read in three pieces.
+fn very_large(scene: &Scene, name: &str) -> fs::File {
+    use std::os::unix::fs::FileExt;
+    let file = fs::File::create(scene.at(name)).unwrap();
+    file.set_len(2 * LARGE_AT_ONCE + (1 << 20)).unwrap();
+    // Zeros all along are looked for byte by byte.
+    file.write_all_at(b"begins", 0).unwrap();
+    file
+}
+
+fn whole(scene: &Scene, name: &str) -> Sha256 {
+    let file = fs::File::open(scene.at(name)).unwrap();
+    super::super::hash::of_open(&file.into()).unwrap()
+}
+
+fn hash(tree: &LocalTree, name: &str) -> Option<Sha256> {
+    tree[&path(name)].kind()?.content().map(|content| content.sha256)
+}
+
+/// Other work has its turn between two pieces.
+#[test]
+fn a_very_large_file_is_read_in_pieces() {
+    let scene = Scene::new();
+    very_large(&scene, "a");
+    enlarge(&scene, "z");
+    let unread = Local::Opaque(Opaque::Unread);
+    let mut tree = scene.scan();
+    // What has just changed is sent before the next piece, which would hold it up.
+    scene.write("small", b"first");
+    tree = scene.disk.scan(tree, &Scope::Only([path("small")].into())).unwrap();
+    assert_eq!(scene.disk.unfinished.read_of(&path("a")), Some(LARGE_AT_ONCE));
+    let mut pieces = 1;
+    while hash(&tree, "a").is_none() {
+        assert_eq!((tree[&path("a")], tree[&path("z")]), (unread, unread), "piece {pieces}");
+        scene.write("small", format!("{pieces}").as_bytes());
+        tree = scene.disk.scan(tree, &Scope::Only([path("small")].into())).unwrap();
+        assert_eq!(hash(&tree, "small"), Some(whole(&scene, "small")), "it need not wait");
+        pieces += 1;
+        assert!(pieces <= 5, "each second look at least goes on with it");
+    }
+    assert!(pieces >= 3, "it was read at once");
+    assert_eq!(hash(&tree, "a"), Some(whole(&scene, "a")));
+}
+
+/// What was read of another state is not used, and others have their turn first.
+#[test]
+fn a_very_large_file_that_changes_between_two_pieces_is_read_anew() {
+    use std::os::unix::fs::FileExt;
+    let scene = Scene::new();
+    let file = very_large(&scene, "a");
+    enlarge(&scene, "y");
+    let mut tree = scene.scan();
+    assert_eq!(tree[&path("a")], Local::Opaque(Opaque::Unread));
+    file.write_all_at(b"Begins", 0).unwrap();
+    let mut next = || {
+        let before = std::mem::take(&mut tree);
+        tree = scene.disk.scan(before, &Scope::Only(BTreeSet::new())).unwrap();
+        tree.clone()
+    };
+    assert_eq!(next()[&path("a")], Local::Opaque(Opaque::Unsettled));
+    assert!(hash(&next(), "y").is_some());
+    let read = (0..4).find_map(|_| hash(&next(), "a"));
+    assert_eq!(read, Some(whole(&scene, "a")));
 }
 
 /// What was known of it is not what it holds now, and not what it is to be planned by.

@@ -1,0 +1,65 @@
+//! Answers that are lost, and what others wrote meanwhile.
+
+use super::*;
+
+#[test]
+fn a_lost_answer_is_asked_for_again_and_not_sent_again() {
+    let (outside, mut engine) = in_step();
+    changes_on_both_sides(&outside);
+    outside.world().sent.clear();
+    let mut losses = 0;
+    for _ in 0..40 {
+        outside.world().lose_answers = 1;
+        match engine.tick(&Look::everywhere()) {
+            Ok(tick) if tick.at_rest => break,
+            Ok(_) => {}
+            Err(TickError::Unavailable { retry_in, .. }) => {
+                assert!(retry_in >= Duration::from_millis(500));
+                losses += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        // Edited again before the answer is known: no reason for a conflict.
+        if losses == 1 {
+            outside.world().write("edit", "edited again");
+        }
+    }
+    assert!(losses >= 2);
+    outside.world().lose_answers = 0;
+    settle(&mut engine);
+    assert_equal(&outside, &engine);
+    let world = outside.world();
+    assert_eq!(world.disk()["edit"].as_deref(), Some("edited again"));
+    assert!(world.disk().keys().all(|at| !at.contains("conflict")), "{:?}", world.disk());
+    assert_eq!(world.sent.iter().filter(|at| *at == "new/deep/file").count(), 1);
+}
+
+#[test]
+fn a_file_that_is_edited_before_the_lost_answer_is_known_is_no_conflict() {
+    let (outside, mut engine) = in_step();
+    outside.world().write("edit", "first");
+    outside.world().lose_answers = 1;
+    let error = engine.tick(&Look::everywhere()).unwrap_err();
+    assert!(matches!(error, TickError::Unavailable { .. }), "{error}");
+    outside.world().write("edit", "second");
+    let ticks = settle(&mut engine);
+    assert_eq!(ticks[0].done.recalled, 1);
+    assert!(ticks.iter().all(|tick| tick.conflicts.is_empty()), "{ticks:#?}");
+    assert_equal(&outside, &engine);
+    assert_eq!(outside.world().disk()["edit"].as_deref(), Some("second"));
+}
+
+#[test]
+fn a_rival_version_makes_a_conflict_copy_and_nothing_is_lost() {
+    let (outside, mut engine) = in_step();
+    outside.world().write("edit", "mine");
+    outside.world().rival = Some(("edit".to_owned(), "theirs".to_owned()));
+    let ticks = settle(&mut engine);
+    assert!(ticks[0].more, "planned again at once");
+    assert_eq!(ticks.iter().map(|tick| tick.conflicts.len()).sum::<usize>(), 1);
+    assert_equal(&outside, &engine);
+    let disk = outside.world().disk();
+    assert_eq!(disk["edit"].as_deref(), Some("theirs"));
+    let copy = disk.iter().find(|(at, _)| at.contains("conflict vm")).unwrap();
+    assert_eq!(copy.1.as_deref(), Some("mine"));
+}
