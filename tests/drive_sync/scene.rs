@@ -91,7 +91,8 @@ impl Scene {
             for (number, part) in bytes.chunks(part_size.max(1)).enumerate() {
                 let number = (number + 1).to_string();
                 let url = prepared["url"].as_str().unwrap().replace("{part}", &number);
-                let sent = client(&self.control).await.put(url).body(part.to_vec()).send().await.unwrap();
+                let sent =
+                    client(&self.control).await.put(url).body(part.to_vec()).send().await.unwrap();
                 assert!(sent.status().is_success(), "{sent:?}");
             }
         }

@@ -51,7 +51,8 @@ impl Watch {
             }
         };
         // A link may lead to anywhere, and is never followed by drive sync itself.
-        let config = Config::default().with_follow_symlinks(false);
+        let kinds = notify::EventKindMask::CORE;
+        let config = Config::default().with_follow_symlinks(false).with_event_kinds(kinds);
         let mut watcher = RecommendedWatcher::new(heard, config)?;
         watcher.watch(root, RecursiveMode::Recursive)?;
         Ok(Self { root: root.to_owned(), watcher, hints, lost, incomplete })
