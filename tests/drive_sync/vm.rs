@@ -64,7 +64,7 @@ impl Vm {
     }
 
     /// What the gateway that runs now has told, not the one before it.
-    fn news(&self) -> Option<DriveReport> {
+    pub(crate) fn news(&self) -> Option<DriveReport> {
         let mut report = Report::read(&self.machine.home().join("drive-state")).ok()??;
         let pid = self.gateway.as_ref()?.pid();
         if report.pid.cast_signed() == pid { report.drives.pop() } else { None }
@@ -73,6 +73,25 @@ impl Vm {
     /// Whether the gateway that runs now has looked at its drive at least once.
     pub(crate) fn has_looked(&self) -> bool {
         self.news().is_some_and(|drive| drive.state != DriveState::Starting)
+    }
+
+    pub(crate) fn says_up_to_date(&self) -> bool {
+        self.news().is_some_and(|drive| drive.state == DriveState::UpToDate)
+    }
+
+    /// The gateway stands still, its files as they are.
+    pub(crate) async fn freeze(&self) {
+        let gateway = self.gateway.as_ref().unwrap();
+        gateway.signal(Signal::SIGSTOP);
+        let threads = format!("/proc/{}/task", gateway.pid());
+        let stands = |thread: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        wait_until("all of it to stand still", || async {
+            std::fs::read_dir(&threads).ok()?.flatten().all(stands).then_some(())
+        })
+        .await;
     }
 
     pub(crate) async fn is_up_to_date(&self) -> DriveReport {
