@@ -55,17 +55,28 @@ impl Vm {
         }
     }
 
+    /// The gateway that runs now.
+    pub(crate) fn pid(&self) -> i32 {
+        self.gateway.as_ref().unwrap().pid()
+    }
+
     pub(crate) fn folder(&self) -> PathBuf {
         self.machine.home().join("drives/team")
     }
 
     pub(crate) fn report(&self) -> Option<DriveReport> {
-        Report::read(&self.machine.home().join("drive-state")).ok()??.drives.pop()
+        self.status()?.drives.pop()
+    }
+
+    /// Also where the machine is another user's, whose files the product would not read here.
+    fn status(&self) -> Option<Report> {
+        let file = self.machine.home().join("drive-state/status.json");
+        serde_json::from_slice(&std::fs::read(file).ok()?).ok()
     }
 
     /// What the gateway that runs now has told, not the one before it.
     pub(crate) fn news(&self) -> Option<DriveReport> {
-        let mut report = Report::read(&self.machine.home().join("drive-state")).ok()??;
+        let mut report = self.status()?;
         let pid = self.gateway.as_ref()?.pid();
         if report.pid.cast_signed() == pid { report.drives.pop() } else { None }
     }

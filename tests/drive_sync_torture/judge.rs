@@ -7,7 +7,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use panorama_gateway::drive_sync::disk::IGNORED;
-use panorama_gateway::drive_sync::keeper::report::DriveState;
 use panorama_gateway::drive_sync::wire::Wanted;
 
 use crate::common::say;
@@ -45,10 +44,7 @@ pub(crate) struct Verdict {
 impl Team {
     /// What is still missing for rest.
     pub(crate) fn unrest(&self, server: &Tree) -> BTreeSet<Violation> {
-        let restless = self
-            .vms
-            .iter()
-            .filter(|vm| vm.news().is_none_or(|report| report.state != DriveState::UpToDate));
+        let restless = self.vms.iter().filter(|vm| !vm.says_up_to_date());
         let restless = restless.map(|vm| Violation::NotAtRest { vm: vm.name.clone() });
         restless.chain(self.different(server)).collect()
     }

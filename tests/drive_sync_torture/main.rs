@@ -14,6 +14,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../drive_sync/vm.rs"]
 mod vm;
 

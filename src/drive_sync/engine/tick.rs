@@ -30,7 +30,10 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         self.now = Tick { read_only: self.may_not_write(), ..Tick::default() };
         // Places to look at are not lost with a tick that ends before it has come to them.
         match &look.scope {
-            super::Scope::Only(places) => self.dirty.extend(places.iter().cloned()),
+            super::Scope::Only(places) => {
+                self.troubles.touched(places);
+                self.dirty.extend(places.iter().cloned());
+            }
             super::Scope::All => self.everywhere = true,
         }
         self.run(look.digest)?;

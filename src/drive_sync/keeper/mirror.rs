@@ -1,5 +1,6 @@
 //! One drive: its engine, the watch over its folder, and when it is to look again.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::super::disk::Disk;
 use super::super::engine::{self, Engine, Look, Tick, TickError};
 use super::super::model::{Local, LocalTree, Opaque};
 use super::super::path::RelPath;
+use super::super::plan::Blocked;
 use super::super::planner::Access;
 use super::super::ports::{Clock, Fs, Scope};
 use super::super::progress::Progress;
@@ -25,7 +27,7 @@ use super::observed::Observed;
 use super::report::{DriveReport, DriveState, FirstCopy};
 use super::request::{self, Request};
 use super::system::{SystemClock, SystemRng};
-use super::watch::Watch;
+use super::watch::{Opened, Watch};
 use super::{Settings, drives};
 
 /// Between two comparisons with the server's digest.
@@ -49,6 +51,8 @@ pub(super) struct Mirror {
     monitor: Monitor,
     progress: Progress,
     watch: Option<Watch>,
+    /// Entries that could not be read at the last look; folders among them are not watched.
+    closed: BTreeSet<RelPath>,
     debounce: Debounce,
     poll_at: Duration,
     audit_at: Duration,
@@ -149,6 +153,7 @@ impl Mirror {
             monitor,
             progress,
             watch,
+            closed: BTreeSet::new(),
             debounce: Debounce::default(),
             poll_at: now,
             audit_at: now,
@@ -202,7 +207,7 @@ impl Mirror {
             _ if audit => Scope::All,
             Some(Places::Everywhere) => Scope::All,
             Some(Places::These(places)) => Scope::Only(places),
-            None => Scope::Only(std::collections::BTreeSet::new()),
+            None => Scope::Only(BTreeSet::new()),
         };
         if audit {
             self.keep_house(settings, now);
@@ -318,6 +323,7 @@ impl Mirror {
             report.audited_at = Some(Timestamp::now().to_string());
             self.forget_settled_conflicts();
         }
+        self.watch_opened(tick);
         self.note_rest(tick.at_rest);
         // What is left waits for something else than time.
         let stuck = !tick.more && tick.waiting > 0 && tick.done.effects() == 0;
@@ -326,6 +332,28 @@ impl Mirror {
         }
         if let Some(wait) = tick.retry_in {
             self.poll_at = self.poll_at.min(self.clock.elapsed() + wait);
+        }
+    }
+
+    /// A folder that could not be read is watched as soon as it can be, and looked at once more: of
+    /// what was done there meanwhile nobody has told.
+    fn watch_opened(&mut self, tick: &Tick) {
+        let unreadable = Blocked::Local(Opaque::Unreadable);
+        let is_closed =
+            |(path, why): &(RelPath, Blocked)| (*why == unreadable).then(|| path.clone());
+        let now = tick.blocked.iter().filter_map(is_closed).collect();
+        let before = std::mem::replace(&mut self.closed, now);
+        let Some(watch) = &mut self.watch else { return };
+        for path in before {
+            if self.closed.contains(&path) {
+                continue;
+            }
+            match watch.opened(&path) {
+                Opened::Watched => self.debounce.note(Some(path), self.clock.elapsed()),
+                // A look that ended early tells nothing of it.
+                Opened::Closed => drop(self.closed.insert(path)),
+                Opened::NoFolder => {}
+            }
         }
     }
 

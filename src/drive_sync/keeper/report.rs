@@ -262,14 +262,17 @@ impl DriveReport {
         let all: Vec<_> = blocked.chain(named).collect();
         self.unsyncable_count = all.len();
         self.unsyncable = all.into_iter().take(TOLD).collect();
-        let failed = tick
-            .failed
-            .iter()
+        let failed = tick.failed.iter().skip(tick.failed.len().saturating_sub(TOLD));
+        let failed = failed
             .map(|(path, reason)| Unsyncable { path: path.to_string(), reason: reason.clone() });
         if tick.waiting == 0 {
             self.failed.clear();
         }
-        self.failed.extend(failed);
+        for entry in failed {
+            // What fails again is told once, with the last reason.
+            self.failed.retain(|known| known.path != entry.path);
+            self.failed.push(entry);
+        }
         let surplus = self.failed.len().saturating_sub(TOLD);
         self.failed.drain(..surplus);
     }

@@ -3,7 +3,8 @@
 //! Only hints: they may be late, doubled or lost, and writes through a memory map give none. What is
 //! so is found by the look at everything, which comes now and then.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,7 +23,8 @@ pub(super) type Hint = Option<RelPath>;
 #[derive(Debug)]
 pub(super) struct Watch {
     /// Dropped, it ends.
-    _watcher: RecommendedWatcher,
+    watcher: RecommendedWatcher,
+    root: PathBuf,
     hints: mpsc::Receiver<Hint>,
     lost: Arc<AtomicBool>,
     /// There were no more watches for a folder that was made meanwhile.
@@ -30,8 +32,8 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch. An error (there are only so many watches to be had) means that changes are
-    /// found by looking only.
+    /// Begins to watch what can be read. An error (there are only so many watches to be had) means
+    /// that changes are found by looking only.
     pub(super) fn over(root: &Path, wake: mpsc::Sender<()>) -> notify::Result<Self> {
         let (send, hints) = mpsc::channel(WAITING);
         let (lost, incomplete) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
@@ -51,8 +53,25 @@ impl Watch {
         // A link may lead to anywhere, and is never followed by drive sync itself.
         let config = Config::default().with_follow_symlinks(false);
         let mut watcher = RecommendedWatcher::new(heard, config)?;
-        watcher.watch(root, RecursiveMode::Recursive)?;
-        Ok(Self { _watcher: watcher, hints, lost, incomplete })
+        watch_below(&mut watcher, root)?;
+        Ok(Self { watcher, root: root.to_owned(), hints, lost, incomplete })
+    }
+
+    /// Watches a folder that could not be read before.
+    pub(super) fn opened(&mut self, folder: &RelPath) -> Opened {
+        let path = self.root.join(folder.to_string());
+        if !is_folder(&path) {
+            return Opened::NoFolder;
+        }
+        match watch_below(&mut self.watcher, &path) {
+            Ok(()) => Opened::Watched,
+            Err(error) => {
+                if matches!(error.kind, ErrorKind::MaxFilesWatch) {
+                    self.incomplete.store(true, Ordering::Relaxed);
+                }
+                Opened::Closed
+            }
+        }
     }
 
     /// The hints since the last time.
@@ -71,6 +90,55 @@ impl Watch {
     pub(super) fn is_complete(&self) -> bool {
         !self.incomplete.load(Ordering::Relaxed)
     }
+}
+
+/// What became of a folder that could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// It is watched from now on.
+    Watched,
+    /// It still cannot be watched.
+    Closed,
+    /// It is none, or none any more.
+    NoFolder,
+}
+
+/// Watches a folder with all below it, but for what cannot be read, or is gone again: it would be the
+/// end of the watch for all that is looked at after it.
+fn watch_below(watcher: &mut RecommendedWatcher, folder: &Path) -> notify::Result<()> {
+    let Err(error) = watcher.watch(folder, RecursiveMode::Recursive) else { return Ok(()) };
+    if !is_passed_over(&error) || error.paths.iter().any(|path| path == folder) {
+        return Err(error);
+    }
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        let path = entry.path();
+        if !is_folder(&path) {
+            continue;
+        }
+        match watch_below(watcher, &path) {
+            Err(error) if !is_passed_over(&error) => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_passed_over(error: &notify::Error) -> bool {
+    match &error.kind {
+        ErrorKind::PathNotFound => true,
+        ErrorKind::Io(error) => {
+            matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound)
+        }
+        ErrorKind::Generic(_)
+        | ErrorKind::WatchNotFound
+        | ErrorKind::InvalidConfig(_)
+        | ErrorKind::MaxFilesWatch => false,
+    }
+}
+
+/// Itself, and not by a link.
+fn is_folder(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|facts| facts.is_dir())
 }
 
 fn hints_of(root: &Path, event: notify::Result<notify::Event>) -> Vec<Hint> {
@@ -117,5 +185,39 @@ mod tests {
         let places = hints_until(&mut watch, "b");
         assert!(places.iter().all(|place| place == "b"), "{places:?}");
         assert!(watch.is_complete());
+    }
+
+    /// Whether this process may read everything whatever its mode says.
+    fn reads_all(closed: &Path) -> bool {
+        std::fs::read_dir(closed).is_ok()
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_passed_over_and_watched_when_it_can_be() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let closed = dir.path().join("a/closed");
+        std::fs::create_dir_all(closed.join("in")).unwrap();
+        std::fs::create_dir_all(dir.path().join("a/z/in")).unwrap();
+        let mode = |mode| {
+            std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(0);
+        if reads_all(&closed) {
+            // Shown with the real binary for another user.
+            return mode(0o755);
+        }
+        let mut watch = Watch::over(dir.path(), mpsc::channel(1).0).unwrap();
+        let folder = RelPath::parse("a/closed").unwrap();
+        assert_eq!(watch.opened(&folder), Opened::Closed);
+        std::fs::write(dir.path().join("a/z/in/file"), "").unwrap();
+        hints_until(&mut watch, "a/z/in/file");
+        mode(0o755);
+        assert_eq!(watch.opened(&folder), Opened::Watched);
+        std::fs::write(closed.join("in/file"), "").unwrap();
+        hints_until(&mut watch, "a/closed/in/file");
+        let file = RelPath::parse("a/z/in/file").unwrap();
+        assert_eq!(watch.opened(&file), Opened::NoFolder);
+        assert!(Watch::over(&dir.path().join("none"), mpsc::channel(1).0).is_err());
     }
 }
