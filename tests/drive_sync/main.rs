@@ -12,6 +12,7 @@
 mod common;
 
 mod line;
+mod memory;
 mod mounts;
 mod nobody;
 mod odd_files;
