@@ -463,6 +463,27 @@ fn what_was_refused_is_tried_again_when_somebody_touches_it_or_its_folder_or_ask
     }
 }
 
+#[test]
+fn what_was_fetched_before_a_kill_is_no_edit_when_the_server_has_gone_on_meanwhile() {
+    let (outside, mut engine) = in_step();
+    // Known, and not fetched yet.
+    outside.world().free = 100 << 20;
+    outside.world().put("edit", Some("second"));
+    engine.tick(&Look::at(BTreeSet::new())).unwrap();
+    {
+        let mut world = outside.world();
+        world.free = 1 << 40;
+        // It came to the disk, and the engine was killed before it could note that.
+        world.write("edit", "second");
+        world.put("edit", Some("third"));
+    }
+    let mut engine = self::engine(&outside, engine.into_state());
+    let ticks = settle(&mut engine);
+    assert_equal(&outside, &engine);
+    assert_eq!(outside.world().disk()["edit"].as_deref(), Some("third"));
+    assert!(ticks.iter().all(|tick| tick.conflicts.is_empty()));
+}
+
 fn look_at(engine: &mut TestEngine, place: &str) {
     engine.tick(&Look::at(BTreeSet::from([path(place)]))).unwrap();
 }
