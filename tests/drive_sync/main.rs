@@ -12,6 +12,9 @@
 mod common;
 
 mod line;
+mod memory;
+mod mounts;
+mod nobody;
 mod odd_files;
 mod rights;
 mod roots;

@@ -191,10 +191,7 @@ impl Mirror {
 
     /// All files by their paths.
     pub(crate) fn files(&self) -> BTreeMap<String, String> {
-        let root = self.at("");
-        let mut files = BTreeMap::new();
-        collect(&root, &root, &mut files);
-        files
+        files_below(&self.at(""))
     }
 
     pub(crate) async fn has(&self, files: &[(&str, &str)]) {
@@ -203,6 +200,13 @@ impl Mirror {
         let what = format!("{} to have {wanted:?}", self.vm_id);
         wait_until(&what, || async { (self.files() == wanted).then_some(()) }).await;
     }
+}
+
+/// All files of a drive by their paths.
+pub(crate) fn files_below(root: &Path) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    collect(root, root, &mut files);
+    files
 }
 
 fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<String, String>) {

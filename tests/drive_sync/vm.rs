@@ -55,7 +55,7 @@ impl Vm {
         }
     }
 
-    /// Of the gateway that runs now.
+    /// The gateway that runs now.
     pub(crate) fn pid(&self) -> i32 {
         self.gateway.as_ref().unwrap().pid()
     }
@@ -65,12 +65,18 @@ impl Vm {
     }
 
     pub(crate) fn report(&self) -> Option<DriveReport> {
-        Report::read(&self.machine.home().join("drive-state")).ok()??.drives.pop()
+        self.status()?.drives.pop()
+    }
+
+    /// Also where the machine is another user's, whose files the product would not read here.
+    fn status(&self) -> Option<Report> {
+        let file = self.machine.home().join("drive-state/status.json");
+        serde_json::from_slice(&std::fs::read(file).ok()?).ok()
     }
 
     /// What the gateway that runs now has told, not the one before it.
-    fn news(&self) -> Option<DriveReport> {
-        let mut report = Report::read(&self.machine.home().join("drive-state")).ok()??;
+    pub(crate) fn news(&self) -> Option<DriveReport> {
+        let mut report = self.status()?;
         let pid = self.gateway.as_ref()?.pid();
         if report.pid.cast_signed() == pid { report.drives.pop() } else { None }
     }
@@ -78,6 +84,25 @@ impl Vm {
     /// Whether the gateway that runs now has looked at its drive at least once.
     pub(crate) fn has_looked(&self) -> bool {
         self.news().is_some_and(|drive| drive.state != DriveState::Starting)
+    }
+
+    pub(crate) fn says_up_to_date(&self) -> bool {
+        self.news().is_some_and(|drive| drive.state == DriveState::UpToDate)
+    }
+
+    /// The gateway stands still, its files as they are.
+    pub(crate) async fn freeze(&self) {
+        let gateway = self.gateway.as_ref().unwrap();
+        gateway.signal(Signal::SIGSTOP);
+        let threads = format!("/proc/{}/task", gateway.pid());
+        let stands = |thread: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        wait_until("all of it to stand still", || async {
+            std::fs::read_dir(&threads).ok()?.flatten().all(stands).then_some(())
+        })
+        .await;
     }
 
     pub(crate) async fn is_up_to_date(&self) -> DriveReport {

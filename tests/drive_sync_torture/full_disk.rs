@@ -51,9 +51,10 @@ async fn waits(vm: &Vm, limit: u64, disk: &SmallDisk) -> DriveReport {
     report
 }
 
-/// The number in `only 1234 MiB are free …`.
+/// The number in `only 123 MiB are free …`.
 fn free_bytes(reason: &str) -> Option<u64> {
-    let mib: u64 = reason.strip_prefix("only ")?.split(' ').next()?.parse().ok()?;
+    let (number, rest) = reason.strip_prefix("only ")?.split_once(' ')?;
+    let mib: u64 = number.parse().ok().filter(|_| rest.starts_with("MiB are free"))?;
     Some(mib * MIB)
 }
 

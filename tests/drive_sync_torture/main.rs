@@ -1,7 +1,7 @@
 //! Drives on real disks, kept by the real binary, under all that disks and people do to them.
 //!
 //! Whatever happens, in the end every machine and the server have the same, and every content that
-//! anybody wrote is somewhere: see [`team::Team::judge`].
+//! anybody wrote is somewhere: see [`judge::Violation`].
 
 #![expect(
     clippy::unwrap_used,
@@ -20,9 +20,11 @@ mod vm;
 mod editors;
 mod few_watches;
 mod full_disk;
+mod judge;
 mod kills;
 mod ledger;
 mod many_files;
 mod people;
+mod proof;
 mod repository;
 mod team;

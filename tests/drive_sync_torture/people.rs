@@ -223,7 +223,7 @@ impl Team {
         }
     }
 
-    async fn change(&self, operation: Operation) -> bool {
+    pub(crate) async fn change(&self, operation: Operation) -> bool {
         let done = self.control.admin.change_drive(&self.drive_id, vec![operation]).await.unwrap();
         matches!(done.results[..], [OperationResult::Done(_)])
     }

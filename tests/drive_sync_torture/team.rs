@@ -1,4 +1,4 @@
-//! A control plane with a drive, the VMs that mirror it, and the judge at the end.
+//! A control plane with a drive, and the VMs that mirror it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, fs};
 
-use panorama_gateway::drive_sync::keeper::report::DriveState;
 use panorama_gateway::drive_sync::wire::{Entry, Wanted};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::common::{ControlPlane, Machine, say};
+use crate::common::{ControlPlane, Machine};
+use crate::judge::Violation;
 use crate::ledger::{Ledger, hash};
 use crate::vm::Vm;
 
@@ -21,8 +21,6 @@ pub(crate) type Tree = BTreeMap<PathBuf, String>;
 
 /// Differences of two trees that are told.
 const TOLD: usize = 20;
-/// Contents that are only in a version of the server, and are looked at.
-const FETCHED: usize = 100;
 
 /// Everybody who works on the drive.
 pub(crate) struct Team {
@@ -37,8 +35,17 @@ pub(crate) struct Change {
     text: String,
     pub(crate) path: String,
     /// Of a content that is still there.
-    hash: Option<String>,
+    pub(crate) hash: Option<String>,
     wanted: Wanted,
+}
+
+/// A version at the server: its path, its content's hash, and how to get it.
+pub(crate) type Version = (String, String, Wanted);
+
+impl Change {
+    pub(crate) fn version(&self) -> Version {
+        (self.path.clone(), self.hash.clone().unwrap_or_default(), self.wanted.clone())
+    }
 }
 
 impl fmt::Debug for Change {
@@ -72,19 +79,32 @@ impl Team {
         Self { control, drive_id, vms, ledger: Arc::default() }
     }
 
-    /// All that is at the server.
-    pub(crate) async fn at_server(&self) -> Tree {
-        let mut tree = Tree::new();
+    async fn all_entries(&self) -> Vec<Entry> {
+        let mut entries = Vec::new();
         let mut after = String::new();
         loop {
             let admin = &self.control.admin;
             let page = admin.drive_entries(&self.drive_id, "", &after, true).await.unwrap();
             after = page.entries.last().map(|entry| entry.path.clone()).unwrap_or_default();
-            tree.extend(page.entries.iter().map(|entry| ((&entry.path).into(), kind(entry))));
+            entries.extend(page.entries);
             if !page.has_more {
-                return tree;
+                return entries;
             }
         }
+    }
+
+    /// All that is at the server.
+    pub(crate) async fn at_server(&self) -> Tree {
+        self.all_entries().await.iter().map(|entry| ((&entry.path).into(), kind(entry))).collect()
+    }
+
+    /// The version of each file that is at the server.
+    pub(crate) async fn versions_now(&self) -> Vec<Version> {
+        let version = |entry: Entry| {
+            let wanted = Wanted { entry_id: entry.id, version_id: entry.current_version_id };
+            entry.content_sha256.map(|hash| (entry.path, hash, wanted))
+        };
+        self.all_entries().await.into_iter().filter_map(version).collect()
     }
 
     /// Until all machines and the server have the same and say so; what they have.
@@ -92,45 +112,48 @@ impl Team {
         let deadline = Instant::now() + patience;
         loop {
             let late = Instant::now() >= deadline;
-            if self.all_say_so().await || late {
+            self.let_deletions_go().await;
+            if late || self.all_say_so() {
                 let server = self.at_server().await;
-                let trees: Vec<_> = self.vms.iter().map(|vm| tree(&vm.folder())).collect();
-                if trees.iter().all(|tree| *tree == server) && self.all_say_so().await {
+                let unrest = self.unrest(&server);
+                if unrest.is_empty() {
                     return server;
                 }
-                assert!(!late, "not the same: {}", self.differences(&server, &trees));
+                assert!(!late, "no rest: {}", self.differences(&server, unrest));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Deletions that are held are let go: they are meant.
-    async fn all_say_so(&self) -> bool {
-        let mut all = true;
+    /// Those that are held are meant.
+    async fn let_deletions_go(&self) {
         for vm in &self.vms {
-            let report = vm.report();
-            if report.as_ref().is_some_and(|report| report.held.is_some()) {
+            if vm.news().is_some_and(|report| report.held.is_some()) {
                 vm.machine.run_async(&["drive-sync", "release-deletions"]).await;
             }
-            all &= report.is_some_and(|report| report.state == DriveState::UpToDate);
         }
-        all
     }
 
-    fn differences(&self, server: &Tree, trees: &[Tree]) -> String {
+    fn all_say_so(&self) -> bool {
+        self.vms.iter().all(Vm::says_up_to_date)
+    }
+
+    fn differences(&self, server: &Tree, unrest: BTreeSet<Violation>) -> String {
         let mut text = String::new();
-        for (vm, tree) in self.vms.iter().zip(trees) {
+        for vm in &self.vms {
             let _ = writeln!(text, "\n{}: {:#?}", vm.name, vm.report());
-            let paths: BTreeSet<_> = server.keys().chain(tree.keys()).collect();
-            let differ = paths.iter().filter(|path| server.get(**path) != tree.get(**path));
-            for path in differ.take(TOLD) {
-                let what = |tree: &Tree| match tree.get(*path) {
+        }
+        for violation in unrest.into_iter().take(TOLD) {
+            let _ = writeln!(text, "  {violation:?}");
+            if let Violation::Differs { vm, path } = violation {
+                let vm = self.vms.iter().find(|one| one.name == vm).unwrap();
+                let what = |tree: &Tree| match tree.get(&path) {
                     None => "nothing".to_owned(),
                     Some(there) if there == "folder" => there.clone(),
                     Some(there) => self.ledger.what(there.trim_end_matches(" x")),
                 };
-                let (here, there) = (what(tree), what(server));
-                let _ = writeln!(text, "  {}: {here:?}, at the server {there:?}", path.display());
+                let (here, there) = (what(&tree(&vm.folder())), what(server));
+                let _ = writeln!(text, "    {here:?}, at the server {there:?}");
             }
         }
         let history = self.history();
@@ -162,45 +185,6 @@ impl Team {
             })
             .unwrap();
         rows.map(Result::unwrap).collect()
-    }
-
-    /// Every content that is owed has to be at a path, in a conflict copy, in a trash or among the
-    /// server's versions.
-    pub(crate) async fn judge(&self, what: &str, end: &Tree) {
-        let mut found = BTreeSet::new();
-        for vm in &self.vms {
-            hashes(&vm.folder(), &mut found);
-        }
-        let (owed, history) = (self.ledger.owed(), self.history());
-        let only_versions: BTreeSet<_> = owed.difference(&found).cloned().collect();
-        self.can_be_had(&only_versions, &history).await;
-        found.extend(history.iter().filter_map(|change| change.hash.clone()));
-        let lost: Vec<_> = owed.difference(&found).map(|hash| self.ledger.what(hash)).collect();
-        assert!(lost.is_empty(), "{what}: lost: {lost:#?}; the drive's history:\n{history:#?}");
-        say(&format!(
-            "{what}: {} contents written, {} owed, {} changes at the server, {} entries at the \
-             end, {} of them conflict copies; nothing lost, {} only in a version of the \
-             server",
-            self.ledger.written(),
-            owed.len(),
-            history.len(),
-            end.len(),
-            conflict_copies(end).len(),
-            only_versions.len()
-        ));
-    }
-
-    /// What is only in a version of the server can be fetched from there.
-    async fn can_be_had(&self, hashes: &BTreeSet<String>, history: &[Change]) {
-        let mut left: BTreeSet<&str> = hashes.iter().map(String::as_str).take(FETCHED).collect();
-        for change in history {
-            if change.hash.as_ref().is_some_and(|hash| left.remove(&**hash)) {
-                let wanted = change.wanted.clone();
-                let answer = self.control.admin.open_content(&self.drive_id, wanted).await.unwrap();
-                let bytes = answer.bytes().await.unwrap();
-                assert_eq!(Some(hash(&bytes)), change.hash, "{change:?}");
-            }
-        }
     }
 
     /// Everybody ends in good order.
@@ -245,18 +229,6 @@ fn visible(folder: &Path, below: &Path, tree: &mut Tree) {
             let executable = facts.permissions().mode() & 0o100 != 0;
             let mark = if executable { " x" } else { "" };
             tree.insert(name, format!("{}{mark}", hash(&bytes)));
-        }
-    }
-}
-
-/// Of all files below a folder, the trash's with them.
-fn hashes(folder: &Path, found: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            hashes(&path, found);
-        } else if let Ok(bytes) = fs::read(&path) {
-            found.insert(hash(&bytes));
         }
     }
 }

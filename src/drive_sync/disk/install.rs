@@ -177,11 +177,11 @@ fn set_time(file: &OwnedFd, mtime: i64) {
     rustix::fs::futimens(file, &times).ok();
 }
 
-/// `staged` is what the file was before.
+/// `before` is what the file was before.
 fn place(
     disk: &Disk,
     item: &Install,
-    staged: &Stat,
+    before: &Stat,
     homes: &mut Homes,
 ) -> Result<Installed, FsError> {
     let home = homes.of(disk, &item.path)?;
@@ -212,8 +212,8 @@ fn place(
         }
     };
     // Where it was replaced at once, what is known of it does not fit what is there: that is read.
-    let there = Disk::stat_in(folder, name).ok().filter(|there| there.same_inode(staged));
-    Ok(Installed { stat: there.unwrap_or(*staged), rescued })
+    let there = Disk::stat_in(folder, name).ok().filter(|there| there.same_inode(before));
+    Ok(Installed { stat: there.unwrap_or(*before), rescued })
 }
 
 /// The staged file takes the place of the other, and the other its: at no moment is either nowhere.

@@ -1,6 +1,6 @@
 //! Patience: with single paths that are refused, and with a server that does not answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::super::path::RelPath;
@@ -70,6 +70,20 @@ impl Troubles {
         let trouble = Trouble { refused: None, failures, retry_at: now + wait, why };
         self.0.insert(path.clone(), trouble);
         wait.is_zero()
+    }
+
+    /// Something was done by others at these places. What was refused there, or below them, may go
+    /// well now: rights are given by a change of a folder, and the wait may be one of hours.
+    pub(super) fn touched(&mut self, places: &BTreeSet<RelPath>) {
+        if places.is_empty() {
+            return;
+        }
+        for (path, trouble) in &mut self.0 {
+            let mut above = std::iter::successors(Some(path.clone()), RelPath::parent);
+            if trouble.refused.is_some() && above.any(|path| places.contains(&path)) {
+                trouble.retry_at = Duration::ZERO;
+            }
+        }
     }
 
     /// It went well.
@@ -173,6 +187,25 @@ mod tests {
         let mut troubles = Troubles::default();
         troubles.refused(&step(Action::Forget), String::new(), Duration::ZERO);
         assert!(!troubles.waits(&step(Action::RemoveLocalDirectory), Duration::ZERO));
+    }
+
+    #[test]
+    fn a_refusal_is_tried_again_where_others_do_something_and_its_wait_still_grows() {
+        let mut troubles = Troubles::default();
+        let step = step(Action::Forget);
+        let places = |place: &str| BTreeSet::from([RelPath::parse(place).unwrap()]);
+        troubles.refused(&step, String::new(), Duration::ZERO);
+        troubles.touched(&places("elsewhere"));
+        assert!(troubles.waits(&step, Duration::ZERO));
+        troubles.touched(&places(&step.path.to_string()));
+        assert!(!troubles.waits(&step, Duration::ZERO));
+        troubles.refused(&step, String::new(), Duration::ZERO);
+        assert_eq!(troubles.waiting(Duration::ZERO), (1, Some(Duration::from_secs(125))));
+        // One that changes all the time is touched all the time.
+        let mut troubles = Troubles::default();
+        while troubles.stale(&step.path, String::new(), Duration::ZERO) {}
+        troubles.touched(&places(&step.path.to_string()));
+        assert!(troubles.waits(&step, Duration::ZERO));
     }
 
     #[test]

@@ -258,9 +258,10 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         self.state.release_deletions(true)
     }
 
-    /// A person asks for everything to be compared anew. Both sides are kept.
+    /// A person asks for everything to be compared anew, and tried again. Both sides are kept.
     pub fn request_resync(&mut self) -> Result<(), StateError> {
         self.idle = None;
+        self.troubles = Troubles::default();
         self.local = None;
         self.state.begin_resync(false)
     }

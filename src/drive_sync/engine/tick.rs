@@ -30,7 +30,10 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         self.now = Tick { read_only: self.may_not_write(), ..Tick::default() };
         // Places to look at are not lost with a tick that ends before it has come to them.
         match &look.scope {
-            super::Scope::Only(places) => self.dirty.extend(places.iter().cloned()),
+            super::Scope::Only(places) => {
+                self.troubles.touched(places);
+                self.dirty.extend(places.iter().cloned());
+            }
             super::Scope::All => self.everywhere = true,
         }
         self.run(look.digest)?;
@@ -47,6 +50,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     fn run(&mut self, digest: bool) -> Result<(), TickError> {
         self.check_space()?;
         self.check_root()?;
+        self.note_fetched()?;
         self.progress.enter(Phase::Asking);
         if !self.pull()? {
             return Ok(());
@@ -69,6 +73,20 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         let (plan, left_out) = self.plan()?;
         self.now.unclear = unclear;
         self.carry_out(plan, left_out)
+    }
+
+    /// What an engine that was killed had put on the disk and not noted yet is noted before the feed is
+    /// read on: the server may have something newer, and then both sides would look edited.
+    fn note_fetched(&mut self) -> Result<(), TickError> {
+        let knows_server = self.state.cursor()?.is_some() && self.state.resync()?.is_none();
+        if self.local.is_some() || !knows_server {
+            return Ok(());
+        }
+        self.survey()?;
+        self.clarify()?;
+        let (mut plan, _) = self.plan()?;
+        plan.steps.retain(|step| matches!(step.action, Action::Adopt { .. }));
+        self.apply_local(&plan.steps)
     }
 
     fn carry_out(&mut self, mut plan: Plan, left_out: LeftOut) -> Result<(), TickError> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use notify::ErrorKind;
 use tokio::sync::mpsc;
 
+use super::super::path::RelPath;
 use super::watch::{Hint, Watch};
 
 /// Why some folders are not watched.
@@ -20,6 +21,19 @@ pub(super) trait Hints: Sized {
     fn is_complete(&self) -> bool;
     /// Watches the folders that are not watched yet. What is watched already stays so if that fails.
     fn complete(&mut self) -> notify::Result<()>;
+    /// Watches a folder that could not be read before.
+    fn opened(&mut self, folder: &RelPath) -> Opened;
+}
+
+/// What became of a folder that could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// It is watched from now on.
+    Watched,
+    /// It still cannot be watched.
+    Closed,
+    /// It is none, or none any more.
+    NoFolder,
 }
 
 /// A watch, or none and why.
@@ -60,6 +74,12 @@ impl<W: Hints> Lookout<W> {
     /// Why not all of the folder is watched; `None`: it is.
     pub(super) fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
+    }
+
+    /// Watches a folder that could not be read before. Where nothing is watched it is looked at now
+    /// and then, like all others.
+    pub(super) fn opened(&mut self, folder: &RelPath) -> Opened {
+        self.watch.as_mut().map_or(Opened::NoFolder, |watch| watch.opened(folder))
     }
 
     /// Tries once more where something is not watched. To be called before a look at everything,
@@ -148,6 +168,9 @@ mod tests {
             self.0.check("complete")?;
             self.1 = true;
             Ok(())
+        }
+        fn opened(&mut self, _: &RelPath) -> Opened {
+            Opened::Watched
         }
     }
 

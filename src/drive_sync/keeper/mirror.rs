@@ -1,5 +1,6 @@
 //! One drive: its engine, the watch over its folder, and when it is to look again.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::super::disk::Disk;
 use super::super::engine::{self, Engine, Look, Tick, TickError};
 use super::super::model::{Local, LocalTree, Opaque};
 use super::super::path::RelPath;
+use super::super::plan::Blocked;
 use super::super::planner::Access;
 use super::super::ports::{Clock, Fs, Scope};
 use super::super::progress::Progress;
@@ -20,7 +22,7 @@ use super::super::state::{Note, State};
 use super::super::wire;
 use super::debounce::{Debounce, Places};
 use super::folder;
-use super::lookout::Lookout;
+use super::lookout::{Lookout, Opened};
 use super::monitor::Monitor;
 use super::observed::Observed;
 use super::report::{DriveReport, DriveState, FirstCopy};
@@ -47,6 +49,8 @@ pub(super) struct Mirror {
     monitor: Monitor,
     progress: Progress,
     lookout: Lookout<Watch>,
+    /// Entries that could not be read at the last look; folders among them are not watched.
+    closed: BTreeSet<RelPath>,
     debounce: Debounce,
     poll_at: Duration,
     audit_at: Duration,
@@ -147,6 +151,7 @@ impl Mirror {
             monitor,
             progress,
             lookout,
+            closed: BTreeSet::new(),
             debounce: Debounce::default(),
             poll_at: now,
             audit_at: now,
@@ -197,7 +202,7 @@ impl Mirror {
             _ if audit => Scope::All,
             Some(Places::Everywhere) => Scope::All,
             Some(Places::These(places)) => Scope::Only(places),
-            None => Scope::Only(std::collections::BTreeSet::new()),
+            None => Scope::Only(BTreeSet::new()),
         };
         if audit {
             self.keep_house(settings, now);
@@ -324,6 +329,7 @@ impl Mirror {
             report.audited_at = Some(Timestamp::now().to_string());
             self.forget_settled_conflicts();
         }
+        self.watch_opened(tick);
         self.note_rest(tick.settled);
         // What is left waits for something else than time.
         let stuck = !tick.more && tick.waiting > 0 && tick.done.effects() == 0;
@@ -332,6 +338,27 @@ impl Mirror {
         }
         if let Some(wait) = tick.retry_in {
             self.poll_at = self.poll_at.min(self.clock.elapsed() + wait);
+        }
+    }
+
+    /// A folder that could not be read is watched as soon as it can be, and looked at once more: of
+    /// what was done there meanwhile nobody has told.
+    fn watch_opened(&mut self, tick: &Tick) {
+        let unreadable = Blocked::Local(Opaque::Unreadable);
+        let is_closed =
+            |(path, why): &(RelPath, Blocked)| (*why == unreadable).then(|| path.clone());
+        let now = tick.blocked.iter().filter_map(is_closed).collect();
+        let before = std::mem::replace(&mut self.closed, now);
+        for path in before {
+            if self.closed.contains(&path) {
+                continue;
+            }
+            match self.lookout.opened(&path) {
+                Opened::Watched => self.debounce.note(Some(path), self.clock.elapsed()),
+                // A look that ended early tells nothing of it.
+                Opened::Closed => drop(self.closed.insert(path)),
+                Opened::NoFolder => {}
+            }
         }
     }
 

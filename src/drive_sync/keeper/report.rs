@@ -304,9 +304,8 @@ impl DriveReport {
         let all: Vec<_> = blocked.chain(named).collect();
         self.unsyncable_count = all.len();
         self.unsyncable = all.into_iter().take(TOLD).collect();
-        let failed = tick
-            .failed
-            .iter()
+        let failed = tick.failed.iter().skip(tick.failed.len().saturating_sub(TOLD));
+        let failed = failed
             .map(|(path, reason)| Unsyncable { path: path.to_string(), reason: reason.clone() });
         self.failed = failed.collect();
     }

@@ -11,7 +11,7 @@ use notify::{Config, ErrorKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 use super::super::path::RelPath;
-use super::lookout::Hints;
+use super::lookout::{Hints, Opened};
 
 /// Hints that wait to be taken.
 const WAITING: usize = 4096;
@@ -32,8 +32,8 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch. An error (there are only so many watches to be had) means that changes are
-    /// found by looking only.
+    /// Begins to watch what can be read. An error (there are only so many watches to be had) means
+    /// that changes are found by looking only.
     pub(super) fn over(root: &Path, wake: mpsc::Sender<()>) -> notify::Result<Self> {
         let (send, hints) = mpsc::channel(WAITING);
         let (lost, incomplete) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
@@ -85,6 +85,27 @@ impl Hints for Watch {
         }
         watched
     }
+
+    fn opened(&mut self, folder: &RelPath) -> Opened {
+        let path = self.root.join(folder.to_string());
+        if !is_folder(&path) {
+            return Opened::NoFolder;
+        }
+        match self.watcher.watch(&path, RecursiveMode::Recursive) {
+            Ok(()) => Opened::Watched,
+            Err(error) => {
+                if matches!(error.kind, ErrorKind::MaxFilesWatch) {
+                    self.incomplete.store(true, Ordering::Relaxed);
+                }
+                Opened::Closed
+            }
+        }
+    }
+}
+
+/// Itself, and not by a link.
+fn is_folder(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|facts| facts.is_dir())
 }
 
 fn hints_of(root: &Path, event: notify::Result<notify::Event>) -> Vec<Hint> {
@@ -149,5 +170,39 @@ mod tests {
         hints_until(&mut watch, "new");
         std::fs::remove_dir_all(dir.path()).unwrap();
         assert!(watch.complete().is_err() && !watch.is_complete());
+    }
+
+    /// Whether this process may read everything whatever its mode says.
+    fn reads_all(closed: &Path) -> bool {
+        std::fs::read_dir(closed).is_ok()
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_passed_over_and_watched_when_it_can_be() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let closed = dir.path().join("a/closed");
+        std::fs::create_dir_all(closed.join("in")).unwrap();
+        std::fs::create_dir_all(dir.path().join("a/z/in")).unwrap();
+        let mode = |mode| {
+            std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(0);
+        if reads_all(&closed) {
+            // Shown with the real binary for another user.
+            return mode(0o755);
+        }
+        let mut watch = Watch::over(dir.path(), mpsc::channel(1).0).unwrap();
+        let folder = RelPath::parse("a/closed").unwrap();
+        assert_eq!(watch.opened(&folder), Opened::Closed);
+        std::fs::write(dir.path().join("a/z/in/file"), "").unwrap();
+        hints_until(&mut watch, "a/z/in/file");
+        mode(0o755);
+        assert_eq!(watch.opened(&folder), Opened::Watched);
+        std::fs::write(closed.join("in/file"), "").unwrap();
+        hints_until(&mut watch, "a/closed/in/file");
+        let file = RelPath::parse("a/z/in/file").unwrap();
+        assert_eq!(watch.opened(&file), Opened::NoFolder);
+        assert!(Watch::over(&dir.path().join("none"), mpsc::channel(1).0).is_err());
     }
 }

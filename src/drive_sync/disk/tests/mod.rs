@@ -531,12 +531,12 @@ fn a_source_is_the_file_that_was_opened_and_nothing_else() {
 #[test]
 fn a_large_source_stays_open() {
     let scene = Scene::new();
-    scene.write("f", &[1; 100_000]);
+    scene.write("f", &vec![1; 100_000]);
     let mut source = scene.disk.open(&path("f"), &scene.stat("f")).unwrap();
     let mut buffer = [0; 9];
     assert_eq!(source.read_at(0, &mut buffer).unwrap(), 9);
     fs::remove_file(scene.at("f")).unwrap();
-    scene.write("f", &[2; 100_000]);
+    scene.write("f", &vec![2; 100_000]);
     assert_eq!(source.read_at(99_997, &mut buffer).unwrap(), 3);
     assert_eq!(&buffer[..3], [1; 3]);
     assert!(matches!(source.check(), Err(FsError::Changed)));

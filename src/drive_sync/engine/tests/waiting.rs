@@ -54,6 +54,63 @@ fn a_refused_file_waits_alone_and_is_tried_again_when_it_is_due_or_another() {
 }
 
 #[test]
+fn what_was_refused_is_tried_again_when_somebody_touches_it_or_its_folder_or_asks() {
+    let touch_file: fn(&mut TestEngine) = |engine| look_at(engine, "folder/edit");
+    let touch_folder: fn(&mut TestEngine) = |engine| look_at(engine, "folder");
+    let ask: fn(&mut TestEngine) = |engine| {
+        engine.request_resync().unwrap();
+        engine.tick(&Look::everywhere()).unwrap();
+    };
+    for again in [touch_file, touch_folder, ask] {
+        let (outside, mut engine) = in_step();
+        {
+            let mut world = outside.world();
+            world.write("folder/edit", "refused");
+            world.refused.insert("folder/edit".to_owned());
+        }
+        settle_but(&mut engine, 1);
+        outside.world().refused.clear();
+        look_at(&mut engine, "other");
+        assert!(!outside.world().server().contains_key("folder/edit"), "it waits");
+        again(&mut engine);
+        settle(&mut engine);
+        assert_equal(&outside, &engine);
+        assert!(outside.world().server().contains_key("folder/edit"));
+    }
+}
+
+#[test]
+fn what_was_fetched_before_a_kill_is_no_edit_when_the_server_has_gone_on_meanwhile() {
+    let (outside, mut engine) = in_step();
+    // Known, and not fetched yet.
+    outside.world().free = 100 << 20;
+    outside.world().put("edit", Some("second"));
+    engine.tick(&Look::at(BTreeSet::new())).unwrap();
+    {
+        let mut world = outside.world();
+        world.free = 1 << 40;
+        // It came to the disk, and the engine was killed before it could note that.
+        world.write("edit", "second");
+        world.put("edit", Some("third"));
+    }
+    let mut engine = self::engine(&outside, engine.into_state());
+    let ticks = settle(&mut engine);
+    assert_equal(&outside, &engine);
+    assert_eq!(outside.world().disk()["edit"].as_deref(), Some("third"));
+    assert!(ticks.iter().all(|tick| tick.conflicts.is_empty()));
+}
+
+fn look_at(engine: &mut TestEngine, place: &str) {
+    engine.tick(&Look::at(BTreeSet::from([path(place)]))).unwrap();
+}
+
+/// Until so many entries wait, and nothing else is to be done.
+fn settle_but(engine: &mut TestEngine, waiting: usize) {
+    let tick = engine.tick(&Look::everywhere()).unwrap();
+    assert_eq!((tick.waiting, tick.more), (waiting, false), "{tick:?}");
+}
+
+#[test]
 fn a_first_copy_goes_in_parts_and_what_is_refused_does_not_stop_it() {
     let outside = Outside::new();
     for number in 0..5 {
