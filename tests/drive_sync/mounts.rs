@@ -99,7 +99,10 @@ fn plugged() -> Option<(Machine, Plugged)> {
         Ok(disk) => Some((machine, disk)),
         Err(why) => {
             say(&format!("SKIPPED: drives on a disk that is taken away: {why}"));
-            assert_ne!(Environment::of_process().get("CI"), Some("true"), "skipped under CI");
+            // Loop devices are the kernel's, and cannot be installed.
+            let could = Path::new("/dev/loop-control").exists();
+            let in_ci = Environment::of_process().get("CI") == Some("true");
+            assert!(!(could && in_ci), "skipped under CI");
             None
         }
     }

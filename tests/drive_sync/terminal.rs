@@ -178,7 +178,7 @@ async fn a_first_copy_is_seen_to_move() {
     let mut terminals = Terminals::new();
     let folder = terminals.at("");
     fs::create_dir_all(&folder).unwrap();
-    for number in 0..3000 {
+    for number in 0..5000 {
         fs::write(folder.join(format!("f{number}")), format!("{number}")).unwrap();
     }
     let args = ["sandbox", "up", "--listen", "127.0.0.1:0", "--drive-sync", "drives"];
@@ -191,8 +191,8 @@ async fn a_first_copy_is_seen_to_move() {
             .flatten()
             .and_then(|mut report| report.drives.pop());
         let copy = drive.as_ref().and_then(|drive| drive.first_copy);
-        seen.extend(copy.filter(|copy| copy.files == 3000).map(|copy| copy.files_done));
-        let done = drive.is_some_and(|drive| drive.first_copy.is_none() && drive.entries == 3000);
+        seen.extend(copy.filter(|copy| copy.files == 5000).map(|copy| copy.files_done));
+        let done = drive.is_some_and(|drive| drive.first_copy.is_none() && drive.entries == 5000);
         async move { done.then_some(()) }
     })
     .await;

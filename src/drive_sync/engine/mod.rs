@@ -43,11 +43,11 @@ const DOWNLOAD_FLOOR: u64 = 250 << 20;
 /// Under this many free bytes nothing is done at all.
 const FLOOR: u64 = 50 << 20;
 /// Effects that become durable together.
-const BATCH: usize = 2000;
+const BATCH: usize = 1000;
 /// Bytes after which a batch of downloads is closed.
 const BATCH_BYTES: u64 = 256 << 20;
 /// Contents that are sent together.
-const UPLOADS: usize = 2000;
+const UPLOADS: usize = 1000;
 /// New entries of one side that are planned at once.
 const WINDOW: usize = 8192;
 /// A broken upload of at least so many bytes is gone on with; smaller ones are sent anew.

@@ -79,12 +79,20 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     /// read on: the server may have something newer, and then both sides would look edited.
     fn note_fetched(&mut self) -> Result<(), TickError> {
         let knows_server = self.state.cursor()?.is_some() && self.state.resync()?.is_none();
-        if self.local.is_some() || !knows_server {
+        // Where another root was accepted nothing is agreed on, so that nothing is deleted.
+        if self.local.is_some() || !knows_server || self.state.agreed()? == 0 {
             return Ok(());
         }
         self.survey()?;
         self.clarify()?;
-        let (mut plan, _) = self.plan()?;
+        let (mut plan, left_out) = self.plan()?;
+        let is_clear = self.unclear.as_ref().is_some_and(|unclear| unclear.0.is_empty());
+        if plan.steps.is_empty() && plan.held.is_none() && left_out.is_nothing() && is_clear {
+            // If the feed has nothing new there is no need to find that out again.
+            self.now.blocked = std::mem::take(&mut plan.blocked);
+            let released = self.state.deletions_released()?;
+            self.rest(true, released);
+        }
         plan.steps.retain(|step| matches!(step.action, Action::Adopt { .. }));
         self.apply_local(&plan.steps)
     }

@@ -23,6 +23,11 @@ const MIGRATIONS: &[&str] = &[
 /// How long SQLite waits for another process that holds the file, e.g. a backup.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// KiB (negative, by SQLite's custom) that the writer may keep of the database, so that it need not
+/// read the pages of large indexes for each row anew.
+const WRITER_CACHE: i64 = -16 * 1024;
+/// Pages of the write-ahead log after which they are moved to their places.
+const WRITTEN_AT_ONCE: i64 = 4000;
 /// Statements of this many shapes stay prepared on each connection.
 const PREPARED: usize = 128;
 
@@ -52,6 +57,8 @@ fn prepared(path: &Path, schema: &Schema) -> Result<(Connection, TimeLimit), Sto
         return Err(StoreError::Newer { found, known });
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "cache_size", WRITER_CACHE)?;
+    connection.pragma_update(None, "wal_autocheckpoint", WRITTEN_AT_ONCE)?;
     let limit = settings(&mut connection)?;
     sqlite::migrate(&mut connection, MIGRATIONS)?;
     for sql in &schema.added_sql {
