@@ -11,6 +11,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod descriptors;
 mod line;
 mod memory;
 mod mounts;

@@ -191,6 +191,31 @@ fn the_feed_does_not_take_back_what_we_did_after_it() {
     assert_eq!(state.remote("1").unwrap().unwrap().1.version, "v1");
 }
 
+/// Between sequences without a gap there is nothing that others have done.
+#[test]
+fn the_feed_is_taken_for_read_as_far_as_all_of_it_is_ours() {
+    let mut state = told(&[file(1, "x", "1")]);
+    state.take_page("e", &[file(5, "x", "1")], 5).unwrap();
+    let learn = |id: &str, sequence| Effect::Learn {
+        entry: RemoteEntry { path: id.to_owned(), remote: remote(id, "1", Kind::Directory) },
+        sequence,
+    };
+    let read = |state: &mut State| state.pass_over_ours().unwrap().unwrap().sequence;
+    assert_eq!(read(&mut state), 5);
+    state.commit(&[learn("b", 7), learn("a", 6), learn("d", 9)]).unwrap();
+    assert_eq!(read(&mut state), 7, "8 is somebody's");
+    assert_eq!(state.cursor().unwrap().unwrap().sequence, 7, "it is kept");
+    // What was changed twice is known by its last change only.
+    state.take_page("e", &[file(8, "x", "1")], 8).unwrap();
+    state.commit(&[learn("e", 10), learn("e", 11), learn("f", 12)]).unwrap();
+    assert_eq!(read(&mut state), 9);
+    // What the feed tells of the others then is not newer.
+    state.take_page("e", &[file(10, "elsewhere", "e")], 10).unwrap();
+    assert_eq!(state.remote("e").unwrap().unwrap().0, "e");
+    assert_eq!(read(&mut state), 12);
+    assert_eq!(State::in_memory().unwrap().pass_over_ours().unwrap(), None);
+}
+
 #[test]
 fn effects_are_recorded_together() {
     let mut state = told(&[]);

@@ -133,3 +133,33 @@ fn a_folder_that_moves_over_many_pages_is_moved_and_not_fetched_anew() {
     assert_eq!((sum(|done| done.moved_here), sum(|done| done.fetched)), (3, 0), "{ticks:#?}");
     assert_eq!(outside.world().trash, Vec::<String>::new());
 }
+
+#[test]
+fn what_was_done_here_is_not_read_again_and_told_as_done_at_once() {
+    let (outside, mut engine) = in_step();
+    outside.world().step = 1;
+    outside.world().write("new", "text");
+    let tick = engine.tick(&Look::everywhere()).unwrap();
+    assert_eq!((tick.done.sent, tick.settled, tick.at_rest), (1, true, false));
+    let tick = engine.tick(&Look::at(BTreeSet::new())).unwrap();
+    assert_eq!((tick.pulled, tick.settled, tick.at_rest), (0, true, true));
+    // Somebody else in between.
+    outside.world().write("new", "more");
+    outside.world().put("theirs", Some("text"));
+    let ticks = settle(&mut engine);
+    assert!(ticks.iter().any(|tick| tick.pulled > 0));
+    assert_equal(&outside, &engine);
+}
+
+#[test]
+fn what_waits_is_not_told_as_done() {
+    let (outside, mut engine) = in_step();
+    {
+        let mut world = outside.world();
+        world.write("fine", "fine");
+        world.write("edit", "refused");
+        world.refused.insert("edit".to_owned());
+    }
+    let tick = engine.tick(&Look::everywhere()).unwrap();
+    assert_eq!((tick.done.sent, tick.settled), (1, false));
+}

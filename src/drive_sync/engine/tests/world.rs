@@ -66,6 +66,8 @@ pub(super) struct World {
     feed: Vec<(u64, String)>,
     pub(super) epoch: String,
     pub(super) head: u64,
+    /// Between two changes.
+    pub(super) step: u64,
     pub(super) forgotten: u64,
     answers: BTreeMap<String, Written>,
     /// Every version that was ever sent, by path.
@@ -139,7 +141,7 @@ impl World {
     }
 
     fn tell(&mut self, id: &str) -> u64 {
-        self.head += 2;
+        self.head += self.step;
         self.feed.push((self.head, id.to_owned()));
         self.head
     }
@@ -323,6 +325,7 @@ impl Outside {
             feed: Vec::new(),
             epoch: "one".to_owned(),
             head: 0,
+            step: 2,
             forgotten: 0,
             answers: BTreeMap::new(),
             sent: Vec::new(),
