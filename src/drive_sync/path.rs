@@ -126,7 +126,7 @@ pub fn check_name(name: &str) -> Result<(), PathError> {
         "" => Err(PathError::Empty),
         "." | ".." => Err(PathError::Dots),
         _ if name.len() > LONGEST_NAME => Err(PathError::TooLong),
-        _ if name.contains(['/', '\0']) => Err(PathError::Character),
+        _ if memchr::memchr2(b'/', 0, name.as_bytes()).is_some() => Err(PathError::Character),
         _ if name.starts_with(RESERVED_PREFIX) => Err(PathError::Reserved),
         _ => Ok(()),
     }

@@ -19,8 +19,8 @@ use super::{Disk, ignore, stat_of};
 
 /// Files after whose reading the results are taken.
 const READ_AT_ONCE: usize = 4096;
-/// Entries that are put into the tree at a time.
-const ADD_AT_ONCE: usize = 16_384;
+/// Entries that are put into the tree at a time; few in tests, so that these see several pieces.
+const ADD_AT_ONCE: usize = if cfg!(test) { 4 } else { 16_384 };
 /// Folders inside one another: each that is open takes a descriptor and a piece of the stack.
 const DEEPEST: usize = 512;
 
@@ -174,7 +174,7 @@ type Known<'t> = (&'t RelPath, &'t mut Local);
 #[derive(Default)]
 struct Found {
     /// Entries that were not there, and files where something else was.
-    entries: Vec<(RelPath, Local)>,
+    entries: Entries,
     /// Which of them have to be read.
     to_read: Vec<usize>,
     /// What is not there any more.
@@ -300,7 +300,7 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
                     None => self.path()?,
                 };
                 self.found.to_read.push(self.found.entries.len());
-                self.found.entries.push((path, Local::Opaque(Opaque::Unsettled)));
+                self.found.entries.push(path, Local::Opaque(Opaque::Unsettled));
             }
         }
         Ok(())
@@ -337,7 +337,7 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
                 *local = Local::Opaque(why);
                 self.found.closed.push(path.clone());
             }
-            Noted::New(path) => self.found.entries.push((path, Local::Opaque(why))),
+            Noted::New(path) => self.found.entries.push(path, Local::Opaque(why)),
         }
         Ok(())
     }
@@ -357,7 +357,7 @@ impl<'d, 't, I: Iterator<Item = Known<'t>>> Walk<'d, 't, I> {
             return Ok(Noted::Before((path, known)));
         }
         let path = self.path()?;
-        self.found.entries.push((path.clone(), local));
+        self.found.entries.push(path.clone(), local);
         Ok(Noted::New(path))
     }
 
@@ -376,10 +376,52 @@ enum Noted<'t> {
     New(RelPath),
 }
 
+/// A list of entries in pieces, so that a long one is never copied to grow, nor to shrink.
+#[derive(Default)]
+struct Entries(Vec<Vec<(RelPath, Local)>>);
+
+impl Entries {
+    fn len(&self) -> usize {
+        self.0.last().map_or(0, |last| (self.0.len() - 1) * ADD_AT_ONCE + last.len())
+    }
+
+    fn push(&mut self, path: RelPath, local: Local) {
+        if self.0.last().is_none_or(|last| last.len() == ADD_AT_ONCE) {
+            self.0.push(Vec::new());
+        }
+        if let Some(last) = self.0.last_mut() {
+            last.push((path, local));
+        }
+    }
+
+    fn truncate(&mut self, length: usize) {
+        self.0.truncate(length.div_ceil(ADD_AT_ONCE));
+        let before = self.0.len().saturating_sub(1) * ADD_AT_ONCE;
+        if let Some(last) = self.0.last_mut() {
+            last.truncate(length - before);
+        }
+    }
+
+    fn path(&self, index: usize) -> &RelPath {
+        &self.0[index / ADD_AT_ONCE][index % ADD_AT_ONCE].0
+    }
+
+    fn set(&mut self, index: usize, local: Local) {
+        self.0[index / ADD_AT_ONCE][index % ADD_AT_ONCE].1 = local;
+    }
+
+    /// In the order in which they were pushed, a piece at a time.
+    fn into_pieces(self) -> impl DoubleEndedIterator<Item = Vec<(RelPath, Local)>> {
+        self.0.into_iter()
+    }
+}
+
 impl Found {
     fn join(&mut self, other: Self) {
         let before = self.entries.len();
-        self.entries.extend(other.entries);
+        for (path, local) in other.entries.into_pieces().flatten() {
+            self.entries.push(path, local);
+        }
         self.to_read.extend(other.to_read.into_iter().map(|index| before + index));
         self.gone.extend(other.gone);
         self.closed.extend(other.closed);
@@ -406,34 +448,30 @@ impl Found {
         let Self { mut entries, to_read, .. } = self;
         let mut not_read = Vec::new();
         for some in to_read.chunks(READ_AT_ONCE) {
-            let read = large.read_others(disk, |index| &entries[index].0, some, tree);
+            let read = large.read_others(disk, |index| entries.path(index), some, tree);
             for (index, outcome) in read {
                 match outcome {
-                    Outcome::Is(local) => entries[index].1 = local,
+                    Outcome::Is(local) => entries.set(index, local),
                     Outcome::Large(size) => not_read.push((index, Some(size))),
                     Outcome::Gone => not_read.push((index, None)),
                 }
             }
         }
-        // From the end, so that the others keep their places.
         not_read.sort_unstable();
-        for (index, size) in not_read.into_iter().rev() {
-            let (path, _) = entries.swap_remove(index);
-            match size {
-                Some(size) => large.put_off(path, size),
-                None => drop(tree.remove(&path)),
+        let mut not_read = not_read.into_iter().rev().peekable();
+        let mut first = entries.len();
+        // From the end, each piece that has become part of the tree is let go.
+        for mut piece in entries.into_pieces().rev() {
+            first -= piece.len();
+            while let Some((index, size)) = not_read.next_if(|(index, _)| *index >= first) {
+                let (path, _) = piece.swap_remove(index - first);
+                match size {
+                    Some(size) => large.put_off(path, size),
+                    None => drop(tree.remove(&path)),
+                }
             }
+            add_packed(tree, piece);
         }
-        add(tree, entries);
-    }
-}
-
-/// Adds many entries without having them twice: some of them at a time, from the end.
-fn add(tree: &mut LocalTree, mut entries: Vec<(RelPath, Local)>) {
-    while !entries.is_empty() {
-        let some = entries.split_off(entries.len().saturating_sub(ADD_AT_ONCE));
-        entries.shrink_to_fit();
-        add_packed(tree, some);
     }
 }
 

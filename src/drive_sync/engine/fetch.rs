@@ -3,6 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::super::model::{Base, Content, Local, Remote, Sha256 as Hash, add_packed};
+use super::super::path::RelPath;
 use super::super::plan::{Action, Replaced, Step};
 use super::super::planted::{Bug, planted};
 use super::super::ports::{Clock, Download, Drive, Fs, Install, Installed, Rng};
@@ -21,6 +22,20 @@ struct Wanted<'a> {
 
 impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     pub(super) fn apply_fetches(&mut self, steps: &[Step]) -> Result<(), TickError> {
+        let mut fetched = Vec::new();
+        let done = self.fetch_all(steps, &mut fetched);
+        // All at once: each time the whole tree is gone through.
+        if let Some(tree) = &mut self.local {
+            add_packed(tree, fetched);
+        }
+        done
+    }
+
+    fn fetch_all(
+        &mut self,
+        steps: &[Step],
+        fetched: &mut Vec<(RelPath, Local)>,
+    ) -> Result<(), TickError> {
         let mut steps = steps.iter().filter_map(wanted).peekable();
         while steps.peek().is_some() && !self.out_of_time() {
             let free = self.fs.free_space()?;
@@ -41,12 +56,16 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                 bytes += size;
                 batch.push(wanted);
             }
-            self.fetch_batch(&batch)?;
+            self.fetch_batch(&batch, fetched)?;
         }
         Ok(())
     }
 
-    fn fetch_batch(&mut self, batch: &[Wanted<'_>]) -> Result<(), TickError> {
+    fn fetch_batch(
+        &mut self,
+        batch: &[Wanted<'_>],
+        fetched: &mut Vec<(RelPath, Local)>,
+    ) -> Result<(), TickError> {
         let mut failures = Vec::new();
         let mut ready = Vec::new();
         let mut writers = Vec::new();
@@ -94,21 +113,18 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         }
         let (installing, items): (Vec<&Wanted<'_>>, Vec<Install>) = ready.into_iter().unzip();
         let results = if items.is_empty() { Vec::new() } else { self.fs.install(items) };
-        let (mut effects, mut entries) = (Vec::new(), Vec::new());
+        let mut effects = Vec::new();
         for (wanted, result) in installing.into_iter().zip(results) {
             match result.map_err(Failure::from) {
                 Ok(installed) => {
                     let (content, stat) = (*wanted.content, installed.stat);
                     let local = Local::File { content, stat, racy: true };
-                    entries.push((wanted.step.path.clone(), local));
+                    fetched.push((wanted.step.path.clone(), local));
                     effects.push(self.installed(wanted, &installed));
                 }
                 Err(failure) if failure.is_stop() => return Err(TickError::Stopped),
                 Err(failure) => failures.push((wanted.step, failure)),
             }
-        }
-        if let Some(tree) = &mut self.local {
-            add_packed(tree, entries);
         }
         self.record(&effects)?;
         self.all_failed(failures)
