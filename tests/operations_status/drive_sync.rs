@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use panorama_gateway::drive_sync::keeper::report::DriveState;
+
 use crate::common::backend::{Fault, Middleman};
 use crate::common::{ControlPlane, Machine, wait_until};
 use crate::scene::{ANY_PORT, count, get, metrics_address};
@@ -147,6 +149,11 @@ async fn a_drive_is_counted_as_it_is_kept_in_step() {
             (&of("state", ",state=\"up_to_date\""), 0),
         ],
     );
+    // The metrics are of this moment; what commands read is written a little later.
+    wait_until("the report to say so", || async {
+        vm.report().filter(|report| report.state == DriveState::Held)
+    })
+    .await;
     let released = vm.machine.run_async(&["drive-sync", "release-deletions"]).await;
     assert_eq!(released.code, 0, "{released:?}");
     let text = scrape(&vm, drive, "up_to_date", 5).await;
