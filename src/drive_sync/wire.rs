@@ -179,6 +179,39 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// About how many bytes of JSON it becomes, so that there is room for them at once.
+    pub fn length(&self) -> usize {
+        const USUAL: usize = 512;
+        let with = |content: &Inline| USUAL + content.0.len() * 4 / 3;
+        match self {
+            Self::Put { content, .. } => with(content),
+            Self::Batch { operations, .. } => {
+                let one = |operation: &Operation| {
+                    if let Operation::Put { content, .. } = operation {
+                        with(content)
+                    } else {
+                        USUAL
+                    }
+                };
+                USUAL + operations.iter().map(one).sum::<usize>()
+            }
+            Self::Downloads { entries, .. } => USUAL + entries.len() * 128,
+            Self::Hello { .. }
+            | Self::Renew
+            | Self::Changes { .. }
+            | Self::Snapshot { .. }
+            | Self::Digest { .. }
+            | Self::PrepareUpload { .. }
+            | Self::CommitUpload { .. }
+            | Self::Download { .. }
+            | Self::Mkdir { .. }
+            | Self::Delete { .. }
+            | Self::Move { .. } => USUAL,
+        }
+    }
+}
+
 /// One write in a batch: what the action of that name takes, without `drive_id`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]

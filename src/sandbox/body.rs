@@ -1,7 +1,8 @@
 //! Request bodies, bounded.
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use http_body_util::BodyExt as _;
+use memchr::memmem;
 use serde::de::DeserializeOwned;
 
 use super::store::value;
@@ -25,7 +26,9 @@ pub(super) enum BodyError {
 
 /// Reads a body of at most `limit` bytes.
 pub(super) async fn read(mut body: Body, limit: usize) -> Result<Vec<u8>, BodyError> {
-    let mut bytes = Vec::new();
+    // As long as it is said to be: a long one would be copied each time it grows.
+    let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let mut bytes = Vec::with_capacity(length.unwrap_or(0).min(limit));
     let mut seen = 0_usize;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
@@ -64,7 +67,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 fn holds_nul(bytes: &[u8]) -> bool {
     const ESCAPED: &[u8] = br"\u0000";
     // A backslash that is escaped itself looks the same, so only the parsed text tells.
-    bytes.windows(ESCAPED.len()).any(|window| window == ESCAPED)
+    memmem::find(bytes, ESCAPED).is_some()
         && serde_json::from_slice(bytes).is_ok_and(|body| value::has_nul(&body))
 }
 

@@ -165,8 +165,9 @@ impl Link {
     }
 
     fn body_of(&self, action: Action) -> Result<Bytes, RemoteError> {
+        let mut body = Vec::with_capacity(action.length());
         let request = Request { client_key: self.client_key.clone(), action };
-        let body = serde_json::to_vec(&request).map_err(|error| {
+        serde_json::to_writer(&mut body, &request).map_err(|error| {
             RemoteError::Local(format!("a request could not be written: {error}"))
         })?;
         Ok(body.into())

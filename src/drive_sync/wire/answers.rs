@@ -261,6 +261,17 @@ pub struct Downloads {
     pub results: Vec<DownloadResult>,
 }
 
+impl Downloads {
+    /// About how many bytes of JSON they become.
+    pub fn length(&self) -> usize {
+        let content = |result: &DownloadResult| match result {
+            DownloadResult::Found(Download { content: Some(content), .. }) => content.0.len(),
+            DownloadResult::Found(_) | DownloadResult::Refused(_) => 0,
+        };
+        self.results.iter().map(|result| 512 + content(result) * 4 / 3).sum::<usize>() + 64
+    }
+}
+
 /// One of many downloads: [`Download`] or [`ErrorBody`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, try_from = "Either")]

@@ -69,7 +69,7 @@ impl Links {
         wanted: &Wanted,
     ) -> Result<Download, Failure> {
         let version = self.version(connection, drive, wanted)?;
-        Ok(self.link(&version, wanted))
+        Ok(self.link(&version, wanted, None))
     }
 
     /// Many, with what is small right away.
@@ -88,15 +88,14 @@ impl Links {
                 }
                 Err(failure) => return Err(failure),
             };
-            let mut download = self.link(&version, wanted);
+            let mut content = None;
             if version.size <= room.min(MAX_INLINE as u64)
                 && let Some(bytes) = Contents::small(connection, version.hash)?
             {
                 room -= version.size;
-                download.url.clear();
-                download.content = Some(Inline(bytes.into()));
+                content = Some(Inline(bytes.into()));
             }
-            Ok(DownloadResult::Found(download))
+            Ok(DownloadResult::Found(self.link(&version, wanted, content)))
         });
         Ok(Downloads { results: results.collect::<Result<_, Failure>>()? })
     }
@@ -113,17 +112,21 @@ impl Links {
         Ok(version.ok_or_else(Refused::no_version)?)
     }
 
-    fn link(&self, version: &Version, wanted: &Wanted) -> Download {
+    /// No address is needed where the content is there.
+    fn link(&self, version: &Version, wanted: &Wanted, content: Option<Inline>) -> Download {
         let until = now_micros().div_euclid(1_000_000).saturating_add(LIFETIME);
-        let id = &wanted.version_id;
-        let token = self.urls.mint(Purpose::Download, id, until);
+        let address = || {
+            let id = &wanted.version_id;
+            let token = self.urls.mint(Purpose::Download, id, until);
+            format!("{}/drives/v1/contents/{id}?token={token}", self.base)
+        };
         Download {
-            url: format!("{}/drives/v1/contents/{id}?token={token}", self.base),
+            url: if content.is_some() { String::new() } else { address() },
             headers: std::collections::BTreeMap::new(),
             size_bytes: version.size,
             content_sha256: version.hash.to_string(),
             expires_at: wire_time(until.saturating_mul(1_000_000)),
-            content: None,
+            content,
         }
     }
 }

@@ -202,6 +202,16 @@ fn json<T: Serialize>(answer: T) -> Response {
     Json(answer).into_response()
 }
 
+/// The same where about so many bytes come out: they would be copied each time they grow.
+fn long_json<T: Serialize>(answer: T, length: usize) -> Response {
+    let mut body = Vec::with_capacity(length);
+    match serde_json::to_writer(&mut body, &answer) {
+        Ok(()) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        // It tells why.
+        Err(_) => json(answer),
+    }
+}
+
 async fn about_token(app: &App, who: &Who, action: Action) -> Result<Response, Failure> {
     let Action::Hello { protocol } = action else {
         let Minted { token, expires_at } = access::renew(app, who)?;
@@ -251,7 +261,9 @@ async fn read(app: &App, who: &Who, base: &str, action: Action) -> Result<Respon
                     let message = format!("at most {MAX_BATCH} entries at a time");
                     return Err(Refused::new(Code::TooLarge, message).into());
                 }
-                json(links.many(connection, &drive(&drive_id)?, &entries)?)
+                let found = links.many(connection, &drive(&drive_id)?, &entries)?;
+                let length = found.length();
+                long_json(found, length)
             }
             Action::Hello { .. }
             | Action::Renew
