@@ -102,3 +102,55 @@ async fn of_requests_that_are_refused_at_the_same_time_one_gets_a_new_token_for_
     clone.ask::<String>(Action::Hello { protocol: wire::PROTOCOL }).await.unwrap();
     assert_eq!(count(&server.refused), AT_ONCE);
 }
+
+/// Answers a request on each connection, and closes it.
+fn close_each(listener: &std::net::TcpListener, closed: &std::sync::mpsc::Sender<()>) {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let limits = json!({"batch": 1, "inline_bytes": 1, "inline_total_bytes": 1, "part_bytes": 1,
+        "file_bytes": 1, "changes": 1});
+    let hello = json!({"drives": [], "token_expires_at": "2030-01-01T00:00:00Z", "limits": limits});
+    let hello = hello.to_string();
+    let length = |line: &str| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok();
+    for stream in listener.incoming() {
+        let mut stream = BufReader::new(stream.unwrap());
+        let lines = stream.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty());
+        let Some(size) = lines.collect::<Vec<_>>().iter().find_map(|line| length(line)) else {
+            return;
+        };
+        std::io::copy(&mut stream.by_ref().take(size), &mut std::io::sink()).unwrap();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{hello}", hello.len());
+        stream.get_mut().write_all(answer.as_bytes()).unwrap();
+        drop(stream);
+        closed.send(()).unwrap();
+    }
+}
+
+/// Between two calls nobody looks at the connection.
+#[test]
+fn a_connection_that_was_closed_while_it_rested_is_no_failure() {
+    const CALLS: usize = 20;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (closed, is_closed) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || close_each(&listener, &closed));
+        let link = Link::new(
+            reqwest::Client::new(),
+            format!("http://{address}").parse().unwrap(),
+            "anon".into(),
+            "vm".to_owned(),
+            "token".into(),
+            CancellationToken::new(),
+            Duration::from_secs(30),
+        )
+        .unwrap();
+        for call in 0..CALLS {
+            let hello = link.hello();
+            assert!(hello.is_ok(), "call {call}: {hello:?}");
+            is_closed.recv().unwrap();
+        }
+        // An empty one ends the server.
+        drop(std::net::TcpStream::connect(address));
+    });
+}
