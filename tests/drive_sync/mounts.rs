@@ -77,6 +77,15 @@ impl Plugged {
         run(&["umount", "--lazy", &self.at.display().to_string()]).unwrap();
     }
 
+    /// The first device stays in use, so that it gets another.
+    fn comes_back_as_another(&mut self) {
+        let before = number(&self.at);
+        self.unplug();
+        let device = self.attach().unwrap();
+        self.mount(&device).unwrap();
+        assert_ne!(number(&self.at), before);
+    }
+
     fn first(&self) -> &str {
         &self.devices[0]
     }
@@ -237,12 +246,7 @@ async fn a_disk_that_comes_back_under_another_number_waits_for_a_word() {
     let Some((machine, mut disk)) = plugged() else { return };
     let mut scene = Scene::on(machine).await;
     scene.one.stop().await;
-    let before = number(&disk.at);
-    disk.unplug();
-    // The first device stays in use, so that it gets another.
-    let device = disk.attach().unwrap();
-    disk.mount(&device).unwrap();
-    assert_ne!(number(&disk.at), before);
+    disk.comes_back_as_another();
     scene.others_go_on("the meantime").await;
     fs::write(scene.one.folder().join("f1"), "edited meanwhile").unwrap();
     scene.one.start();
@@ -275,11 +279,7 @@ async fn after_a_new_start_of_the_container_another_number_is_the_same_disk() {
     assert!(possible.status.success(), "{possible:?}");
     let mut scene = Scene::on(machine).await;
     scene.one.stop().await;
-    let before = number(&disk.at);
-    disk.unplug();
-    let device = disk.attach().unwrap();
-    disk.mount(&device).unwrap();
-    assert_ne!(number(&disk.at), before);
+    disk.comes_back_as_another();
     scene.others_go_on("the meantime").await;
     fs::write(scene.one.folder().join("f1"), "edited meanwhile").unwrap();
     fs::remove_file(scene.one.folder().join("f2")).unwrap();

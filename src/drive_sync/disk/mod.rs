@@ -6,6 +6,7 @@
 //! downloads under way and the trash lie: the same file system, so that a rename puts them in place.
 
 mod beneath;
+mod entries;
 mod hash;
 mod ignore;
 mod install;

@@ -13,14 +13,13 @@ use sha2::{Digest, Sha256 as Hasher};
 use super::super::model::{Local, LocalTree, Opaque, Sha256, Stat, add_packed};
 use super::super::path::{LONGEST_NAME, PathError, RESERVED_PREFIX, RelPath};
 use super::super::ports::{FsError, Scope};
+use super::entries::Entries;
 use super::hash::Outcome;
 use super::reading::Large;
 use super::{Disk, ignore, stat_of};
 
 /// Files after whose reading the results are taken.
 const READ_AT_ONCE: usize = 4096;
-/// Entries that are put into the tree at a time; few in tests, so that these see several pieces.
-const ADD_AT_ONCE: usize = if cfg!(test) { 4 } else { 16_384 };
 /// Folders inside one another: each that is open takes a descriptor and a piece of the stack.
 const DEEPEST: usize = 512;
 
@@ -374,46 +373,6 @@ enum Noted<'t> {
     Before(Known<'t>),
     /// Among the new ones.
     New(RelPath),
-}
-
-/// A list of entries in pieces, so that a long one is never copied to grow, nor to shrink.
-#[derive(Default)]
-struct Entries(Vec<Vec<(RelPath, Local)>>);
-
-impl Entries {
-    fn len(&self) -> usize {
-        self.0.last().map_or(0, |last| (self.0.len() - 1) * ADD_AT_ONCE + last.len())
-    }
-
-    fn push(&mut self, path: RelPath, local: Local) {
-        if self.0.last().is_none_or(|last| last.len() == ADD_AT_ONCE) {
-            self.0.push(Vec::new());
-        }
-        if let Some(last) = self.0.last_mut() {
-            last.push((path, local));
-        }
-    }
-
-    fn truncate(&mut self, length: usize) {
-        self.0.truncate(length.div_ceil(ADD_AT_ONCE));
-        let before = self.0.len().saturating_sub(1) * ADD_AT_ONCE;
-        if let Some(last) = self.0.last_mut() {
-            last.truncate(length - before);
-        }
-    }
-
-    fn path(&self, index: usize) -> &RelPath {
-        &self.0[index / ADD_AT_ONCE][index % ADD_AT_ONCE].0
-    }
-
-    fn set(&mut self, index: usize, local: Local) {
-        self.0[index / ADD_AT_ONCE][index % ADD_AT_ONCE].1 = local;
-    }
-
-    /// In the order in which they were pushed, a piece at a time.
-    fn into_pieces(self) -> impl DoubleEndedIterator<Item = Vec<(RelPath, Local)>> {
-        self.0.into_iter()
-    }
 }
 
 impl Found {
