@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
     use crate::doctor;
-    use crate::providers::health::CheckReport;
+    use crate::providers::health::{CheckReport, Lack};
     use crate::providers::{ErrorCode, Failure, Installed};
 
     fn installed(result: Result<Option<&str>, &str>) -> Standing {
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(of(&unhealthy), (doctor::Status::Warn, told, 1_234));
         let mut missing = Standing::default();
         assert_eq!(of(&missing), (doctor::Status::Warn, detail("not checked yet"), 0));
-        missing.health.missing("Claude Code was not found", false, Instant::now());
+        missing.health.missing("Claude Code was not found", Lack::Absent, Instant::now());
         assert_eq!(of(&missing), (doctor::Status::Warn, detail("not found"), 0));
         let hint = check(ProviderId::ClaudeCode, &missing).hint;
         assert_eq!(hint.as_deref(), Some("install it, or name it by --claude-cli"));

@@ -30,10 +30,25 @@ pub struct Asker {
     guest: Option<Guest>,
 }
 
-/// Why there is no answer; one line.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NoAnswer(pub String);
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, thiserror::Error)]
+#[error("{text}")]
+pub struct NoAnswer {
+    /// One line.
+    pub text: String,
+    /// It took too long: on a host that is busy, or has just started, it may answer yet.
+    pub is_slow: bool,
+}
+
+impl NoAnswer {
+    fn because(text: String) -> Self {
+        Self { text, is_slow: false }
+    }
+
+    fn slow(text: String) -> Self {
+        Self { text, is_slow: true }
+    }
+}
 
 impl Asker {
     /// Commands get this environment, less what is the gateway's own, and `tmp` for their files.
@@ -68,29 +83,33 @@ impl Asker {
         limit: Duration,
     ) -> Result<String, NoAnswer> {
         let asked = || format!("{} {}", program.display(), args.join(" "));
-        let failed = |error| NoAnswer(format!("{:#}", anyhow::Error::new(error)));
+        let failed = |error| NoAnswer::because(format!("{:#}", anyhow::Error::new(error)));
         let user = match &self.guest {
-            Some(guest) => guest.exec_user().await.map_err(|error| NoAnswer(error.to_string()))?,
+            Some(guest) => {
+                guest.exec_user().await.map_err(|error| NoAnswer::because(error.to_string()))?
+            }
             None => None,
         };
         let run = Run::spawn(self.spec(program, args, variables, user));
         let run = match tokio::time::timeout(limit, run).await {
             Ok(run) => run.map_err(failed)?,
-            Err(_) => return Err(NoAnswer(format!("{} could not be started in time", asked()))),
+            Err(_) => {
+                return Err(NoAnswer::slow(format!("{} could not be started in time", asked())));
+            }
         };
         let outcome = run.wait(Some(limit), &CancellationToken::new()).await.map_err(failed)?;
         match (outcome.ended, outcome.exit) {
             (Ended::TimeLimit | Ended::Cancelled, _) => {
                 let seconds = limit.as_secs();
-                Err(NoAnswer(format!("{} did not end within {seconds} seconds", asked())))
+                Err(NoAnswer::slow(format!("{} did not end within {seconds} seconds", asked())))
             }
             (Ended::ByItself, Exit::Code(0)) => Ok(outcome.stdout.into_text()),
             (Ended::ByItself, Exit::Code(code)) => {
                 let said = first_line(&outcome.stderr.into_text());
-                Err(NoAnswer(format!("{} ended with exit code {code}{said}", asked())))
+                Err(NoAnswer::because(format!("{} ended with exit code {code}{said}", asked())))
             }
             (Ended::ByItself, Exit::Signal(signal)) => {
-                Err(NoAnswer(format!("{} was ended by signal {signal}", asked())))
+                Err(NoAnswer::because(format!("{} was ended by signal {signal}", asked())))
             }
         }
     }

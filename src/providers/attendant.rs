@@ -1,15 +1,15 @@
 //! Keeps what is known of one provider true: finds it, probes it, has it checked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
 use super::discovery::{Finding, Look, Search};
-use super::health::CheckReport;
-use super::probe::probe;
-use super::{Asker, ErrorCode, Failure, Installed, Provider, ProviderId, Roster};
+use super::health::{CheckReport, Lack};
+use super::probe::{Limits, probe};
+use super::{Asker, ErrorCode, Failure, Installed, NoAnswer, Provider, ProviderId, Roster};
 use crate::config::Settings;
 use crate::model::{ProviderSupports, time};
 
@@ -33,6 +33,7 @@ pub struct Attendant {
     asker: Asker,
     roster: Arc<Roster>,
     known: Option<Look>,
+    limits: Limits,
 }
 
 impl Attendant {
@@ -44,7 +45,13 @@ impl Attendant {
         roster: Arc<Roster>,
     ) -> Self {
         let search = Search::new(provider.id(), settings);
-        Self { provider, search, asker, roster, known: None }
+        Self { provider, search, asker, roster, known: None, limits: Limits::default() }
+    }
+
+    /// With other limits.
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Which provider it attends to.
@@ -80,11 +87,11 @@ impl Attendant {
                     standing.health.found(true, now);
                 });
             }
-            Err(problem) => {
+            Err((lack, problem)) => {
                 let problem = self.roster.redacted_text(&problem);
                 tracing::info!(provider = id.as_str(), %problem, "a provider cannot be used");
                 self.roster.update(id, |standing| {
-                    standing.health.missing(&problem, command.is_some(), now);
+                    standing.health.missing(&problem, lack, now);
                     (standing.searched, standing.command) = (true, command);
                     (standing.installed, standing.supports) = (None, ProviderSupports::default());
                 });
@@ -93,18 +100,32 @@ impl Attendant {
         self.known = Some(look);
     }
 
-    async fn find(&mut self, look: &Look) -> (Option<PathBuf>, Result<Installed, String>) {
+    async fn find(&mut self, look: &Look) -> (Option<PathBuf>, Result<Installed, (Lack, String)>) {
         let provider = self.provider;
-        match self.search.run(&self.asker, provider.probe_env(), look).await {
-            Finding::Missing(problem) => (None, Err(problem)),
-            Finding::Mute { command, problem } => (Some(command), Err(problem)),
+        match self.search.run(&self.asker, provider.probe_env(), look, self.limits).await {
+            Finding::Missing(problem) => (None, Err((Lack::Absent, problem))),
+            Finding::Mute { command, problem } => (Some(command), Err(mute(problem))),
             Finding::Found { command, version } => {
-                let probed = probe(provider, &self.asker, &command, version).await;
+                let probed = self.probe(&command, version).await;
                 if let Ok(Installed { version: Some(version), .. }) = &probed {
                     self.search.learn(look, &command, version);
                 }
-                (Some(command), probed.map_err(|error| error.0))
+                (Some(command), probed.map_err(mute))
             }
+        }
+    }
+
+    async fn probe(&self, command: &Path, version: Option<String>) -> Result<Installed, NoAnswer> {
+        let probe = async |version, limits| {
+            probe(self.provider, &self.asker, command, version, limits).await
+        };
+        match probe(version.clone(), self.limits).await {
+            Err(error) if error.is_slow => {
+                tracing::info!(provider = self.provider.id().as_str(), %error,
+                    "a provider is slow; it is asked once more, with more patience");
+                probe(version, self.limits.patient()).await
+            }
+            probed => probed,
         }
     }
 
@@ -118,6 +139,10 @@ impl Attendant {
         }
         full_check(self.provider, &installed, check, &self.roster).await;
     }
+}
+
+fn mute(problem: NoAnswer) -> (Lack, String) {
+    (if problem.is_slow { Lack::Slow } else { Lack::Mute }, problem.text)
 }
 
 /// A full check now: has the provider answer, and enters what came of it. Dropping the future ends

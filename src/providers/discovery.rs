@@ -6,15 +6,12 @@
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::probe::Limits;
 use super::{Asker, NoAnswer, ProviderId, candidates, shell_hint, version, wrapper};
 use crate::config::{Environment, Settings};
-
-/// How long a file that may be the CLI has to tell its version.
-const VERSION_LIMIT: Duration = Duration::from_secs(5);
 
 /// An executable file. One that was replaced or written to is another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,8 +43,8 @@ pub enum Finding {
     Mute {
         /// The most likely executable.
         command: PathBuf,
-        /// One line.
-        problem: String,
+        /// Why not.
+        problem: NoAnswer,
     },
     /// There is one.
     Found {
@@ -131,14 +128,21 @@ impl Search {
     }
 
     /// Chooses among what a look found: the highest version, and among equals the most likely.
-    pub async fn run(&mut self, asker: &Asker, variables: &[(&str, &str)], look: &Look) -> Finding {
+    /// One that is too slow to tell its version is asked a second time, more patiently.
+    pub async fn run(
+        &mut self,
+        asker: &Asker,
+        variables: &[(&str, &str)],
+        look: &Look,
+        limits: Limits,
+    ) -> Finding {
         match look.files.as_slice() {
             [] => Finding::Missing(self.not_found(asker, look).await),
             [only] => Finding::Found {
                 command: only.path.clone(),
                 version: self.versions.get(only).cloned(),
             },
-            [first, ..] => self.choose(asker, variables, first, &look.files).await,
+            [first, ..] => self.choose(asker, variables, first, &look.files, limits).await,
         }
     }
 
@@ -160,12 +164,17 @@ impl Search {
         variables: &[(&str, &str)],
         first: &File,
         files: &[File],
+        limits: Limits,
     ) -> Finding {
         let ask = async |file: &File| {
             if let Some(version) = self.versions.get(file) {
                 return Ok(version.clone());
             }
-            let said = asker.ask(&file.path, &["--version"], variables, VERSION_LIMIT).await?;
+            let ask = async |limit| asker.ask(&file.path, &["--version"], variables, limit).await;
+            let said = match ask(limits.choice).await {
+                Err(error) if error.is_slow => ask(limits.patient().choice).await?,
+                said => said?,
+            };
             Ok(said.trim().to_owned())
         };
         let answers: Vec<Result<String, NoAnswer>> = join_all(files.iter().map(ask)).await;
@@ -185,8 +194,10 @@ impl Search {
         if let Some((file, version)) = best {
             return Finding::Found { command: file.path.clone(), version: Some(version.clone()) };
         }
-        let problem = answers.into_iter().find_map(Result::err).map(|error| error.0);
-        Finding::Mute { command: first.path.clone(), problem: problem.unwrap_or_default() }
+        let problems = answers.into_iter().filter_map(Result::err);
+        // The first, but rather one that may answer yet.
+        let problem = problems.min_by_key(|problem| !problem.is_slow).unwrap_or_default();
+        Finding::Mute { command: first.path.clone(), problem }
     }
 
     async fn not_found(&self, asker: &Asker, look: &Look) -> String {

@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Failure;
+use super::{ErrorCode, Failure};
 use crate::model::ProviderHealth;
 
 /// An unhealthy provider is checked again after this time, and one whose command did not answer is
 /// asked again.
 pub const CHECK_AGAIN: Duration = Duration::from_mins(15);
+/// One that was only too slow is looked into again after this time, then after twice that, and so
+/// on up to [`CHECK_AGAIN`]: the host may just have had much to do.
+pub const SLOW_AGAIN: Duration = Duration::from_mins(1);
 
 /// Most characters of an error that are kept.
 const ERROR_LENGTH: usize = 500;
@@ -43,6 +46,17 @@ impl Status {
     }
 }
 
+/// What a light check lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// There is no command: it is found again when there is one.
+    Absent,
+    /// It is there and does not tell its version.
+    Mute,
+    /// The same, and only because it took too long.
+    Slow,
+}
+
 /// What a full check that went well tells.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CheckReport {
@@ -70,6 +84,8 @@ pub struct Health {
     full: Option<FullCheck>,
     /// When to look into it again.
     again_at: Option<Instant>,
+    /// How often running it was too slow to tell anything.
+    slow: u32,
 }
 
 impl Health {
@@ -98,13 +114,22 @@ impl Health {
         self.again_at
     }
 
-    /// A light check that went wrong: there is no command (to be found again when there is one), or
-    /// it is there and does not tell its version (to be asked again).
-    pub fn missing(&mut self, error: &str, is_there: bool, now: Instant) {
+    /// A light check that went wrong.
+    pub fn missing(&mut self, error: &str, lack: Lack, now: Instant) {
         self.status = Status::Unavailable;
         self.error = Some(one_line(error));
         self.by_full = false;
-        self.again_at = is_there.then(|| now + CHECK_AGAIN);
+        self.again_at = match lack {
+            Lack::Absent => None,
+            Lack::Mute => Some(now + CHECK_AGAIN),
+            Lack::Slow => Some(now + self.slow_again()),
+        };
+    }
+
+    fn slow_again(&mut self) -> Duration {
+        let pause = SLOW_AGAIN.saturating_mul(1 << self.slow.min(4));
+        self.slow = self.slow.saturating_add(1);
+        pause.min(CHECK_AGAIN)
     }
 
     /// Whether its command, which was there and did not answer, is to be asked again.
@@ -142,12 +167,19 @@ impl Health {
         took: Duration,
         now: Instant,
     ) {
-        let (status, model, error) = match result {
-            Ok(report) => (Status::Healthy, report.model, None),
-            Err(failure) => (Status::Unhealthy, None, Some(one_line(&failure.message))),
+        let (status, model, error, again) = match result {
+            Ok(report) => {
+                self.slow = 0;
+                (Status::Healthy, report.model, None, None)
+            }
+            Err(failure) => {
+                let is_slow = failure.code == ErrorCode::ProviderTimeout;
+                let again = if is_slow { self.slow_again() } else { CHECK_AGAIN };
+                (Status::Unhealthy, None, Some(one_line(&failure.message)), Some(again))
+            }
         };
         (self.status, self.error, self.by_full) = (status, error, true);
-        self.again_at = (status == Status::Unhealthy).then(|| now + CHECK_AGAIN);
+        self.again_at = again.map(|again| now + again);
         self.full = Some(FullCheck { at: at.to_owned(), status, model, took });
     }
 
@@ -156,6 +188,7 @@ impl Health {
     pub fn ran(&mut self, result: Result<(), &Failure>, now: Instant) -> bool {
         match result {
             Ok(()) => {
+                self.slow = 0;
                 if self.status != Status::Healthy {
                     (self.status, self.error) = (Status::Healthy, None);
                     (self.by_full, self.again_at) = (false, None);
@@ -218,7 +251,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::providers::ErrorCode;
 
     const AT: &str = "2026-11-21T22:00:00.000Z";
 
@@ -282,15 +314,38 @@ mod tests {
     async fn what_is_gone_is_unavailable_and_wants_a_new_verdict_when_it_is_back() {
         let now = Instant::now();
         let mut health = checked(Ok(()), now);
-        health.missing("gone", false, now);
+        health.missing("gone", Lack::Absent, now);
         assert_eq!((health.status(), health.error()), (Status::Unavailable, Some("gone")));
         assert!(!health.is_undecided() && !health.wants_full(now + CHECK_AGAIN));
         assert!(!health.wants_light(now + CHECK_AGAIN), "nothing is there to be asked");
-        health.missing("mute", true, now);
+        health.missing("mute", Lack::Mute, now);
         assert!(!health.wants_light(now) && health.wants_light(now + CHECK_AGAIN));
         assert_eq!(health.to_wire(AT).check_type, "light");
         health.found(false, now);
         assert!(health.wants_full(now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_too_slow_is_tried_again_soon_and_then_ever_later() {
+        let mut now = Instant::now();
+        let mut health = Health::default();
+        for minutes in [1, 2, 4, 8, 15, 15] {
+            health.missing("slow", Lack::Slow, now);
+            let due = now + Duration::from_mins(minutes);
+            assert_eq!(health.again_at(), Some(due), "{minutes}");
+            assert!(!health.wants_light(now) && health.wants_light(due));
+            now = due;
+        }
+        health.found(true, now);
+        health.checked(Ok(CheckReport::default()), AT, Duration::ZERO, now);
+        let late = || Err(Box::new(failure(ErrorCode::ProviderTimeout)));
+        for minutes in [1, 2] {
+            health.checked(late(), AT, Duration::ZERO, now);
+            assert_eq!(health.again_at(), Some(now + Duration::from_mins(minutes)));
+        }
+        assert!(!health.ran(Ok(()), now));
+        health.checked(late(), AT, Duration::ZERO, now);
+        assert_eq!(health.again_at(), Some(now + SLOW_AGAIN), "a run had gone well");
     }
 
     #[tokio::test(start_paused = true)]
@@ -336,7 +391,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_run_that_fails_does_not_bring_back_what_is_gone() {
         let mut health = Health::default();
-        health.missing("gone", false, Instant::now());
+        health.missing("gone", Lack::Absent, Instant::now());
         assert!(!health.ran(Err(&failure(ErrorCode::ProviderFailed)), Instant::now()));
         assert_eq!((health.status(), health.error()), (Status::Unavailable, Some("gone")));
     }

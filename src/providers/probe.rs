@@ -5,8 +5,29 @@ use std::time::Duration;
 
 use super::{Asker, Installed, NoAnswer, Provider};
 
-/// How long each question may take; all are asked at the same time.
-const LIMIT: Duration = Duration::from_secs(10);
+/// How long questions to a CLI may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// `--version` of each of several files, to choose one.
+    pub choice: Duration,
+    /// Each question to the one that was chosen; all are asked at the same time.
+    pub probe: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { choice: Duration::from_secs(5), probe: Duration::from_secs(10) }
+    }
+}
+
+impl Limits {
+    /// For one that was too slow for these, once more: a host that has just started, or has much to
+    /// do, must not pass for one without the CLI.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        Self { choice: self.choice * 3, probe: self.probe * 3 }
+    }
+}
 
 /// What is installed. `version` is given where it is known already. Without a version the CLI
 /// cannot be used; without help, the provider says what its flags are all the same.
@@ -15,8 +36,10 @@ pub async fn probe(
     asker: &Asker,
     command: &Path,
     version: Option<String>,
+    limits: Limits,
 ) -> Result<Installed, NoAnswer> {
-    let ask = async |args: &[&str]| asker.ask(command, args, provider.probe_env(), LIMIT).await;
+    let ask =
+        async |args: &[&str]| asker.ask(command, args, provider.probe_env(), limits.probe).await;
     let ask_version = async {
         match version {
             Some(version) => Ok(version),

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::health::Health;
+use super::health::{Health, Lack};
 use super::{Failure, Installed, ProviderId};
 use crate::model::ProviderSupports;
 use crate::observe::Redactor;
@@ -25,6 +25,15 @@ pub struct Standing {
     pub supports: ProviderSupports,
     /// How it is.
     pub health: Health,
+}
+
+impl Standing {
+    /// Why there is nothing to run, part of a sentence.
+    pub fn absence(&self) -> &str {
+        // Without a command, the reason is a sentence about the search.
+        let error = self.command.as_ref().and_then(|_| self.health.error());
+        error.unwrap_or("it was not found on this host")
+    }
 }
 
 /// All of them.
@@ -143,7 +152,11 @@ impl Roster {
     pub fn not_run_yet(&self, id: ProviderId) {
         self.update(id, |standing| {
             standing.searched = true;
-            standing.health.missing("this version does not run it yet", false, Instant::now());
+            standing.health.missing(
+                "this version does not run it yet",
+                Lack::Absent,
+                Instant::now(),
+            );
         });
     }
 

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use crate::model::ProviderSupports;
     use crate::observe::Redactor;
-    use crate::providers::health::CheckReport;
+    use crate::providers::health::{CheckReport, Lack};
     use crate::providers::{Installed, Roster};
 
     const AT: &str = "2026-11-21T22:00:00.000Z";
@@ -186,7 +186,7 @@ mod tests {
                     "model": "gpt-5.5", "duration_ms": 900}})
         );
         let codex = standings.get_mut(&ProviderId::Codex).unwrap();
-        codex.health.missing("it is gone", false, Instant::now());
+        codex.health.missing("it is gone", Lack::Absent, Instant::now());
         codex.installed = None;
         let gone = built(&standings);
         assert_eq!(gone["providers"]["codex"]["error"], "it is gone");

@@ -78,12 +78,13 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::providers::health::Lack;
     use crate::providers::{ErrorCode, Failure};
 
     #[tokio::test(start_paused = true)]
     async fn what_a_check_found_is_told_with_its_details() {
         let mut health = Health::default();
-        health.missing("Codex CLI was not found on this host", false, Instant::now());
+        health.missing("Codex CLI was not found on this host", Lack::Absent, Instant::now());
         let told = event(Occasion::Startup, ProviderId::Codex, &health);
         assert_eq!((told.level, told.code), ("warn", Some("provider_validation")));
         assert_eq!(told.provider.as_deref(), Some("codex"));

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use panorama_gateway::observe::Redactor;
-use panorama_gateway::providers::health::{CheckReport, Status};
+use panorama_gateway::providers::health::{CheckReport, SLOW_AGAIN, Status};
+use panorama_gateway::providers::probe::Limits;
 use panorama_gateway::providers::{
     Attendant, Check, ErrorCode, Failure, Installed, Provider, ProviderId, Roster, Standing,
 };
+
+use tokio::time::Instant;
 
 use super::{FAKE, Machine};
 
@@ -142,6 +146,52 @@ async fn all_is_asked_anew_when_that_is_wanted() {
     world.beat(&checks).await;
     let versions = world.machine.asked().iter().filter(|line| line.ends_with("--version")).count();
     assert_eq!((versions, checks.made()), (2, 1));
+}
+
+/// A host that has just started may be slow.
+fn brief() -> Limits {
+    Limits { choice: Duration::from_secs(2), probe: Duration::from_secs(2) }
+}
+
+/// The first of these questions is not answered, the others are.
+fn slow_once(version: &str, question: &str) -> String {
+    format!(
+        "[ \"$1\" = {question} ] && [ ! -e \"$0.asked\" ] && {{ touch \"$0.asked\"; sleep 60; }}; \
+         echo {version}"
+    )
+}
+
+#[tokio::test]
+async fn a_command_that_was_too_slow_is_asked_once_more() {
+    let mut world = World::new();
+    world.attendant = world.attendant.within(brief());
+    world.machine.script("p1/gemini", &slow_once("0.61.0", "--version"));
+    let standing = world.beat(&Checks::good()).await;
+    assert_eq!(standing.installed.unwrap().version.as_deref(), Some("0.61.0"));
+    assert!(standing.health.is_ready());
+}
+
+#[tokio::test]
+async fn the_newest_is_chosen_although_it_is_slow() {
+    let mut world = World::new();
+    world.attendant = world.attendant.within(brief());
+    world.machine.cli("p1/gemini", "0.60.0");
+    world.machine.script("p2/gemini", &slow_once("0.61.0", "--version"));
+    let standing = world.beat(&Checks::good()).await;
+    assert_eq!(standing.installed.unwrap().version.as_deref(), Some("0.61.0"));
+}
+
+#[tokio::test]
+async fn one_that_never_answers_is_not_told_to_be_absent() {
+    let mut world = World::new();
+    let limit = Duration::from_millis(400);
+    world.attendant = world.attendant.within(Limits { choice: limit, probe: limit });
+    world.machine.script("p1/gemini", "sleep 60");
+    let standing = world.beat(&Checks::good()).await;
+    assert_eq!(standing.health.status(), Status::Unavailable);
+    assert!(standing.absence().contains("--version did not end within"), "{standing:?}");
+    let again = standing.health.again_at().unwrap();
+    assert!(again <= Instant::now() + SLOW_AGAIN, "{standing:?}");
 }
 
 #[tokio::test]

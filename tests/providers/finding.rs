@@ -1,16 +1,19 @@
 //! Which executable is taken.
 
 use std::path::Path;
+use std::time::Duration;
 
-use panorama_gateway::providers::ProviderId;
 use panorama_gateway::providers::discovery::{Finding, Search};
+use panorama_gateway::providers::probe::Limits;
+use panorama_gateway::providers::{NoAnswer, ProviderId};
 
 use super::Machine;
 
 async fn find(machine: &Machine, id: ProviderId) -> Finding {
     let mut search = Search::new(id, &machine.settings());
     let look = search.look().await;
-    search.run(&machine.asker(), &[], &look).await
+    let limits = Limits { choice: Duration::from_secs(2), ..Limits::default() };
+    search.run(&machine.asker(), &[], &look, limits).await
 }
 
 fn found(command: &Path, version: Option<&str>) -> Finding {
@@ -52,7 +55,7 @@ async fn a_second_search_asks_only_what_is_new() {
     let asker = machine.asker();
     for _ in 0..2 {
         let look = search.look().await;
-        let finding = search.run(&asker, &[], &look).await;
+        let finding = search.run(&asker, &[], &look, Limits::default()).await;
         assert_eq!(finding, found(&machine.path("p1/codex"), Some("codex-cli 0.2.0")));
     }
     assert_eq!(machine.asked().len(), 2);
@@ -60,7 +63,7 @@ async fn a_second_search_asks_only_what_is_new() {
     machine.cli("p2/codex", "codex-cli 0.3.0");
     let look = search.look().await;
     assert_ne!(before, look);
-    let finding = search.run(&asker, &[], &look).await;
+    let finding = search.run(&asker, &[], &look, Limits::default()).await;
     assert_eq!(finding, found(&machine.path("p2/codex"), Some("codex-cli 0.3.0")));
     assert_eq!(machine.asked().len(), 3);
 }
@@ -86,6 +89,7 @@ async fn those_that_do_not_answer_are_passed_over() {
     let mute = find(&machine, ProviderId::Gemini).await;
     let command = machine.path("p1/gemini");
     let problem = format!("{} --version ended with exit code 127: no node here", command.display());
+    let problem = NoAnswer { text: problem, is_slow: false };
     assert_eq!(mute, Finding::Mute { command, problem });
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use panorama_gateway::providers::probe::probe;
+use panorama_gateway::providers::probe::{Limits, probe};
 use tokio::time::Instant;
 
 use super::{FAKE, Machine};
@@ -14,13 +14,15 @@ const LIMIT: Duration = Duration::from_millis(1500);
 async fn version_help_and_extensions_are_read() {
     let machine = Machine::new();
     let cli = machine.cli("p1/gemini", "0.61.0");
-    let installed = probe(&FAKE, &machine.asker(), &cli, None).await.unwrap();
+    let installed = probe(&FAKE, &machine.asker(), &cli, None, Limits::default()).await.unwrap();
     assert_eq!(installed.command, cli);
     assert_eq!(installed.version.as_deref(), Some("0.61.0"));
     assert_eq!(installed.flags, [("modelFlag", true), ("toolsFlag", false)].into());
     assert_eq!(installed.extensions, ["one", "two"]);
     assert_eq!(machine.asked(), ["p1/gemini --help", "p1/gemini --list", "p1/gemini --version"]);
-    probe(&FAKE, &machine.asker(), &cli, Some("0.61.0".to_owned())).await.unwrap();
+    probe(&FAKE, &machine.asker(), &cli, Some("0.61.0".to_owned()), Limits::default())
+        .await
+        .unwrap();
     assert_eq!(machine.asked().iter().filter(|line| line.ends_with("--version")).count(), 1);
 }
 
@@ -29,12 +31,12 @@ async fn help_that_fails_is_the_providers_to_judge_and_no_version_is_fatal() {
     let machine = Machine::new();
     let body = "[ \"$1\" = --version ] && echo 1.0.0 || { echo oops >&2; exit 41; }";
     let cli = machine.script("p1/gemini", body);
-    let installed = probe(&FAKE, &machine.asker(), &cli, None).await.unwrap();
+    let installed = probe(&FAKE, &machine.asker(), &cli, None, Limits::default()).await.unwrap();
     assert_eq!(installed.flags, [("modelFlag", true), ("toolsFlag", false)].into());
     assert_eq!(installed.extensions, [""; 0]);
     let cli = machine.script("p1/gemini", "echo oops >&2; exit 3");
-    let error = probe(&FAKE, &machine.asker(), &cli, None).await.unwrap_err();
-    assert_eq!(error.0, format!("{} --version ended with exit code 3: oops", cli.display()));
+    let error = probe(&FAKE, &machine.asker(), &cli, None, Limits::default()).await.unwrap_err();
+    assert_eq!(error.text, format!("{} --version ended with exit code 3: oops", cli.display()));
 }
 
 #[tokio::test]
@@ -56,7 +58,7 @@ async fn one_that_hangs_is_ended() {
     let cli = machine.script("p1/gemini", "trap '' TERM INT HUP; while :; do sleep 1; done");
     let began = Instant::now();
     let error = machine.asker().ask(&cli, &["--version"], &[], LIMIT).await.unwrap_err();
-    assert!(error.0.ends_with("--version did not end within 1 seconds"), "{error}");
+    assert!(error.text.ends_with("--version did not end within 1 seconds"), "{error}");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!(left_of(&machine), [0; 0]);
 }
@@ -70,7 +72,7 @@ async fn a_flood_is_read_but_not_kept() {
     assert!(said.len() <= 256 * 1024, "{}", said.len());
     let endless = machine.script("p1/gemini", "exec yes");
     let error = machine.asker().ask(&endless, &[], &[], LIMIT).await.unwrap_err();
-    assert!(error.0.contains("did not end"), "{error}");
+    assert!(error.text.contains("did not end"), "{error}");
     assert_eq!(left_of(&machine), [0; 0]);
 }
 
@@ -92,9 +94,9 @@ async fn garbage_is_text_all_the_same_and_signals_and_missing_files_are_named() 
     assert_eq!(asker.ask(&cli, &[], &[], LIMIT).await.unwrap(), "a\u{fffd}\0b");
     let cli = machine.script("p1/gemini", "kill -SEGV $$");
     let error = asker.ask(&cli, &["-v"], &[], LIMIT).await.unwrap_err();
-    assert!(error.0.ends_with("-v was ended by signal 11"), "{error}");
+    assert!(error.text.ends_with("-v was ended by signal 11"), "{error}");
     let error = asker.ask(Path::new("/nowhere/x"), &[], &[], LIMIT).await.unwrap_err();
-    assert!(error.0.starts_with("could not start /nowhere/x: "), "{error}");
+    assert!(error.text.starts_with("could not start /nowhere/x: "), "{error}");
     let file = machine.file("p1/gemini", "\x7fELF garbage", 0o755);
     assert!(asker.ask(&file, &[], &[], LIMIT).await.is_err());
 }

@@ -6,7 +6,6 @@ use panorama_gateway::providers::ProviderId;
 use serde_json::json;
 
 use crate::common::tree::{Member, all_gone};
-use crate::common::wait_until;
 use crate::scene::{Process, Scene, Site};
 
 /// How long a process of a run may outlive what ends the run.
@@ -16,10 +15,8 @@ const GONE_WITHIN: Duration = Duration::from_secs(5);
 async fn waiting(scene: &Scene, cli: ProviderId, story: &str) -> (String, Vec<Process>) {
     let marker = format!("{story} {}", cli.as_str());
     let job = scene.submit(cli, &format!("{marker} [[hang]]"), &json!({})).await;
-    wait_until(&format!("the request of {marker}"), || async {
-        (!scene.fake.asked(&marker).is_empty()).then_some(())
-    })
-    .await;
+    let asked = scene.until(&job, || (!scene.fake.asked(&marker).is_empty()).then_some(())).await;
+    asked.unwrap_or_else(|row| panic!("in vain for the request of {marker}: {row:#}"));
     let processes = scene.own.processes();
     let is_there = processes.iter().any(|process| process.command.contains(cli.command()));
     assert!(is_there, "the CLI is not among {processes:?}");

@@ -112,11 +112,31 @@ impl Scene {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let row = self.control.admin.job(job).await.unwrap();
-            if matches!(row["status"].as_str(), Some("completed" | "failed" | "cancelled")) {
+            if is_over(&row) {
                 return row;
             }
             assert!(Instant::now() < deadline, "the job did not end: {row}");
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Asks until there is an answer, as long as the job may still bring one about: a gateway that
+    /// was just started has its CLIs checked first. The error is the job's row.
+    pub(crate) async fn until<T>(
+        &self,
+        job: &str,
+        mut ask: impl FnMut() -> Option<T>,
+    ) -> Result<T, Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let row = self.control.admin.job(job).await.unwrap();
+            if let Some(answer) = ask() {
+                return Ok(answer);
+            }
+            if is_over(&row) || Instant::now() >= deadline {
+                return Err(row);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -159,6 +179,11 @@ fn furnished(clis: &Clis, fake: &FakeLlm) -> Machine {
     let machine = variables.fold(Machine::new(), with);
     install::log_in(machine.home(), &fake.url());
     machine
+}
+
+/// Whether this row of a job is terminal.
+fn is_over(job: &Value) -> bool {
+    matches!(job["status"].as_str(), Some("completed" | "failed" | "cancelled"))
 }
 
 /// Whether the stories are told by root.

@@ -124,6 +124,18 @@ impl<'a> Begun<'a> {
         }
     }
 
+    /// See [`Scene::until`]. Panics with everything that tells why not.
+    pub(crate) async fn until<T>(&self, what: &str, ask: impl FnMut() -> Option<T>) -> T {
+        match self.scene.until(&self.job, ask).await {
+            Ok(answer) => answer,
+            Err(job) => {
+                let (run, events) = (self.row().await, self.events().await);
+                let status = self.site.machine.status().await;
+                panic!("in vain for {what}: {job:#} {run:#} {events:#?} {status:#?}");
+            }
+        }
+    }
+
     /// The first event of this kind, once it is there.
     pub(crate) async fn event(&self, kind: &str) -> Value {
         wait_until(&format!("a {kind} of run {}", self.run), || async {

@@ -8,7 +8,7 @@ use panorama_gateway::providers::ProviderId;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::{say, wait_until};
+use crate::common::say;
 use crate::scene::{Scene, Site, is_root};
 use crate::subagents::begin;
 
@@ -85,10 +85,8 @@ pub(crate) async fn tool(scene: &Scene, cli: ProviderId) {
         cli.as_str()
     );
     let begun = begin(scene, site, cli, &prompt, json!({"full_control": true})).await;
-    wait_until(&format!("the command of {}", cli.as_str()), || async {
-        dir.path().join("began").exists().then_some(())
-    })
-    .await;
+    let sign = dir.path().join("began");
+    begun.until(&format!("the command of {}", cli.as_str()), || sign.exists().then_some(())).await;
     let since = Instant::now();
     let call = begun.event("tool_call").await;
     let lag = since.elapsed();

@@ -16,8 +16,8 @@ use crate::scene::{Process, Scene};
 use crate::subagents::{Begun, begin};
 use crate::subagents_answers::{controlled, open_dir};
 
-/// The grace of five seconds, and one for the rest.
-const GONE_WITHIN: Duration = Duration::from_secs(6);
+/// The grace of five seconds, and as much again on a machine that is busy.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What an agent left running ends with its run.
 pub(crate) async fn leftover(scene: &Scene, cli: ProviderId) {
@@ -31,10 +31,11 @@ pub(crate) async fn leftover(scene: &Scene, cli: ProviderId) {
         cli.as_str()
     );
     let begun = begin(scene, site, cli, &prompt, json!({"full_control": true})).await;
-    let left = wait_until("what the agent leaves", || async {
-        site.processes().into_iter().find(|process| process.command.starts_with(&sleep))
-    })
-    .await;
+    let left = begun
+        .until("what the agent leaves", || {
+            site.processes().into_iter().find(|process| process.command.starts_with(&sleep))
+        })
+        .await;
     std::fs::write(dir.path().join("seen"), "").unwrap();
     let end = begun.end().await;
     end.completed();
@@ -113,14 +114,14 @@ async fn busy<'a>(scene: &'a Scene, cli: ProviderId, story: &str, config: Value)
     let mut all = fields(json!({"full_control": true}));
     all.extend(fields(config));
     let begun = begin(scene, site, cli, &prompt, all.into()).await;
-    let processes = wait_until(&format!("the command of {marker}"), || async {
+    let command_runs = || {
         let processes = site.processes();
         let runs =
             |command: &str| processes.iter().any(|process| process.command.starts_with(command));
         let is_there = dir.path().join("began").exists() && runs(&command) && runs(&child);
         if is_there { of_the_run(processes, &command) } else { None }
-    })
-    .await;
+    };
+    let processes = begun.until(&format!("the command of {marker}"), command_runs).await;
     let is_there = processes.iter().any(|process| process.command.contains(cli.command()));
     assert!(is_there, "the CLI is not among {processes:?}");
     begun.event("tool_call").await;

@@ -148,8 +148,8 @@ pub(super) async fn ask(asker: &Asker, path: &Path) -> Answer {
     match asker.ask(path, &["--version"], &[], VERSION_LIMIT).await {
         Ok(said) => named(&said),
         // ETXTBSY: whoever writes it has not closed it yet.
-        Err(error) if error.0.contains("Text file busy") => Answer::Busy,
-        Err(error) => Answer::Unusable(error.0),
+        Err(error) if error.text.contains("Text file busy") => Answer::Busy,
+        Err(error) => Answer::Unusable(error.text),
     }
 }
 

@@ -44,12 +44,12 @@ pub(super) async fn run(
         Err(message) => return result::refused(&message),
     };
     let id = asked.provider;
-    let installed = host.providers.standing(id).installed;
-    let (Some(provider), Some(installed)) = (providers::by_id(id), installed) else {
-        let message = format!("{} was not found on this host", id.title());
+    let standing = host.providers.standing(id);
+    let (Some(provider), Some(installed)) = (providers::by_id(id), &standing.installed) else {
+        let message = format!("{} cannot be used: {}", id.title(), standing.absence());
         return result::not_run(id.command(), ErrorCode::ProviderUnavailable, &message);
     };
-    let plan = match provider.plan(&asked.request, &installed) {
+    let plan = match provider.plan(&asked.request, installed) {
         Ok(plan) => plan,
         Err(error) => return result::refused(&error.to_string()),
     };

@@ -163,9 +163,9 @@ impl Course<'_> {
         if let Some(reason) = &full_control.denied {
             return Err(format!("Full control was asked for and is denied: {reason}"));
         }
-        let installed = self.host.providers.standing(id).installed;
-        let (Some(provider), Some(installed)) = (providers::by_id(id), installed) else {
-            return Err(finalise::failure_text(id, "it was not found on this host"));
+        let standing = self.host.providers.standing(id);
+        let (Some(provider), Some(installed)) = (providers::by_id(id), &standing.installed) else {
+            return Err(finalise::failure_text(id, standing.absence()));
         };
         let around = Surroundings {
             full_control: full_control.effective(),
@@ -174,7 +174,7 @@ impl Course<'_> {
             continues: provider.continues_sessions(),
         };
         let request = request::build(target, around);
-        match provider.agent_plan(&request, &installed) {
+        match provider.agent_plan(&request, installed) {
             Ok(plan) => Ok(Call { provider, request, plan }),
             Err(error) => Err(finalise::failure_text(id, &error.to_string())),
         }

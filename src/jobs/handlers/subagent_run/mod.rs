@@ -143,12 +143,13 @@ async fn check_policy(
     let saved = host.saved_config().await;
     let guest = saved.as_ref().is_ok_and(crate::config::SavedConfig::is_guest);
     let id = target.provider;
-    let provider = match (providers::by_id(id), host.providers.standing(id).installed) {
+    let standing = host.providers.standing(id);
+    let provider = match (providers::by_id(id), &standing.installed) {
         (Some(provider), Some(installed)) => {
             let root = nix::unistd::geteuid().is_root();
-            provider.full_control(&installed, root, guest)
+            provider.full_control(installed, root, guest)
         }
-        (_, None) | (None, _) => Err(finalise::failure_text(id, "it was not found on this host")),
+        (_, None) | (None, _) => Err(finalise::failure_text(id, standing.absence())),
     };
     let wanted = Config(&target.config).wants_full_control();
     let audit = progress.audit();
