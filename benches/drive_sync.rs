@@ -9,6 +9,7 @@
 use std::convert::Infallible;
 use std::time::Instant;
 
+use fallible_streaming_iterator::convert;
 use panorama_gateway::drive_sync::model::{
     Base, BaseTree, Content, Kind, Local, LocalTree, Remote, RemoteTree, Sha256, Stat,
 };
@@ -21,18 +22,14 @@ const FOLDER: u64 = 100;
 
 fn main() {
     let (local, remote, base) = trees();
+    let (remote, base) = (Vec::from_iter(remote), Vec::from_iter(base));
     let rules = Rules { vm: "vm".to_owned(), access: Access::Write, release_deletions: false };
     let mut runs: Vec<f64> = (0..5)
         .map(|_| {
-            // Copied before the clock runs: a database gives its rows owned.
-            let (remote, base) = (remote.clone(), base.clone());
             let started = Instant::now();
-            let found = diff(
-                &local,
-                remote.into_iter().map(Ok::<_, Infallible>),
-                base.into_iter().map(Ok::<_, Infallible>),
-            );
-            let Ok(found) = found;
+            let remote = convert(remote.iter().map(Ok::<_, Infallible>));
+            let base = convert(base.iter().map(Ok::<_, Infallible>));
+            let Ok::<_, Infallible>(found) = diff(&local, remote, base);
             assert!(plan(&found, &rules).steps.is_empty() && found.triples.is_empty());
             started.elapsed().as_secs_f64()
         })

@@ -7,7 +7,7 @@ use super::super::planner::{self, Divergence, LeftOut, Most, Rules};
 use super::super::planted::{Bug, planted};
 use super::super::ports::{Clock, Drive, Fs, Rng, Scope};
 use super::super::progress::Phase;
-use super::super::state::{Effect, Note};
+use super::super::state::{Effect, Note, StateError};
 use super::unclear::Unclear;
 use super::{Engine, TickError};
 
@@ -105,6 +105,8 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         let mut trees = self.state.trees()?;
         let (remote, base) = trees.both()?;
         let (remote, base) = (unclear.rows(remote), unclear.rows(base));
-        Ok(planner::diff_of_some(unclear.local(tree), remote, base, most)?)
+        let found: Result<_, StateError> =
+            planner::diff_of_some(unclear.local(tree), remote, base, most);
+        Ok(found?)
     }
 }

@@ -4,9 +4,14 @@
 //! folder, and two entries may stand at one path; to take that for deletions would be wrong.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use fallible_streaming_iterator::FallibleStreamingIterator;
 
 use super::super::model::{Local, LocalTree, Opaque};
 use super::super::path::RelPath;
+use super::super::planner::Row;
+use super::super::state::StateError;
 
 /// What the planner sees there.
 static UNKNOWN: Local = Local::Opaque(Opaque::Unsettled);
@@ -19,11 +24,17 @@ impl Unclear {
     /// The unclear place at or above this path. Only the last one before it can be: a folder and
     /// all below it stand together in the order.
     pub(super) fn place(&self, path: &RelPath) -> Option<&RelPath> {
+        self.place_of(path.key())
+    }
+
+    fn place_of(&self, key: &str) -> Option<&RelPath> {
         if self.0.is_empty() {
             return None;
         }
-        let before = self.0.range::<RelPath, _>(..=path).next_back()?;
-        (before == path || path.is_inside(before)).then_some(before)
+        let up_to = (Bound::Unbounded, Bound::Included(key));
+        let before = self.0.range::<str, _>(up_to).next_back()?;
+        let rest = key.strip_prefix(before.key())?;
+        (rest.is_empty() || rest.starts_with('\0')).then_some(before)
     }
 
     /// The disk, with one entry of unknown kind for each unclear place.
@@ -38,10 +49,14 @@ impl Unclear {
     }
 
     /// Rows that are not in an unclear place.
-    pub(super) fn rows<T, E>(
-        &self,
-        rows: impl Iterator<Item = Result<(RelPath, T), E>>,
-    ) -> impl Iterator<Item = Result<(RelPath, T), E>> {
-        rows.filter(|row| !row.as_ref().is_ok_and(|(path, _)| self.place(path).is_some()))
+    pub(super) fn rows<'a, R>(
+        &'a self,
+        rows: R,
+    ) -> impl FallibleStreamingIterator<Item = R::Item, Error = R::Error> + 'a
+    where
+        R: FallibleStreamingIterator<Item: Row<StateError> + Sized> + 'a,
+    {
+        // A row that cannot be read goes on to where that is said.
+        rows.filter(|row| row.key().map_or(true, |key| self.place_of(key).is_none()))
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fallible_streaming_iterator::FallibleStreamingIterator;
+
 use super::names;
+use super::rows::Row;
 use crate::drive_sync::model::{Base, Kind, Local, Remote};
 use crate::drive_sync::path::RelPath;
 
@@ -57,8 +60,8 @@ impl LeftOut {
         self.here + self.there == 0
     }
 
-    fn add(&mut self, side: Side, kind: Option<Kind>) {
-        let length = kind.and_then(|kind| kind.content().map(|content| content.size)).unwrap_or(0);
+    fn add(&mut self, side: Side, kind: Kind) {
+        let length = kind.content().map_or(0, |content| content.size);
         let (count, bytes) = match side {
             Side::Here => (&mut self.here, &mut self.here_bytes),
             Side::There => (&mut self.there, &mut self.there_bytes),
@@ -89,13 +92,18 @@ enum Side {
     There,
 }
 
-/// Walks the three trees side by side. Each iterator gives its paths in their order, none twice.
-/// Memory is taken for the differences only. The first error of an iterator ends it.
-pub fn diff<'a, E>(
+/// Walks the three trees side by side. Each gives its paths in their order, none twice. Memory is
+/// taken for the differences only. The first error ends it.
+pub fn diff<'a, E, R, B>(
     local: impl IntoIterator<Item = (&'a RelPath, &'a Local)>,
-    remote: impl IntoIterator<Item = Result<(RelPath, Remote), E>>,
-    base: impl IntoIterator<Item = Result<(RelPath, Base), E>>,
-) -> Result<Divergence, E> {
+    remote: R,
+    base: B,
+) -> Result<Divergence, E>
+where
+    R: FallibleStreamingIterator<Item: Row<E> + Sized>,
+    B: FallibleStreamingIterator<Item: Row<E> + Sized>,
+    E: From<R::Error> + From<B::Error>,
+{
     // With no bound nothing is left out, and then there is always something.
     Ok(diff_of_some(local, remote, base, Most::ALL)?.unwrap_or_default())
 }
@@ -107,42 +115,162 @@ pub fn diff<'a, E>(
 /// What is new depends on nothing but the folders above it, which come before it. On the new in
 /// turn depend only moves, and folders that are to go or to give their place to a file: all of them
 /// are differences in which one side lacks what the base has, or has another kind of entry.
-pub fn diff_of_some<'a, E>(
+pub fn diff_of_some<'a, E, R, B>(
     local: impl IntoIterator<Item = (&'a RelPath, &'a Local)>,
-    remote: impl IntoIterator<Item = Result<(RelPath, Remote), E>>,
-    base: impl IntoIterator<Item = Result<(RelPath, Base), E>>,
+    mut remote: R,
+    mut base: B,
     most: Most,
-) -> Result<Option<Divergence>, E> {
-    let mut local = Head::new(local.into_iter().map(Ok))?;
-    let mut remote = Head::new(remote.into_iter())?;
-    let mut base = Head::new(base.into_iter())?;
+) -> Result<Option<Divergence>, E>
+where
+    R: FallibleStreamingIterator<Item: Row<E> + Sized>,
+    B: FallibleStreamingIterator<Item: Row<E> + Sized>,
+    E: From<R::Error> + From<B::Error>,
+{
+    let mut local = local.into_iter().peekable();
+    remote.advance()?;
+    base.advance()?;
     let mut divergence = Divergence::default();
     let mut folders = Folders::default();
     let mut choice = Choice { most, taken: Most { here: 0, there: 0 }, needs_all: false };
     loop {
-        let keys = [local.key(), remote.key(), base.key()];
+        let keys = [
+            local.peek().map(|(path, _)| path.key()),
+            remote.get().map(Row::key).transpose()?,
+            base.get().map(Row::key).transpose()?,
+        ];
         let Some(least) = keys.into_iter().flatten().min() else { break };
-        let here = keys.map(|key| key == Some(least));
-        let local = if here[0] { local.take()? } else { None };
-        let remote = if here[1] { remote.take()? } else { None };
-        let base = if here[2] { base.take()? } else { None };
-
-        if let Some((_, entry)) = &local {
-            divergence.local_entries += usize::from(!matches!(entry, Local::Opaque(_)));
+        let [in_local, in_remote, in_base] = keys.map(|key| key == Some(least));
+        let here = Here {
+            local: local.peek().filter(|_| in_local).copied(),
+            remote: remote.get().filter(|_| in_remote),
+            base: base.get().filter(|_| in_base),
+        };
+        if let Some(remote) = here.remote {
+            let is_folder = remote.kind()?.is_directory();
+            divergence.incomplete.extend(folders.enter(least, is_folder));
         }
-        divergence.base_entries += usize::from(base.is_some());
-        if let Some((path, entry)) = &remote {
-            divergence.remote_entries += 1;
-            if let Some(missing) = folders.enter(path, entry.kind) {
-                divergence.incomplete.insert(missing);
-            }
+        if names::is_conflict(name_of(least)) {
+            divergence.conflict_names.extend(here.path()?);
         }
-        divergence.add(local, remote, base, &mut choice);
+        divergence.count(&here);
+        if !here.agree()? {
+            divergence.add(&here, &mut choice)?;
+        }
         if choice.needs_all && !divergence.left_out.is_nothing() {
             return Ok(None);
         }
+        if in_local {
+            local.next();
+        }
+        if in_remote {
+            remote.advance()?;
+        }
+        if in_base {
+            base.advance()?;
+        }
     }
     Ok(Some(divergence))
+}
+
+/// What stands at one path; at least one of the trees has it.
+struct Here<'a, R, B> {
+    local: Option<(&'a RelPath, &'a Local)>,
+    remote: Option<&'a R>,
+    base: Option<&'a B>,
+}
+
+impl<R, B> Here<'_, R, B> {
+    fn path<E>(&self) -> Result<Option<RelPath>, E>
+    where
+        R: Row<E>,
+        B: Row<E>,
+    {
+        Ok(match (self.local, self.remote, self.base) {
+            (Some((path, _)), ..) => Some(path.clone()),
+            (None, Some(remote), _) => Some(remote.path()?),
+            (None, None, base) => base.map(Row::path).transpose()?,
+        })
+    }
+
+    /// Whether nothing at all is to be done or to be learned.
+    fn agree<E>(&self) -> Result<bool, E>
+    where
+        R: Row<E>,
+        B: Row<E>,
+    {
+        let (Some((_, local)), Some(remote), Some(base)) = (self.local, self.remote, self.base)
+        else {
+            return Ok(false);
+        };
+        let kind = remote.kind()?;
+        if base.kind()? != kind || base.names()? != remote.names()? {
+            return Ok(false);
+        }
+        Ok(match local {
+            Local::File { content, stat, .. } => {
+                kind == Kind::File(*content) && base.stat()?.as_ref() == Some(stat)
+            }
+            // Its times change with whatever happens in it.
+            Local::Directory { .. } => kind.is_directory(),
+            Local::Opaque(_) => false,
+        })
+    }
+
+    fn kinds<E>(&self) -> Result<Kinds<'_>, E>
+    where
+        R: Row<E>,
+        B: Row<E>,
+    {
+        Ok(Kinds {
+            local: self.local.map(|(_, local)| local),
+            remote: self.remote.map(Row::kind).transpose()?,
+            base: self.base.map(Row::kind).transpose()?,
+        })
+    }
+
+    fn triple<E>(&self) -> Result<Triple, E>
+    where
+        R: Row<E>,
+        B: Row<E>,
+    {
+        let base = match self.base {
+            Some(base) => Some(Base { remote: base.remote()?, stat: base.stat()? }),
+            None => None,
+        };
+        Ok(Triple {
+            local: self.local.map(|(_, local)| *local),
+            remote: self.remote.map(Row::remote).transpose()?,
+            base,
+        })
+    }
+}
+
+/// The last name of a path, by its key.
+fn name_of(key: &str) -> &str {
+    key.rsplit('\0').next().unwrap_or(key)
+}
+
+/// What kinds of entries stand at one path.
+struct Kinds<'a> {
+    local: Option<&'a Local>,
+    remote: Option<Kind>,
+    base: Option<Kind>,
+}
+
+impl Kinds<'_> {
+    /// Whether nothing else depends on what becomes of it: it takes no part, or both sides have the
+    /// same kind of entry there, and the base too if it has any.
+    fn stand_for_themselves(&self) -> bool {
+        let is_folder = |kind: Kind| kind.is_directory();
+        match (self.local.map(Local::kind), self.remote) {
+            (Some(None), _) => true,
+            (Some(Some(local)), Some(remote)) => {
+                let here = is_folder(local);
+                here == is_folder(remote) && self.base.is_none_or(|base| here == is_folder(base))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What is left out, and whether it may be.
@@ -154,154 +282,71 @@ struct Choice {
 }
 
 impl Choice {
-    /// Looks at a difference. Gives the side whose new entry is to be left out.
-    fn leaves_out(&mut self, triple: &Triple) -> Option<Side> {
-        let (side, most, taken) = match triple {
-            Triple { local: Some(local), remote: None, base: None } if local.kind().is_some() => {
-                (Side::Here, self.most.here, &mut self.taken.here)
+    /// Looks at a difference. Gives the side whose new entry is to be left out, and what it is.
+    fn leaves_out(&mut self, kinds: &Kinds<'_>) -> Option<(Side, Kind)> {
+        let local = kinds.local.map(Local::kind);
+        let (side, kind, most, taken) = match (local, kinds.remote, kinds.base) {
+            (Some(Some(kind)), None, None) => {
+                (Side::Here, kind, self.most.here, &mut self.taken.here)
             }
-            Triple { local: None, remote: Some(_), base: None } => {
-                (Side::There, self.most.there, &mut self.taken.there)
-            }
+            (None, Some(kind), None) => (Side::There, kind, self.most.there, &mut self.taken.there),
             _ => {
-                self.needs_all |= !stands_for_itself(triple);
+                self.needs_all |= !kinds.stand_for_themselves();
                 return None;
             }
         };
         if *taken == most {
-            return Some(side);
+            return Some((side, kind));
         }
         *taken += 1;
         None
     }
 }
 
-/// Whether nothing else depends on what becomes of it: it takes no part, or both sides have the
-/// same kind of entry there, and the base too if it has any.
-fn stands_for_itself(triple: &Triple) -> bool {
-    let is_folder = |kind: Kind| kind.is_directory();
-    match (&triple.local, &triple.remote) {
-        (Some(Local::Opaque(_)), _) => true,
-        (Some(local), Some(remote)) => {
-            let here = local.kind().map(is_folder);
-            let base = triple.base.as_ref().map(|base| is_folder(base.remote.kind));
-            here == Some(is_folder(remote.kind)) && base.is_none_or(|base| here == Some(base))
-        }
-        _ => false,
-    }
-}
-
 impl Divergence {
-    /// Keeps what one path has, if its trees do not agree. At least one of them has it.
-    fn add(
-        &mut self,
-        local: Option<(&RelPath, &Local)>,
-        remote: Option<(RelPath, Remote)>,
-        base: Option<(RelPath, Base)>,
-        choice: &mut Choice,
-    ) {
-        let (local_path, local) = local.unzip();
-        let (remote_path, remote) = remote.unzip();
-        let (base_path, base) = base.unzip();
-        let Some(path) = remote_path.or(base_path).or_else(|| local_path.cloned()) else { return };
-        if names::is_conflict(path.name()) {
-            self.conflict_names.insert(path.clone());
-        }
-        if agree(local, remote.as_ref(), base.as_ref()) {
-            return;
-        }
-        let triple = Triple { local: local.copied(), remote, base };
-        match choice.leaves_out(&triple) {
-            Some(side) => {
-                let local = triple.local.as_ref().and_then(Local::kind);
-                let remote = triple.remote.as_ref().map(|remote| remote.kind);
-                self.left_out.add(side, local.or(remote));
-            }
+    fn count<R, B>(&mut self, here: &Here<'_, R, B>) {
+        let takes_part = |(_, local): (_, &Local)| !matches!(local, Local::Opaque(_));
+        self.local_entries += usize::from(here.local.is_some_and(takes_part));
+        self.remote_entries += usize::from(here.remote.is_some());
+        self.base_entries += usize::from(here.base.is_some());
+    }
+
+    /// Keeps what one path has, or leaves it out.
+    fn add<E, R, B>(&mut self, here: &Here<'_, R, B>, choice: &mut Choice) -> Result<(), E>
+    where
+        R: Row<E>,
+        B: Row<E>,
+    {
+        match choice.leaves_out(&here.kinds()?) {
+            Some((side, kind)) => self.left_out.add(side, kind),
             None => {
-                self.triples.insert(path, triple);
+                if let Some(path) = here.path()? {
+                    self.triples.insert(path, here.triple()?);
+                }
             }
         }
+        Ok(())
     }
 }
 
-/// Whether nothing at all is to be done or to be learned.
-fn agree(local: Option<&Local>, remote: Option<&Remote>, base: Option<&Base>) -> bool {
-    let (Some(local), Some(remote), Some(base)) = (local, remote, base) else { return false };
-    if base.remote != *remote {
-        return false;
-    }
-    match local {
-        Local::File { content, stat, .. } => {
-            remote.kind == Kind::File(*content) && base.stat.as_ref() == Some(stat)
-        }
-        // Its times change with whatever happens in it.
-        Local::Directory { .. } => remote.kind.is_directory(),
-        Local::Opaque(_) => false,
-    }
-}
-
-/// An iterator and its next item.
-struct Head<I, T> {
-    rest: I,
-    next: Option<T>,
-}
-
-impl<P: AsPath, V, E, I: Iterator<Item = Result<(P, V), E>>> Head<I, (P, V)> {
-    fn new(mut rest: I) -> Result<Self, E> {
-        let next = rest.next().transpose()?;
-        Ok(Self { rest, next })
-    }
-
-    fn key(&self) -> Option<&str> {
-        self.next.as_ref().map(|(path, _)| path.as_path().key())
-    }
-
-    fn take(&mut self) -> Result<Option<(P, V)>, E> {
-        let next = self.rest.next().transpose()?;
-        let taken = std::mem::replace(&mut self.next, next);
-        debug_assert!(
-            self.key()
-                .zip(taken.as_ref())
-                .is_none_or(|(next, (path, _))| path.as_path().key() < next),
-            "the trees are sorted"
-        );
-        Ok(taken)
-    }
-}
-
-/// A path, owned or not.
-trait AsPath {
-    fn as_path(&self) -> &RelPath;
-}
-
-impl AsPath for RelPath {
-    fn as_path(&self) -> &RelPath {
-        self
-    }
-}
-
-impl AsPath for &RelPath {
-    fn as_path(&self) -> &RelPath {
-        self
-    }
-}
-
-/// The server's folders that hold the entry looked at, the outermost first.
+/// The server's folders that hold the entry looked at, the outermost first: their keys.
 #[derive(Default)]
-struct Folders(Vec<RelPath>);
+struct Folders(Vec<Box<str>>);
 
 impl Folders {
     /// Goes on to the next entry. Gives the outermost of its folders that the server has not told of.
-    fn enter(&mut self, path: &RelPath, kind: Kind) -> Option<RelPath> {
-        while self.0.last().is_some_and(|folder| !path.is_inside(folder)) {
+    fn enter(&mut self, key: &str, is_folder: bool) -> Option<RelPath> {
+        let is_inside =
+            |folder: &str| key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('\0'));
+        while self.0.last().is_some_and(|folder| !is_inside(folder)) {
             self.0.pop();
         }
-        let known = self.0.last().map_or(0, |folder| folder.key().len() + 1);
-        if let Some(end) = path.key()[known..].find('\0') {
-            return RelPath::from_key(&path.key()[..known + end]).ok();
+        let known = self.0.last().map_or(0, |folder| folder.len() + 1);
+        if let Some(end) = key[known..].find('\0') {
+            return RelPath::from_key(&key[..known + end]).ok();
         }
-        if kind.is_directory() {
-            self.0.push(path.clone());
+        if is_folder {
+            self.0.push(key.into());
         }
         None
     }

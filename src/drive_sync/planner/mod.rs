@@ -17,12 +17,14 @@ mod moves;
 mod names;
 #[cfg(test)]
 mod proof;
+mod rows;
 mod steps;
 #[cfg(test)]
 mod tests;
 
 pub use diff::{Divergence, LeftOut, Most, Triple, diff, diff_of_some};
 pub(in crate::drive_sync) use names::conflict_name;
+pub use rows::Row;
 
 use super::plan::Plan;
 

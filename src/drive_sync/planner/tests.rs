@@ -1,8 +1,11 @@
 //! The cells of the matrix one by one, and the rules around them.
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
 
-use super::proof::world::{World, content, local, path, rules, stat};
+use fallible_streaming_iterator::convert;
+
+use super::proof::world::{World, content, listed, local, path, rows, rules, stat};
 use super::*;
 use crate::drive_sync::model::{Base, Kind, Local, Opaque, Remote};
 use crate::drive_sync::path::RelPath;
@@ -133,9 +136,8 @@ fn what_was_a_folder_and_has_changed_inside() {
 #[test]
 fn where_all_agree_nothing_is_done_and_nothing_is_kept() {
     let world = world(&["a dir dir dir", "a/b 1 1 1", "c 2 2 2"]);
-    let remote = world.server.clone().into_iter().map(Ok);
-    let base = world.base.clone().into_iter().map(Ok);
-    let found = diff(&world.disk, remote, base).unwrap_or_else(|never: ()| panic!("{never:?}"));
+    let (remote, base) = (listed(&world.server), listed(&world.base));
+    let Ok::<_, Infallible>(found) = diff(&world.disk, rows(&remote), rows(&base));
     assert_eq!((found.local_entries, found.remote_entries, found.base_entries), (3, 3, 3));
     assert!(found.triples.is_empty());
     assert_eq!(plan(&found, &rules(Access::Write)), Plan::default());
@@ -143,10 +145,10 @@ fn where_all_agree_nothing_is_done_and_nothing_is_kept() {
 
 /// With two new entries of the disk and one of the server at most.
 fn first(world: &World) -> Option<Divergence> {
-    let remote = world.server.clone().into_iter().map(Ok);
-    let base = world.base.clone().into_iter().map(Ok);
+    let (remote, base) = (listed(&world.server), listed(&world.base));
     let most = Most { here: 2, there: 1 };
-    diff_of_some(&world.disk, remote, base, most).unwrap_or_else(|never: ()| panic!("{never:?}"))
+    let Ok::<_, Infallible>(found) = diff_of_some(&world.disk, rows(&remote), rows(&base), most);
+    found
 }
 
 #[test]
@@ -174,8 +176,10 @@ fn where_a_plan_depends_on_all_that_is_new_nothing_is_left_out() {
 
 #[test]
 fn an_error_of_a_tree_ends_the_search() {
-    let remote = [Ok((path("a"), world(&["a - 1 -"]).server[&path("a")].clone())), Err("gone")];
-    assert_eq!(diff(&World::default().disk, remote, []), Err("gone"));
+    let server = listed(&world(&["a - 1 -"]).server);
+    let remote = convert(server.iter().map(Ok).chain([Err("gone")]));
+    let base = convert([].iter().map(Ok::<&(RelPath, Base), &str>));
+    assert_eq!(diff(&World::default().disk, remote, base), Err("gone"));
 }
 
 #[test]

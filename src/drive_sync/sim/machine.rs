@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::drive_sync::engine::{Engine, Look, Settings, Tick};
 use crate::drive_sync::model::{EntryId, Kind, Sha256, VersionId};
-use crate::drive_sync::planner::Access;
+use crate::drive_sync::planner::{Access, Row as _};
 use crate::drive_sync::ports::Scope;
-use crate::drive_sync::state::State;
+use crate::drive_sync::state::{State, StateError};
 
 use super::actions::{Action, DiskAct};
 use super::chance::Chance;
@@ -97,14 +97,14 @@ impl Machine {
     fn base(&self) -> Vec<(String, Row)> {
         let mut trees = self.engine.state().trees().expect("the state is readable");
         let (_, base) = trees.both().expect("the state is readable");
-        base.map(|row| {
-            let (path, base) = row.expect("the state is readable");
-            let file = match base.remote.kind {
+        let rows = base.and_then(|row| Ok::<_, StateError>((row.path()?, row.remote()?)));
+        rows.map(|row| {
+            let (path, remote) = row.expect("the state is readable");
+            let file = match remote.kind {
                 Kind::File(content) => Some((content.sha256, content.executable)),
                 Kind::Directory => None,
             };
-            let row = Row { id: base.remote.id, version: base.remote.version, file };
-            (path.to_string(), row)
+            (path.to_string(), Row { id: remote.id, version: remote.version, file })
         })
         .collect()
     }

@@ -18,12 +18,14 @@ mod resync;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod trees;
 
 pub use base::Effect;
 pub use intent::{Intended, Intent};
 pub use meta::{Cursor, Note};
-pub use remote::{Known, Trees};
+pub use remote::Known;
 pub use resync::Resync;
+pub use trees::Trees;
 
 /// The state of one drive. One task uses it; whoever opens it holds the lock of its folder.
 #[derive(Debug)]

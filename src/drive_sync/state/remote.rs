@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, OptionalExtension as _, Statement, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256 as Hasher};
 
 use super::meta::{self, Cursor};
 use super::{State, StateError, rows};
-use crate::drive_sync::model::{Base, EntryId, Remote, Sha256};
+use crate::drive_sync::model::{EntryId, Remote, Sha256};
 use crate::drive_sync::path::{PathError, RelPath};
 use crate::drive_sync::ports::{Change, RemoteEntry};
 
@@ -51,36 +51,6 @@ pub struct Known {
     pub sha256: Sha256,
     /// Over what and where they are.
     pub paths: Sha256,
-}
-
-/// Two trees, to be read side by side; nothing can be changed meanwhile.
-pub struct Trees<'a> {
-    remote: Statement<'a>,
-    base: Statement<'a>,
-}
-
-impl Trees<'_> {
-    /// Remote and base in path order. An entry with a name that this disk cannot hold is not among
-    /// the remote ones.
-    #[expect(clippy::type_complexity, reason = "two iterators that have no names")]
-    pub fn both(
-        &mut self,
-    ) -> Result<
-        (
-            impl Iterator<Item = Result<(RelPath, Remote), StateError>>,
-            impl Iterator<Item = Result<(RelPath, Base), StateError>>,
-        ),
-        StateError,
-    > {
-        let remote = self
-            .remote
-            .query_and_then([], |row| Ok((rows::path(row, 0)?, rows::remote(row, 1)?)))?;
-        let base = self.base.query_and_then([], |row| {
-            let base = Base { remote: rows::remote(row, 1)?, stat: rows::stat(row, 6)? };
-            Ok((rows::path(row, 0)?, base))
-        })?;
-        Ok((remote, base))
-    }
 }
 
 impl State {
@@ -127,20 +97,6 @@ impl State {
             transaction.commit()?;
         }
         Ok(Some(cursor))
-    }
-
-    /// Remote and base, for one reading.
-    pub fn trees(&self) -> Result<Trees<'_>, StateError> {
-        Ok(Trees {
-            remote: self.connection.prepare(
-                "SELECT path, id, version, sha256, size, executable FROM remote \
-                 WHERE holdable = 1 ORDER BY path, id",
-            )?,
-            base: self.connection.prepare(
-                "SELECT path, id, version, sha256, size, executable, \
-                 dev, ino, bytes, mtime, ctime, mode FROM base ORDER BY path",
-            )?,
-        })
     }
 
     /// Places of which the feed has not told enough yet: several entries at one path, or no folder

@@ -7,11 +7,15 @@ use super::StateError;
 use crate::drive_sync::model::{Content, Kind, Remote, Sha256, Stat};
 use crate::drive_sync::path::RelPath;
 
+/// A path's key from its column.
+pub(super) fn key<'a>(row: &'a Row<'_>, index: usize) -> Result<&'a str, StateError> {
+    let bytes = row.get_ref(index)?.as_blob().map_err(wrong)?;
+    std::str::from_utf8(bytes).map_err(wrong)
+}
+
 /// A path from its column.
 pub(super) fn path(row: &Row<'_>, index: usize) -> Result<RelPath, StateError> {
-    let bytes = row.get_ref(index)?.as_blob().map_err(wrong)?;
-    let key = std::str::from_utf8(bytes).map_err(wrong)?;
-    Ok(RelPath::from_key(key)?)
+    Ok(RelPath::from_key(key(row, index)?)?)
 }
 
 /// `sha256, size, executable`.

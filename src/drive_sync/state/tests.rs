@@ -6,6 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::drive_sync::model::{Base, Content, Kind, Local, Remote, Sha256, Stat};
 use crate::drive_sync::path::RelPath;
+use crate::drive_sync::planner::Row as _;
 use crate::drive_sync::ports::{Change, Changes, RemoteEntry, Root, SnapshotPage};
 
 fn path(text: &str) -> RelPath {
@@ -56,8 +57,8 @@ fn rows(state: &State) -> (Vec<String>, Vec<String>) {
     let mut trees = state.trees().unwrap();
     let (remote, base) = trees.both().unwrap();
     (
-        remote.map(|row| row.unwrap().0.to_string()).collect(),
-        base.map(|row| row.unwrap().0.to_string()).collect(),
+        remote.and_then(|row| row.path()).map(|path| path.unwrap().to_string()).collect(),
+        base.and_then(|row| row.path()).map(|path| path.unwrap().to_string()).collect(),
     )
 }
 
@@ -81,9 +82,10 @@ fn both_trees_come_in_the_order_of_paths_and_as_they_were_written() {
     assert_eq!(rows(&state), (sorted.clone(), sorted));
     let mut trees = state.trees().unwrap();
     let (mut remote_rows, mut base_rows) = trees.both().unwrap();
-    let (_, found) = remote_rows.next().unwrap().unwrap();
-    assert_eq!(found, remote("a", "v1", Kind::Directory));
-    let (_, found) = base_rows.next().unwrap().unwrap();
+    let row = remote_rows.next().unwrap().unwrap();
+    assert_eq!(row.remote().unwrap(), remote("a", "v1", Kind::Directory));
+    let row = base_rows.next().unwrap().unwrap();
+    let found = Base { remote: row.remote().unwrap(), stat: row.stat().unwrap() };
     assert_eq!(found, Base { stat: Some(stat(9)), ..base_file("a") });
 }
 
@@ -413,7 +415,8 @@ fn a_row_that_was_never_written_is_damage_and_no_panic() {
     state.connection.execute("UPDATE base SET path = x'2e2e'", []).unwrap();
     let mut trees = state.trees().unwrap();
     let (_, mut base) = trees.both().unwrap();
-    assert!(matches!(base.next(), Some(Err(StateError::Damaged(_)))));
+    let row = base.next().unwrap().unwrap();
+    assert!(matches!(row.path(), Err(StateError::Damaged(_))));
 }
 
 /// Printed, not judged: machines differ.
@@ -447,7 +450,9 @@ fn a_hundred_thousand_rows() {
     let started = tokio::time::Instant::now();
     let mut trees = state.trees().unwrap();
     let (remote, base) = trees.both().unwrap();
-    assert_eq!(remote.map(Result::unwrap).count() + base.map(Result::unwrap).count(), 200_000);
+    let paths =
+        |rows: rusqlite::Rows<'_>| rows.and_then(|row| row.path()).map(Result::unwrap).count();
+    assert_eq!(paths(remote) + paths(base), 200_000);
     timed("both trees", started);
     drop(trees);
     let started = tokio::time::Instant::now();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::drive_sync::model::Kind;
 use crate::drive_sync::plan::Blocked;
+use crate::drive_sync::planner::Row as _;
 use crate::drive_sync::ports::Root;
 
 mod answers;
@@ -48,7 +49,7 @@ fn settle(engine: &mut TestEngine) -> Vec<Tick> {
 fn agreed(engine: &TestEngine) -> BTreeSet<String> {
     let mut trees = engine.state().trees().unwrap();
     let (_, base) = trees.both().unwrap();
-    base.map(|row| row.unwrap().0.to_string()).collect()
+    base.and_then(|row| row.path()).map(|path| path.unwrap().to_string()).collect()
 }
 
 /// Disk, server and base are the same, and nothing waits for an answer.

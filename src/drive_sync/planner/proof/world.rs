@@ -1,6 +1,9 @@
 //! A disk, a server and a base in memory, and what each step does to them.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use fallible_streaming_iterator::{FallibleStreamingIterator, convert};
 
 use crate::drive_sync::model::{
     Base, BaseTree, Content, Kind, Local, LocalTree, Remote, RemoteTree, Sha256, Stat,
@@ -57,6 +60,20 @@ pub(in crate::drive_sync::planner) fn rules(access: Access) -> Rules {
     Rules { vm: "vm1".to_owned(), access, release_deletions: true }
 }
 
+/// A tree in a row.
+pub(in crate::drive_sync::planner) fn listed<V: Clone>(
+    tree: &BTreeMap<RelPath, V>,
+) -> Vec<(RelPath, V)> {
+    tree.iter().map(|(path, entry)| (path.clone(), entry.clone())).collect()
+}
+
+/// What [`listed`] gives, as it is compared.
+pub(in crate::drive_sync::planner) fn rows<T>(
+    listed: &[T],
+) -> impl FallibleStreamingIterator<Item = T, Error = Infallible> {
+    convert(listed.iter().map(Ok))
+}
+
 /// A number that follows from the path.
 pub(in crate::drive_sync::planner) fn ino_of(path: &RelPath) -> u64 {
     path.key().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -75,10 +92,9 @@ impl World {
         rules: &Rules,
         most: Most,
     ) -> (Plan, bool) {
-        let remote = self.server.iter().map(|(path, remote)| Ok((path.clone(), remote.clone())));
-        let base = self.base.iter().map(|(path, base)| Ok((path.clone(), base.clone())));
-        let Ok::<_, std::convert::Infallible>(divergence) =
-            diff_of_some(&self.disk, remote, base, most);
+        let (remote, base) = (listed(&self.server), listed(&self.base));
+        let Ok::<_, Infallible>(divergence) =
+            diff_of_some(&self.disk, rows(&remote), rows(&base), most);
         match divergence {
             Some(divergence) => (plan(&divergence, rules), !divergence.left_out.is_nothing()),
             None => self.plan_some(rules, Most::ALL),
