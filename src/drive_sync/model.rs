@@ -47,7 +47,8 @@ pub struct Content {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[expect(missing_docs, reason = "the names of stat(2)")]
 pub struct Stat {
-    pub dev: u64,
+    /// See [`device`].
+    pub dev: u32,
     pub ino: u64,
     pub size: u64,
     /// Nanoseconds since 1970.
@@ -55,6 +56,14 @@ pub struct Stat {
     /// Nanoseconds since 1970.
     pub ctime: i64,
     pub mode: u32,
+}
+
+/// A device's number as it is kept. Kernels give theirs 32 bits; of a longer one the rest is folded
+/// in, for a large drive has many of them in memory.
+pub fn device(st_dev: u64) -> u32 {
+    let folded = (st_dev >> 32) ^ (st_dev & u64::from(u32::MAX));
+    // It fits.
+    u32::try_from(folded).unwrap_or(u32::MAX)
 }
 
 impl Stat {
@@ -201,6 +210,19 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_of_the_disk_takes_little() {
+        // Eleven, with their paths, to a node of the tree: the allocator gives 1,280 bytes for one
+        // of these and 1,536 for one of 104, which is 2.4 MB for 100,000 entries.
+        assert_eq!(size_of::<Local>(), 96);
+    }
+
+    #[test]
+    fn a_device_of_32_bits_is_its_own_number_and_others_are_told_apart() {
+        let numbers = [0x803, u64::from(u32::MAX), 0x1_0000_0803, 0x2_0000_0803];
+        assert_eq!(numbers.map(device), [0x803, u32::MAX, 0x802, 0x801]);
+    }
 
     #[test]
     fn a_hash_is_read_as_it_is_written() {

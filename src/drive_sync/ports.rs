@@ -67,7 +67,7 @@ pub trait Fs {
 pub struct Root {
     pub drive_id: String,
     pub marker: String,
-    pub dev: u64,
+    pub dev: u32,
     pub ino: u64,
 }
 

@@ -34,7 +34,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::model::{Content, LocalTree, Stat};
+use super::model::{Content, LocalTree, Stat, device};
 use super::path::{RESERVED_PREFIX, RelPath};
 use super::plan::Replaced;
 use super::ports::{Fs, FsError, Install, Installed, Root, Scope, Source, StageWriter};
@@ -60,7 +60,7 @@ const FORMAT: u32 = 1;
 pub struct Disk {
     path: PathBuf,
     root: Beneath,
-    dev: u64,
+    dev: u32,
     ino: u64,
     /// Stands in the names of conflict copies.
     label: String,
@@ -111,7 +111,7 @@ impl Disk {
         let stat = rustix::fs::fstat(&root).map_err(io::Error::from)?;
         Ok(Self {
             path: path.to_owned(),
-            dev: stat.st_dev,
+            dev: device(stat.st_dev),
             ino: stat.st_ino,
             root: Beneath::new(root),
             label: label.to_owned(),
@@ -216,7 +216,7 @@ impl Fs for Disk {
         *self.stages.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let lost = |what: &str| FsError::RootLost(format!("{} {what}", self.path.display()));
         let now = rustix::fs::stat(&self.path).map_err(|_| lost("is not there"))?;
-        if (now.st_dev, now.st_ino) != (self.dev, self.ino) {
+        if (device(now.st_dev), now.st_ino) != (self.dev, self.ino) {
             return Err(lost("is another folder than the one that was opened"));
         }
         let Some(private) = self.private(None)? else { return Ok(None) };
@@ -298,7 +298,7 @@ fn stat_of(stat: &rustix::fs::Stat) -> Stat {
         seconds.saturating_mul(1_000_000_000).saturating_add(i64::try_from(rest).unwrap_or(0))
     };
     Stat {
-        dev: stat.st_dev,
+        dev: device(stat.st_dev),
         ino: stat.st_ino,
         size: u64::try_from(stat.st_size).unwrap_or(0),
         mtime: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),

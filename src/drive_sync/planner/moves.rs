@@ -43,7 +43,7 @@ impl Ends {
 
 /// Moves made on the disk, to be followed at the server.
 pub(super) fn on_disk(nodes: &[Node<'_>]) -> Vec<Way> {
-    let mut files: BTreeMap<(u64, u64), Ends> = BTreeMap::new();
+    let mut files: BTreeMap<(u32, u64), Ends> = BTreeMap::new();
     for (index, node) in nodes.iter().enumerate() {
         let triple = node.triple;
         match (&triple.local, &triple.base) {

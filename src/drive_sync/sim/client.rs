@@ -57,7 +57,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(index: usize) -> Self {
         Self {
-            disk: Disk::new(index as u64 + 40),
+            disk: Disk::new(40 + index as u32),
             machine: None,
             dead: false,
             bound: false,

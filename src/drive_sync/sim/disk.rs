@@ -58,7 +58,7 @@ pub(super) struct Disk {
     journal: Vec<Move>,
     next: Ino,
     free: Vec<Ino>,
-    pub(super) dev: u64,
+    pub(super) dev: u32,
     /// The folder that stands at the root's place now.
     pub(super) root: Ino,
     /// The drive's own.
@@ -76,7 +76,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn new(dev: u64) -> Self {
+    pub(super) fn new(dev: u32) -> Self {
         let mut disk = Self {
             inodes: BTreeMap::new(),
             links: BTreeMap::new(),

@@ -4,6 +4,7 @@ use rusqlite::types::{FromSql, ToSql};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::{State, StateError};
+use crate::drive_sync::model::device;
 use crate::drive_sync::ports::Root;
 
 /// How far the feed was read.
@@ -56,7 +57,12 @@ impl State {
         let (Some(dev), Some(ino)) = (number("root_dev")?, number("root_ino")?) else {
             return Ok(None);
         };
-        Ok(Some(Root { drive_id, marker, dev: dev.cast_unsigned(), ino: ino.cast_unsigned() }))
+        Ok(Some(Root {
+            drive_id,
+            marker,
+            dev: device(dev.cast_unsigned()),
+            ino: ino.cast_unsigned(),
+        }))
     }
 
     /// From now on this state is about `root`. Whatever was agreed about another one is forgotten,
@@ -66,7 +72,7 @@ impl State {
         transaction.execute("DELETE FROM base", [])?;
         set(&transaction, "root_drive", &root.drive_id)?;
         set(&transaction, "root_marker", &root.marker)?;
-        set(&transaction, "root_dev", root.dev.cast_signed())?;
+        set(&transaction, "root_dev", i64::from(root.dev))?;
         set(&transaction, "root_ino", root.ino.cast_signed())?;
         Ok(transaction.commit()?)
     }
@@ -86,14 +92,14 @@ impl State {
 
     /// The root's disk has this number since the last start of the machine. What is remembered of its
     /// files stays: all else about them is as it was.
-    pub fn root_has_device(&mut self, dev: u64, start: &str) -> Result<(), StateError> {
+    pub fn root_has_device(&mut self, dev: u32, start: &str) -> Result<(), StateError> {
         let transaction = self.connection.transaction()?;
         transaction.execute(
             "UPDATE base SET dev = ?1
              WHERE dev = (SELECT value FROM meta WHERE name = 'root_dev')",
-            [dev.cast_signed()],
+            [dev],
         )?;
-        set(&transaction, "root_dev", dev.cast_signed())?;
+        set(&transaction, "root_dev", i64::from(dev))?;
         set(&transaction, "root_start", start)?;
         Ok(transaction.commit()?)
     }

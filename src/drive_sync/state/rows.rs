@@ -4,7 +4,7 @@ use rusqlite::Row;
 use rusqlite::types::Value;
 
 use super::StateError;
-use crate::drive_sync::model::{Content, Kind, Remote, Sha256, Stat};
+use crate::drive_sync::model::{Content, Kind, Remote, Sha256, Stat, device};
 use crate::drive_sync::path::RelPath;
 
 /// A path's key from its column.
@@ -39,7 +39,7 @@ pub(super) fn stat(row: &Row<'_>, index: usize) -> Result<Option<Stat>, StateErr
     let Some(dev) = row.get::<_, Option<i64>>(index)? else { return Ok(None) };
     let number = |offset: usize| row.get::<_, i64>(index + offset);
     Ok(Some(Stat {
-        dev: dev.cast_unsigned(),
+        dev: device(dev.cast_unsigned()),
         ino: number(1)?.cast_unsigned(),
         size: number(2)?.cast_unsigned(),
         mtime: number(3)?,
@@ -62,7 +62,7 @@ pub(super) fn of_kind(kind: &Kind) -> (Option<[u8; 32]>, i64, bool) {
 pub(super) fn of_stat(stat: Option<&Stat>) -> [Value; 6] {
     let Some(stat) = stat else { return std::array::from_fn(|_| Value::Null) };
     [
-        stat.dev.cast_signed(),
+        i64::from(stat.dev),
         stat.ino.cast_signed(),
         stat.size.cast_signed(),
         stat.mtime,

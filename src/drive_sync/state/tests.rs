@@ -22,7 +22,7 @@ fn content(seed: u8) -> Content {
 }
 
 fn stat(ino: u64) -> Stat {
-    Stat { dev: u64::MAX, ino, size: 3, mtime: -5, ctime: i64::MAX, mode: 0o100_644 }
+    Stat { dev: u32::MAX, ino, size: 3, mtime: -5, ctime: i64::MAX, mode: 0o100_644 }
 }
 
 fn remote(id: &str, version: &str, kind: Kind) -> Remote {
@@ -154,7 +154,7 @@ fn a_name_with_a_nul_is_not_taken_for_the_path_that_it_looks_like() {
 #[test]
 fn a_disk_with_another_number_keeps_what_is_remembered_of_its_files() {
     let mut state = State::in_memory().unwrap();
-    let root = Root { drive_id: "d".to_owned(), marker: "m".to_owned(), dev: u64::MAX, ino: 2 };
+    let root = Root { drive_id: "d".to_owned(), marker: "m".to_owned(), dev: u32::MAX, ino: 2 };
     state.bind_root(&root).unwrap();
     state.commit(&[agree("a", base_file("1"))]).unwrap();
     state.root_has_device(7, "second").unwrap();
@@ -338,7 +338,7 @@ fn a_root_is_bound_with_numbers_of_any_size_and_a_new_one_forgets_what_was_agree
     state.commit(&[agree("x", base_file("1"))]).unwrap();
     assert_eq!(state.root().unwrap(), None);
     let root =
-        Root { drive_id: "d".to_owned(), marker: "m".to_owned(), dev: u64::MAX, ino: 1 << 63 };
+        Root { drive_id: "d".to_owned(), marker: "m".to_owned(), dev: u32::MAX, ino: 1 << 63 };
     state.bind_root(&root).unwrap();
     assert_eq!(state.root().unwrap(), Some(root));
     assert_eq!(state.agreed().unwrap(), 0);
