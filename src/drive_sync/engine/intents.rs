@@ -93,13 +93,18 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         self.operation_id()
     }
 
-    /// Makes effects durable. Those on the remote tree can make clear what was not.
+    /// Makes effects durable.
     pub(super) fn record(&mut self, effects: &[Effect]) -> Result<(), TickError> {
+        self.note_learnt(effects);
+        Ok(self.state.commit(effects)?)
+    }
+
+    /// Effects on the remote tree can make clear what was not.
+    pub(super) fn note_learnt(&mut self, effects: &[Effect]) {
         let learnt = |effect: &Effect| matches!(effect, Effect::Learn { .. } | Effect::Gone { .. });
         if effects.iter().any(learnt) {
             self.unclear = None;
         }
-        Ok(self.state.commit(effects)?)
     }
 
     /// A new name for something that the server is asked to do.

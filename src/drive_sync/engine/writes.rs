@@ -59,8 +59,19 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
         if remote.kind.is_directory() { Ok(()) } else { self.check_durable(to, stat) }
     }
 
-    /// Records all answers at once. An intent whose answer is lost stays, to be asked again.
-    pub(super) fn take_answers(&mut self, answers: Vec<Answer<'_>>) -> Result<(), TickError> {
+    /// Records all answers at once.
+    fn take_answers(&mut self, answers: Vec<Answer<'_>>) -> Result<(), TickError> {
+        let (effects, halt) = self.judge(answers)?;
+        self.record(&effects)?;
+        halt.map_or(Ok(()), Err)
+    }
+
+    /// What is to be recorded for answers, and what ends the tick after that. An intent whose answer
+    /// is lost stays, to be asked again.
+    pub(super) fn judge(
+        &mut self,
+        answers: Vec<Answer<'_>>,
+    ) -> Result<(Vec<Effect>, Option<TickError>), TickError> {
         let mut effects: Vec<Effect> = Vec::new();
         let mut halt = None;
         for (step, intent, answer) in answers {
@@ -91,8 +102,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
                 }
             }
         }
-        self.record(&effects)?;
-        halt.map_or(Ok(()), Err)
+        Ok((effects, halt))
     }
 }
 

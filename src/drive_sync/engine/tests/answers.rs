@@ -63,3 +63,24 @@ fn a_rival_version_makes_a_conflict_copy_and_nothing_is_lost() {
     let copy = disk.iter().find(|(at, _)| at.contains("conflict vm")).unwrap();
     assert_eq!(copy.1.as_deref(), Some("mine"));
 }
+
+#[test]
+fn what_was_to_follow_is_neither_sent_nor_asked_for_after_a_lost_answer() {
+    let outside = Outside::new();
+    for at in ["a", "b", "c", "d", "e"] {
+        outside.world().write(at, at);
+    }
+    outside.world().lose_answers = 1;
+    let settings = Settings { uploads: 2, ..Settings::new("drive", "vm") };
+    let mut engine = engine_with(&outside, State::in_memory().unwrap(), settings);
+    let error = engine.tick(&Look::everywhere()).unwrap_err();
+    assert!(matches!(error, TickError::Unavailable { .. }), "{error}");
+    assert_eq!(outside.world().sent, ["a", "b"]);
+    let intents = engine.state().intents().unwrap();
+    let left: Vec<String> = intents.iter().map(|intent| intent.path.to_string()).collect();
+    assert_eq!(left, ["a"], "the one whose answer is not known");
+    assert_eq!(agreed(&engine), BTreeSet::from(["b".to_owned()]));
+    settle(&mut engine);
+    assert_equal(&outside, &engine);
+    assert_eq!(outside.world().sent, ["a", "b", "c", "d", "e"]);
+}
