@@ -47,9 +47,9 @@ const BATCH: usize = 1000;
 /// Bytes after which a batch of downloads is closed.
 const BATCH_BYTES: u64 = 256 << 20;
 /// Contents that are sent together.
-const UPLOADS: usize = 500;
+const UPLOADS: usize = 1000;
 /// New entries of one side that are planned at once.
-const WINDOW: usize = 4096;
+const WINDOW: usize = 8192;
 /// A broken upload of at least so many bytes is gone on with; smaller ones are sent anew.
 const WORTH_RESUMING: u64 = 1 << 20;
 /// Entries whose failure is told one by one.

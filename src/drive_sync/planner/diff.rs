@@ -14,8 +14,9 @@ use crate::drive_sync::path::RelPath;
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Triple {
     pub local: Option<Local>,
-    pub remote: Option<Remote>,
-    pub base: Option<Base>,
+    /// Elsewhere, as the base is: in a first copy thousands have only one of the three.
+    pub remote: Option<Box<Remote>>,
+    pub base: Option<Box<Base>>,
 }
 
 /// Where the three trees differ.
@@ -234,12 +235,12 @@ impl<R, B> Here<'_, R, B> {
         B: Row<E>,
     {
         let base = match self.base {
-            Some(base) => Some(Base { remote: base.remote()?, stat: base.stat()? }),
+            Some(base) => Some(Box::new(Base { remote: base.remote()?, stat: base.stat()? })),
             None => None,
         };
         Ok(Triple {
             local: self.local.map(|(_, local)| *local),
-            remote: self.remote.map(Row::remote).transpose()?,
+            remote: self.remote.map(Row::remote).transpose()?.map(Box::new),
             base,
         })
     }

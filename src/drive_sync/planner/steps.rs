@@ -164,7 +164,7 @@ impl Writer<'_> {
             By::Disk => (node, target),
             By::Server => (target, node),
         };
-        let remote = at_server.triple.remote.clone();
+        let remote = at_server.triple.remote.as_deref().cloned();
         let stat = on_disk.triple.local.as_ref().and_then(Local::stat).copied();
         let (Some(remote), Some(stat)) = (remote, stat) else { return };
         let to = target.path.clone();
@@ -206,7 +206,7 @@ fn removal(node: &Node<'_>, clear: Clear) -> Option<Action> {
 
 /// The step that makes both sides equal, once the place is free.
 fn making(node: &Node<'_>, cell: Cell) -> Option<(Stage, Action)> {
-    let (local, remote) = (node.triple.local.as_ref(), node.triple.remote.as_ref());
+    let (local, remote) = (node.triple.local.as_ref(), node.triple.remote.as_deref());
     match cell.make {
         Make::Nothing => None,
         Make::Adopt => adopt(node).map(|action| (Stage::Settle, action)),
@@ -235,7 +235,7 @@ fn making(node: &Node<'_>, cell: Cell) -> Option<(Stage, Action)> {
 
 /// The base learns what both sides have, unless it knows.
 fn adopt(node: &Node<'_>) -> Option<Action> {
-    let (local, remote) = (node.triple.local.as_ref()?, node.triple.remote.as_ref()?);
+    let (local, remote) = (node.triple.local.as_ref()?, node.triple.remote.as_deref()?);
     let stat = *local.stat()?;
     let known = node.triple.base.as_ref().is_some_and(|base| {
         base.remote == *remote && (remote.kind == Kind::Directory || base.stat == Some(stat))

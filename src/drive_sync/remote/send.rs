@@ -107,13 +107,21 @@ fn send_small(
         let mut lost = None;
         loop {
             // Once the server cannot be reached there is no use in asking for more.
-            while running.len() < REQUESTS && lost.is_none() {
-                let Some(piece) = waiting.next() else { break };
-                running.push(send_some(drive, piece));
+            if running.len() < REQUESTS && lost.is_none() {
+                running.extend(waiting.next().map(|piece| send_some(drive, piece)));
             }
-            let Some((some, failed)) = running.next().await else { break };
-            answered.extend(some);
-            lost = lost.or(failed);
+            let has_room = running.len() < REQUESTS && lost.is_none() && waiting.len() > 0;
+            tokio::select! {
+                biased;
+                // Cancel safe, each arm: a stream, and nothing.
+                some = running.next() => {
+                    let Some((some, failed)) = some else { break };
+                    answered.extend(some);
+                    lost = lost.or(failed);
+                }
+                // What was begun is on its way before the next is read from the disk.
+                () = tokio::task::yield_now(), if has_room => {}
+            }
         }
         let left = waiting.flatten().map(|(index, _)| index);
         if let Some(lost) = lost {
