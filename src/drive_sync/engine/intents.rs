@@ -73,7 +73,7 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
     }
 
     /// The server has not taken it, and may have a part of it: the next try goes on from there.
-    fn note_broken_off(&mut self, intent: &Intent) {
+    pub(super) fn note_broken_off(&mut self, intent: &Intent) {
         let Intended::Send { content, expect, .. } = &intent.what else { return };
         if content.size >= WORTH_RESUMING {
             let operation_id = intent.operation_id.clone();

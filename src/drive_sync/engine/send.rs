@@ -38,7 +38,11 @@ impl<F: Fs, D: Drive, C: Clock, R: Rng> Engine<F, D, C, R> {
             let halt;
             (effects, halt) = self.judge_sent(batch, sent)?;
             if halt.is_some() || self.may_not_write() {
-                effects.extend(following.intents.iter().map(answered));
+                for intent in &following.intents {
+                    // It was begun before, perhaps: the next try goes on with it.
+                    self.note_broken_off(intent);
+                    effects.push(answered(intent));
+                }
                 self.record(&effects)?;
                 return halt.map_or(Ok(()), Err);
             }

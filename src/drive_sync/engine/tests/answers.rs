@@ -84,3 +84,26 @@ fn what_was_to_follow_is_neither_sent_nor_asked_for_after_a_lost_answer() {
     assert_equal(&outside, &engine);
     assert_eq!(outside.world().sent, ["a", "b", "c", "d", "e"]);
 }
+
+#[test]
+fn a_broken_off_upload_is_gone_on_with_although_another_failed_before_its_turn() {
+    let outside = Outside::new();
+    let large = "z".repeat(1 << 20);
+    outside.world().write("a", "a");
+    outside.world().write("z", &large);
+    outside.world().lose_answers = 1;
+    let settings = Settings { uploads: 1, ..Settings::new("drive", "vm") };
+    let mut engine = engine_with(&outside, State::in_memory().unwrap(), settings);
+    let before = BrokenOff {
+        operation_id: "before".to_owned(),
+        content: world::content(&large),
+        expect: None,
+    };
+    let at = world::path("z");
+    engine.broken_off.insert(at.clone(), before);
+    let error = engine.tick(&Look::everywhere()).unwrap_err();
+    assert!(matches!(error, TickError::Unavailable { .. }), "{error}");
+    assert_eq!(engine.broken_off[&at].operation_id, "before");
+    settle(&mut engine);
+    assert_equal(&outside, &engine);
+}
